@@ -1,0 +1,43 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::{config, probe};
+
+/// UDP wake-up ping daemon
+///
+/// Without a subcommand it serves: a client that sends a UDP datagram of any kind to it gets a
+/// 2-byte ping every second, until none has come for a while. It is configured by the environment
+/// alone.
+#[derive(Debug, Parser)]
+#[command(version, after_help = config::help(), args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Check the environment, say what is wrong with it, and exit: 0 if all is well, 78 if not
+    #[arg(long, conflicts_with = "print_config")]
+    pub check_config: bool,
+
+    /// Print the effective settings in the form of an .env file and exit
+    #[arg(long)]
+    pub print_config: bool,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Act as a client: send heartbeats to a daemon and show the pings that come back
+    Probe(probe::Options),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,56 @@
+//! The only caller of the system's clock. Everywhere else time is a plain value.
+
+use std::ops::Add;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Counts time in which the machine is suspended, and no administrator can set it.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
+/// Elsewhere the monotonic clock is what `CLOCK_BOOTTIME` is on Linux (macOS), or near enough.
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+
+/// A point in time: nanoseconds since the machine was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(u64);
+
+impl Time {
+    /// The point this many nanoseconds after the start of the machine.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the start of the machine.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago `earlier` was; zero if it is yet to come.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+}
+
+/// The present time.
+///
+/// # Panics
+/// Where the system has no such clock, which no supported one lacks.
+#[must_use]
+pub fn now() -> Time {
+    let now = clock_gettime(CLOCK).expect("the system has a monotonic clock");
+    Time::default() + Duration::from(now)
+}

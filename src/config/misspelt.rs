@@ -1,0 +1,129 @@
+//! Finds variables of the environment that were probably meant for the daemon.
+
+use std::fmt::{self, Display};
+
+use super::VARIABLES;
+
+/// Two names are alike from here on, where 1 is equality. Between `WORKERS_POOL` or
+/// `CLIENT_EXPIRE_SECONDS`, which are mistakes, and `LOGNAME` or `HOSTNAME`, which are not.
+const ALIKE: f64 = 0.88;
+
+/// The least length of a name for which others can be mistaken. `HOST` and `PORT` have too many
+/// innocent neighbours.
+const DISTINCTIVE: usize = 8;
+
+/// A variable that the daemon does not know, and the one that was probably meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misspelt {
+    /// The variable as it stands in the environment.
+    pub name: String,
+    /// The name of the daemon's variable that it is like.
+    pub meant: &'static str,
+}
+
+impl Misspelt {
+    /// What an unknown variable was probably meant to be, if anything.
+    pub(super) fn find(name: String) -> Option<Self> {
+        let letters = letters_of(&name);
+        let likeness = |known: &str| {
+            if letters_of(known) == letters {
+                1.0
+            } else if known.len() < DISTINCTIVE {
+                0.0
+            } else {
+                strsim::jaro_winkler(&letters_of(known), &letters)
+            }
+        };
+        let (likeness, meant) = VARIABLES
+            .into_iter()
+            .map(|variable| (likeness(variable.name), variable.name))
+            .max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (likeness >= ALIKE).then_some(Self { name, meant })
+    }
+}
+
+impl Display for Misspelt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is not a variable of wakeupd: is {} meant?",
+            self.name, self.meant
+        )
+    }
+}
+
+fn letters_of(name: &str) -> String {
+    name.chars()
+        .filter(|c| c.is_alphanumeric())
+        .map(|c| c.to_ascii_uppercase())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_found() {
+        let mistakes = [
+            ("CLIENT_EXPIRATION", "CLIENT_EXPIRATION_SECONDS"),
+            ("CLIENT_EXPIRATION_SECS", "CLIENT_EXPIRATION_SECONDS"),
+            ("CLIENT_EXPIRE_SECONDS", "CLIENT_EXPIRATION_SECONDS"),
+            ("CLIENTS_EXPIRATION_SECONDS", "CLIENT_EXPIRATION_SECONDS"),
+            ("WORKER_POOLSIZE", "WORKER_POOL_SIZE"),
+            ("WORKERS_POOL_SIZE", "WORKER_POOL_SIZE"),
+            ("WORKER_POOL", "WORKER_POOL_SIZE"),
+            ("worker_pool_size", "WORKER_POOL_SIZE"),
+            ("LOGLEVEL", "LOG_LEVEL"),
+            ("LOG_LVL", "LOG_LEVEL"),
+            ("LOG_FORMATS", "LOG_FORMAT"),
+            ("port", "PORT"),
+            ("Host", "HOST"),
+        ];
+        for (name, meant) in mistakes {
+            let found = Misspelt::find(name.to_owned());
+            assert_eq!(found.map(|misspelt| misspelt.meant), Some(meant), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_variables_of_others_are_left_alone() {
+        let others = [
+            "PATH",
+            "HOME",
+            "HOSTNAME",
+            "HOSTTYPE",
+            "HOSTS",
+            "PORTS",
+            "LANG",
+            "LOGNAME",
+            "LOG_DIR",
+            "LC_ALL",
+            "SHELL",
+            "SHLVL",
+            "TERM",
+            "USER",
+            "PWD",
+            "OLDPWD",
+            "JOURNAL_STREAM",
+            "INVOCATION_ID",
+            "LOGS_DIRECTORY",
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+            "NOTIFY_SOCKET",
+            "TZ",
+            "KUBERNETES_PORT",
+            "KUBERNETES_SERVICE_HOST",
+            "WAKEUPD_PORT",
+            "WAKEUPD_SERVICE_HOST",
+            "CARGO_MANIFEST_DIR",
+            "LISTEN_FDS",
+            "container",
+            "_",
+            "",
+        ];
+        for name in others {
+            assert_eq!(Misspelt::find(name.to_owned()), None);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Joins everything: binds, starts the tasks, sums up every minute, stops.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use thiserror::Error;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::config::Config;
+use crate::listener::Listener;
+use crate::metrics::{Metrics, Recent, Totals};
+use crate::net::{self, Buffers, Socket};
+use crate::registry::{Registry, SHARDS};
+use crate::schedule::Schedule;
+use crate::worker::{Warnings, Worker};
+
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why the daemon did not start, and what to do about it.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// `HOST` is a name without an address.
+    #[error(
+        "HOST={host} does not resolve to an address ({error}): check its spelling and the name server, or set HOST to an IP address"
+    )]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// Somebody else is bound to the port.
+    #[error("UDP port {port} of {ip} is in use: find out by whom with `ss -lunp 'sport = :{port}'`, then stop that process (a second wakeupd cannot share the port) or set another PORT",
+        ip = .0.ip(), port = .0.port())]
+    InUse(SocketAddr),
+    /// The port needs a privilege.
+    #[error("no permission to bind UDP port {port}: ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), so grant it or set a PORT from 1024 up",
+        port = .0.port())]
+    NotPermitted(SocketAddr),
+    /// The address belongs to another machine.
+    #[error("{ip} is not an address of this machine: set HOST to one that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+        ip = .0.ip())]
+    NotLocal(SocketAddr),
+    /// The system does not speak the address's protocol.
+    #[error("this system has no {family}: set HOST to an address of the other family, 0.0.0.0 or ::",
+        family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
+    NoSuchFamily(SocketAddr),
+    /// Anything else.
+    #[error("cannot bind UDP {address}: {error}")]
+    Bind {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Why a running daemon had to end: without one of its tasks it would only seem to be alive.
+#[derive(Debug, Error)]
+pub enum TaskEnded {
+    /// The socket cannot be received from any more.
+    #[error("cannot receive any more: {0}")]
+    Listener(io::Error),
+    /// A task panicked.
+    #[error("a task ended: {0}")]
+    Panicked(#[from] JoinError),
+}
+
+/// A daemon that is bound to its port.
+#[derive(Debug)]
+pub struct Daemon {
+    socket: Arc<Socket>,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    workers: usize,
+}
+
+impl Daemon {
+    /// Binds the port. From here on heartbeats wait in the socket's buffer.
+    ///
+    /// # Errors
+    /// With what stands in the way and what to do about it.
+    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+        let address = SocketAddr::new(resolve(&config.host).await?, config.port);
+        let socket = Socket::bind(address).map_err(|error| bind_error(address, error))?;
+        Ok(Self {
+            socket: Arc::new(socket),
+            registry: Arc::new(Registry::new(config.client_expiration)),
+            metrics: Arc::default(),
+            workers: config.worker_pool_size,
+        })
+    }
+
+    /// Serves until `stop` is ready.
+    ///
+    /// # Errors
+    /// Where a task ended before that.
+    pub async fn run(self, stop: impl Future) -> Result<(), TaskEnded> {
+        self.announce();
+        let mut tasks = self.start_tasks();
+        let mut summary =
+            tokio::time::interval_at(Instant::now() + SUMMARY_INTERVAL, SUMMARY_INTERVAL);
+        summary.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut recent = Recent::default();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                _ = &mut stop => break,
+                Some(ended) = tasks.join_next() => return Err(TaskEnded::Listener(ended?)),
+                _ = summary.tick() => self.summarise(&mut recent),
+            }
+        }
+        tasks.shutdown().await;
+        self.summarise(&mut recent);
+        info!("stopped");
+        Ok(())
+    }
+
+    fn announce(&self) {
+        let address = self.socket.address();
+        let serves = match address.ip() {
+            IpAddr::V4(_) => "IPv4",
+            IpAddr::V6(ip) if ip.is_unspecified() => "IPv4 and IPv6",
+            IpAddr::V6(_) => "IPv6",
+        };
+        let Buffers { receive, send } = self.socket.buffers();
+        info!(%address, serves, receive_buffer = receive, send_buffer = send, "listening");
+        if receive < net::BUFFERS.receive {
+            warn!(
+                granted = receive,
+                wanted = net::BUFFERS.receive,
+                "the receive buffer is small, so bursts of heartbeats may be lost: run `sysctl -w net.core.rmem_max={}` on the host and restart",
+                net::BUFFERS.receive
+            );
+        }
+        if send < net::BUFFERS.send {
+            warn!(
+                granted = send,
+                wanted = net::BUFFERS.send,
+                "the send buffer is small, so pings of many clients may be late: run `sysctl -w net.core.wmem_max={}` on the host and restart",
+                net::BUFFERS.send
+            );
+        }
+    }
+
+    fn start_tasks(&self) -> JoinSet<io::Error> {
+        let mut tasks = JoinSet::new();
+        let shared = || {
+            (
+                self.socket.clone(),
+                self.registry.clone(),
+                self.metrics.clone(),
+            )
+        };
+        let (socket, registry, metrics) = shared();
+        tasks.spawn(Listener::new(socket, registry, metrics).run());
+        let start = clock::now();
+        let warnings = Arc::new(Warnings::default());
+        for worker in 0..self.workers {
+            let (socket, registry, metrics) = shared();
+            let schedule = Schedule::new(start, SHARDS, worker, self.workers);
+            let worker = Worker::new(socket, registry, metrics, warnings.clone(), schedule);
+            tasks.spawn(async {
+                let never: Infallible = worker.run().await;
+                match never {}
+            });
+        }
+        tasks
+    }
+
+    fn summarise(&self, recent: &mut Recent) {
+        let Totals {
+            heartbeats,
+            pings,
+            refused,
+            failed_sends,
+            skipped_slots,
+        } = recent.take(&self.metrics);
+        info!(
+            clients = self.registry.len(),
+            heartbeats,
+            pings,
+            refused,
+            failed_sends,
+            skipped_slots,
+            worst_lateness_ms = self.metrics.take_worst_lateness().as_secs_f64() * 1e3,
+            "summary"
+        );
+    }
+}
+
+/// The address to bind. The original served IPv4 alone, so of a name's addresses that goes first.
+async fn resolve(host: &str) -> Result<IpAddr, StartError> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(ip.to_canonical());
+    }
+    let unresolved = |error| StartError::Unresolved {
+        host: host.to_owned(),
+        error,
+    };
+    let addresses: Vec<_> = tokio::net::lookup_host((host, 0))
+        .await
+        .map_err(unresolved)?
+        .collect();
+    let first = addresses.iter().min_by_key(|address| address.is_ipv6());
+    let ip = first
+        .map(SocketAddr::ip)
+        .ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
+    if addresses.iter().any(|other| other.ip() != ip) {
+        info!(%host, %ip, "HOST has several addresses; binding one of them");
+    }
+    Ok(ip)
+}
+
+fn bind_error(address: SocketAddr, error: io::Error) -> StartError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRINUSE) => StartError::InUse(address),
+        Some(Errno::EACCES | Errno::EPERM) => StartError::NotPermitted(address),
+        Some(Errno::EADDRNOTAVAIL) => StartError::NotLocal(address),
+        Some(Errno::EAFNOSUPPORT) => StartError::NoSuchFamily(address),
+        _ => StartError::Bind { address, error },
+    }
+}

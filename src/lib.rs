@@ -1,0 +1,36 @@
+//! wakeupd, a UDP wake-up ping daemon.
+//!
+//! A client sends a heartbeat (any UDP datagram) and is pinged every second until no heartbeat has
+//! come for a while. The registry of clients is a sharded map, and a shard is a slot of the second,
+//! so that pings leave in an even stream and no client needs a timer of its own:
+//!
+//! ```text
+//! datagrams ─▶ net ─▶ listener ─▶ guard: may it register? ─▶ registry: refresh
+//!                                                                │
+//! the second ─▶ schedule: which shard is due ─▶ worker ─▶ registry: sweep ─▶ net ─▶ pings
+//! ```
+//!
+//! - The core, pure and without a clock: [`registry`], [`schedule`], [`guard`].
+//! - Around it: [`net`] is the socket, [`listener`] and [`worker`] join the core to it, [`daemon`]
+//!   starts and stops them, [`metrics`] counts, [`throttle`] keeps the log readable, and [`wire`]
+//!   and [`clock`] hold the protocol and the time.
+//! - The program: [`cli`], [`config`], [`logging`], [`signals`] and the client [`probe`].
+//!
+//! `docs/architecture.md` says who may import whom, and why.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod guard;
+pub mod listener;
+pub mod logging;
+pub mod metrics;
+pub mod net;
+pub mod probe;
+pub mod registry;
+pub mod schedule;
+pub mod signals;
+pub mod throttle;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,117 @@
+//! Log lines on standard error, as text or as JSON, and in the manner of the journal where it listens.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, SubscriberBuilder};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::{LogFormat, LogLevel};
+
+/// Lines that may wait for standard error to take them; more are dropped, because nobody's ping may
+/// wait for a log.
+const WAITING_LINES: usize = 4096;
+
+/// Starts logging. Lines still waiting are written when the guard is dropped.
+pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .finish(io::stderr());
+    let builder = SubscriberBuilder::default()
+        .with_max_level(filter(level))
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(writer);
+    let line = Format::default().with_target(false);
+    match (format, is_journal(&io::stderr())) {
+        (LogFormat::Text, false) => builder.event_format(line).init(),
+        (LogFormat::Text, true) => {
+            builder
+                .event_format(Journal(line.without_time().with_level(false)))
+                .init();
+        }
+        (LogFormat::Json, journal) => {
+            let builder = builder.json();
+            let line = line.json().flatten_event(true);
+            if journal {
+                builder.event_format(Journal(line.without_time())).init();
+            } else {
+                builder.event_format(line).init();
+            }
+        }
+    }
+    guard
+}
+
+/// Writes `message` to standard error before, or instead of, logging.
+pub fn complain(level: Level, message: &str) {
+    let mut stderr = io::stderr().lock();
+    let prefix = if is_journal(&stderr) {
+        priority(level)
+    } else {
+        ""
+    };
+    for line in message.lines() {
+        // Where standard error is closed, nobody is left to complain to.
+        let _ = writeln!(stderr, "{prefix}{line}");
+    }
+}
+
+const fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::NotSet => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warning => LevelFilter::WARN,
+        LogLevel::Error | LogLevel::Critical => LevelFilter::ERROR,
+    }
+}
+
+/// Whether `stream` goes to the journal, by the rule of systemd.exec(5): `JOURNAL_STREAM` names its
+/// device and inode.
+fn is_journal(stream: &impl AsFd) -> bool {
+    let metadata = stream
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stream| File::from(stream).metadata());
+    match (std::env::var("JOURNAL_STREAM"), metadata) {
+        (Ok(journal), Ok(stream)) => journal == format!("{}:{}", stream.dev(), stream.ino()),
+        _ => false,
+    }
+}
+
+/// A severity as sd-daemon(3) wants it before a line.
+const fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+/// Puts the priority before a line; the journal knows the time by itself.
+struct Journal<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Journal<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        writer.write_str(priority(*event.metadata().level()))?;
+        self.0.format_event(context, writer, event)
+    }
+}

@@ -1,0 +1,321 @@
+//! The UDP socket. Knows nothing of clients, and is alone in making raw socket calls.
+//!
+//! Addresses outside this module are canonical: an IPv4 peer is an IPv4 address, also where the
+//! socket is an IPv6 one that serves both and the kernel speaks of IPv4-mapped addresses.
+
+#[cfg(all(target_os = "linux", not(portable_net)))]
+#[path = "net/mmsg.rs"]
+mod batch;
+#[cfg(any(not(target_os = "linux"), portable_net))]
+#[path = "net/portable.rs"]
+mod batch;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// The most datagrams that one call receives or sends.
+pub const BATCH: usize = 64;
+
+/// What is asked of the kernel, in bytes. About 10,000 heartbeats fit into the receive buffer,
+/// which is what 200,000 a second bring in 50 ms.
+pub const BUFFERS: Buffers = Buffers {
+    receive: 8 << 20,
+    send: 4 << 20,
+};
+
+/// Sizes of a socket's two buffers in bytes, in the unit of `net.core.rmem_max` and `wmem_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// Holds what has arrived and was not yet received.
+    pub receive: usize,
+    /// Holds what was sent and has not yet left.
+    pub send: usize,
+}
+
+/// A received datagram. Its payload is of no interest to anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// The local address it was sent to, where the socket is bound to more than one.
+    pub local: Option<IpAddr>,
+    /// The length of its payload in bytes.
+    pub length: usize,
+}
+
+/// Why the kernel did not take a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFailure {
+    /// The destination or the chosen source address makes no sense (EINVAL).
+    Invalid,
+    /// A local firewall rule drops it (EPERM).
+    NotPermitted,
+    /// A route prohibits it, or it is a broadcast address (EACCES).
+    Prohibited,
+    /// No route leads there (ENETUNREACH).
+    NetworkUnreachable,
+    /// The host is known to be unreachable (EHOSTUNREACH).
+    HostUnreachable,
+    /// The port is known to be closed (ECONNREFUSED).
+    ConnectionRefused,
+    /// The local address it was to leave from is gone (EADDRNOTAVAIL).
+    AddressNotAvailable,
+    /// The queue of the network device is full (ENOBUFS).
+    NoBuffers,
+    /// The socket's send buffer is full (EAGAIN).
+    WouldBlock,
+    /// It is larger than the path takes (EMSGSIZE).
+    MessageTooLong,
+    /// Anything else.
+    Other,
+}
+
+impl SendFailure {
+    /// Every failure, each at the index `failure as usize`.
+    pub const ALL: [Self; 11] = [
+        Self::Invalid,
+        Self::NotPermitted,
+        Self::Prohibited,
+        Self::NetworkUnreachable,
+        Self::HostUnreachable,
+        Self::ConnectionRefused,
+        Self::AddressNotAvailable,
+        Self::NoBuffers,
+        Self::WouldBlock,
+        Self::MessageTooLong,
+        Self::Other,
+    ];
+
+    /// The failure as it stands in logs and counters.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotPermitted => "not_permitted",
+            Self::Prohibited => "prohibited",
+            Self::NetworkUnreachable => "network_unreachable",
+            Self::HostUnreachable => "host_unreachable",
+            Self::ConnectionRefused => "connection_refused",
+            Self::AddressNotAvailable => "address_not_available",
+            Self::NoBuffers => "no_buffers",
+            Self::WouldBlock => "would_block",
+            Self::MessageTooLong => "message_too_long",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether the kernel had no room for it just then.
+    #[must_use]
+    pub const fn is_for_want_of_room(self) -> bool {
+        matches!(self, Self::NoBuffers | Self::WouldBlock)
+    }
+
+    /// Whether the cause may be that the local address it was to leave from is gone.
+    #[must_use]
+    pub const fn may_be_the_local_address(self) -> bool {
+        matches!(
+            self,
+            Self::Invalid | Self::NetworkUnreachable | Self::AddressNotAvailable
+        )
+    }
+}
+
+impl From<&io::Error> for SendFailure {
+    fn from(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINVAL) => Self::Invalid,
+            Some(Errno::EPERM) => Self::NotPermitted,
+            Some(Errno::EACCES) => Self::Prohibited,
+            Some(Errno::ENETUNREACH) => Self::NetworkUnreachable,
+            Some(Errno::EHOSTUNREACH) => Self::HostUnreachable,
+            Some(Errno::ECONNREFUSED) => Self::ConnectionRefused,
+            Some(Errno::EADDRNOTAVAIL) => Self::AddressNotAvailable,
+            Some(Errno::ENOBUFS) => Self::NoBuffers,
+            Some(Errno::EAGAIN) => Self::WouldBlock,
+            Some(Errno::EMSGSIZE) => Self::MessageTooLong,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A bound UDP socket, one for the whole process.
+#[derive(Debug)]
+pub struct Socket {
+    io: UdpSocket,
+    address: SocketAddr,
+    buffers: Buffers,
+}
+
+impl Socket {
+    /// Binds to `address`, which nobody else may be bound to. `[::]` serves IPv4 as well.
+    ///
+    /// # Errors
+    /// With what the kernel said.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        let buffers = request_buffers(&socket)?;
+        if address.ip().is_unspecified() {
+            batch::report_local_addresses(&socket, address)?;
+        }
+        socket.bind(&address.into())?;
+        let io = UdpSocket::from_std(socket.into())?;
+        let address = io.local_addr()?;
+        Ok(Self {
+            io,
+            address,
+            buffers,
+        })
+    }
+
+    /// The address it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The buffers that the kernel granted.
+    pub fn buffers(&self) -> Buffers {
+        self.buffers
+    }
+
+    /// Waits until there may be something to receive.
+    ///
+    /// # Errors
+    /// Where the runtime is being shut down.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.io.readable().await
+    }
+
+    /// Appends up to [`BATCH`] waiting datagrams to `received`; fewer mean that no more are waiting.
+    ///
+    /// The kernel is asked in any case. The runtime may not have learnt yet that something arrived,
+    /// as after a stop of the process, when its timers fire first.
+    ///
+    /// # Errors
+    /// With what the kernel said; that nothing is waiting is no error.
+    pub fn receive(&self, received: &mut Vec<Datagram>) -> io::Result<()> {
+        let full = received.len() + BATCH;
+        let mut is_asked = false;
+        let mut result = self.io.try_io(Interest::READABLE, || {
+            is_asked = true;
+            batch::receive(&self.io, received)?;
+            // Less than a full batch empties the socket, and the runtime is told so.
+            if received.len() < full {
+                Err(io::ErrorKind::WouldBlock.into())
+            } else {
+                Ok(())
+            }
+        });
+        if !is_asked {
+            result = batch::receive(&self.io, received);
+        }
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sends `payload` to each of `destinations` in turn, from `local` or else from the address the
+    /// kernel picks, until one fails. Returns how many the kernel took, and why not the next one.
+    pub fn send(
+        &self,
+        payload: &[u8],
+        local: Option<IpAddr>,
+        destinations: &[SocketAddr],
+    ) -> (usize, Option<io::Error>) {
+        let mut sent = 0;
+        while sent < destinations.len() {
+            let batch = &destinations[sent..destinations.len().min(sent + BATCH)];
+            match batch::send(&self.io, self.address.is_ipv6(), payload, local, batch) {
+                Ok(n) => sent += n,
+                Err(error) => return (sent, Some(error)),
+            }
+        }
+        (sent, None)
+    }
+
+    /// Waits until the send buffer has room again, for `patience` at the most.
+    pub async fn wait_for_room(&self, patience: Duration) {
+        // The readiness that the runtime knows of is from before the buffer was full.
+        let stale = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = self.io.try_io(Interest::WRITABLE, stale);
+        let _ = tokio::time::timeout(patience, self.io.writable()).await;
+    }
+}
+
+fn request_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {
+    batch::request_buffers(socket, BUFFERS)?;
+    // Linux doubles what it was asked for, to have room for its own bookkeeping.
+    let share = if cfg!(target_os = "linux") { 2 } else { 1 };
+    let socket = SockRef::from(socket);
+    Ok(Buffers {
+        receive: socket.recv_buffer_size()? / share,
+        send: socket.send_buffer_size()? / share,
+    })
+}
+
+/// The canonical form of an address as a socket of either family tells it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, address.port()).into(),
+        IpAddr::V6(_) => match address {
+            SocketAddr::V6(mut v6) => {
+                v6.set_flowinfo(0);
+                v6.into()
+            }
+            v4 @ SocketAddr::V4(_) => v4,
+        },
+    }
+}
+
+/// The form in which a socket of the given family wants a canonical address.
+fn native(address: SocketAddr, socket_is_ipv6: bool) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if socket_is_ipv6 => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_the_plain_ipv4_one() {
+        let mapped = "[::ffff:192.0.2.1]:7".parse().unwrap();
+        let plain = "192.0.2.1:7".parse().unwrap();
+        assert_eq!(canonical(mapped), plain);
+        assert_eq!(native(plain, true), mapped);
+        assert_eq!(native(plain, false), plain);
+        let v6 = "[2001:db8::1]:7".parse().unwrap();
+        assert_eq!((canonical(v6), native(v6, true)), (v6, v6));
+    }
+
+    #[test]
+    fn the_flow_is_no_part_of_who_somebody_is_but_the_interface_is() {
+        let link_local = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 99, 3);
+        let canonical = canonical(link_local.into());
+        assert_eq!(canonical.to_string(), "[fe80::1%3]:7");
+        assert_ne!(canonical, link_local.into());
+    }
+
+    #[test]
+    fn each_failure_stands_at_its_index() {
+        for (index, failure) in SendFailure::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, index);
+        }
+    }
+}

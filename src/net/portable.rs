@@ -1,0 +1,65 @@
+//! One datagram in one system call, for systems other than Linux. Pings leave from the address that
+//! the kernel picks.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::SockRef;
+use tokio::net::UdpSocket;
+
+use super::{BATCH, Buffers, Datagram, canonical, native};
+
+/// Asks for buffers of this size, or keeps what the system gives unasked: some systems refuse a
+/// size above their limit instead of granting the limit.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the counterpart on Linux can fail"
+)]
+pub(super) fn request_buffers(socket: &socket2::Socket, size: Buffers) -> io::Result<()> {
+    let _ = socket.set_recv_buffer_size(size.receive);
+    let _ = socket.set_send_buffer_size(size.send);
+    Ok(())
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the counterpart on Linux can fail"
+)]
+pub(super) fn report_local_addresses(_: &socket2::Socket, _: SocketAddr) -> io::Result<()> {
+    Ok(())
+}
+
+/// Appends up to [`BATCH`] waiting datagrams to `received`.
+pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let mut payload = [MaybeUninit::uninit(); 2048];
+    for n in 0..BATCH {
+        match socket.recv_from(&mut payload) {
+            Ok((length, source)) => {
+                let source = source.as_socket().map(canonical);
+                received.extend(source.map(|source| Datagram {
+                    source,
+                    local: None,
+                    length,
+                }));
+            }
+            Err(error) if n == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
+/// Sends `payload` to the first of `destinations`.
+pub(super) fn send(
+    socket: &UdpSocket,
+    socket_is_ipv6: bool,
+    payload: &[u8],
+    _local: Option<IpAddr>,
+    destinations: &[SocketAddr],
+) -> io::Result<usize> {
+    let destination = native(destinations[0], socket_is_ipv6).into();
+    SockRef::from(socket).send_to(payload, &destination)?;
+    Ok(1)
+}

@@ -1,0 +1,271 @@
+//! `wakeupd probe`: a client in the manner of `ping(8)`, which shows what it gets.
+
+mod tally;
+mod target;
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::clock::{self, Time};
+use crate::wire::{PERIOD, PING};
+use tally::{Arrival, Tally};
+use target::{Family, Resolved, Target};
+
+/// How long the last of `--count` pings is waited for after it was due.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The time between two lines that say that nothing comes.
+const SILENCE_INTERVAL: u64 = 10;
+
+/// How to probe.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The daemon: a name or an address, and its port if that is not 7561
+    ///
+    /// An IPv6 address with a port stands in brackets, as in `[::1]:7000`.
+    #[arg(value_name = "HOST[:PORT]")]
+    target: Target,
+
+    /// Time between two heartbeats, from 1s; until the first ping comes they are a second apart
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    every: Duration,
+
+    /// Stop after this many pings, or 5 seconds after the last of them was due
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+
+    /// Stop after this time, such as 30s or 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    length: Option<Duration>,
+
+    /// Use IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+
+    /// Use IPv6 only
+    #[arg(short = '6', long)]
+    ipv6: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
+        Ok(_) => Err("at least 1s is needed".to_owned()),
+        Err(error) => Err(format!("{error}; write it like 20s or 2m")),
+    }
+}
+
+/// Probes until told to stop. The exit code is 0 if any ping came, else 1.
+#[must_use]
+pub fn run(options: &Options) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime.and_then(|runtime| runtime.block_on(probe(options))) {
+        Ok(tally) if tally.received() > 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        // As with `wakeupd probe … | head`: whoever was reading has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wakeupd probe: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn probe(options: &Options) -> io::Result<Tally> {
+    let family = match (options.ipv4, options.ipv6) {
+        (true, _) => Family::Ipv4,
+        (_, true) => Family::Ipv6,
+        _ => Family::Any,
+    };
+    let resolved = options.target.resolve(family).await?;
+    let address = resolved.address;
+    let mut probe = Probe::connect(address).await?;
+    print(format_args!(
+        "PROBE {} ({address}) from {}: a heartbeat every {}, a ping is due every second",
+        options.target,
+        probe.socket.local_addr()?,
+        humantime::format_duration(options.every),
+    ))?;
+    probe.listen(options).await?;
+    probe.tally.end(clock::now());
+    print(format_args!(
+        "--- {} ({address}) ---\n{}",
+        options.target, probe.tally
+    ))?;
+    if probe.tally.received() == 0 {
+        print(probe.hint(&resolved))?;
+    }
+    Ok(probe.tally)
+}
+
+struct Probe {
+    socket: UdpSocket,
+    tally: Tally,
+    first_heartbeat: Time,
+    last_sign_of_life: Time,
+    is_refused: bool,
+}
+
+impl Probe {
+    async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let any = if address.is_ipv6() {
+            "[::]:0"
+        } else {
+            "0.0.0.0:0"
+        };
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(address).await?;
+        let now = clock::now();
+        Ok(Self {
+            socket,
+            tally: Tally::default(),
+            first_heartbeat: now,
+            last_sign_of_life: now,
+            is_refused: false,
+        })
+    }
+
+    async fn listen(&mut self, options: &Options) -> io::Result<()> {
+        let count = options.count.unwrap_or(u32::MAX);
+        let patience = options.count.map(|count| PERIOD * count + GRACE);
+        let limit = [options.length, patience].into_iter().flatten().min();
+        let end = limit.map(|limit| Instant::now() + limit);
+        let mut next_heartbeat = Instant::now();
+        let mut silence = interval(PERIOD);
+        silence.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let interrupt = tokio::signal::ctrl_c();
+        tokio::pin!(interrupt);
+        let mut buffer = [0; 2048];
+        while self.tally.received() < u64::from(count) {
+            tokio::select! {
+                received = self.socket.recv(&mut buffer) => match received {
+                    Ok(length) => self.receive(&buffer[..length])?,
+                    Err(error) => self.lament(&error)?,
+                },
+                () = sleep_until(next_heartbeat) => {
+                    if let Err(error) = self.socket.send(&PING).await {
+                        self.lament(&error)?;
+                    }
+                    let is_heard = self.tally.received() > 0;
+                    next_heartbeat += if is_heard { options.every } else { PERIOD };
+                }
+                _ = silence.tick() => self.tell_silence()?,
+                () = sleep_until(end.unwrap_or(next_heartbeat)), if end.is_some() => break,
+                interrupted = &mut interrupt => {
+                    if io::stdout().is_terminal() {
+                        // The terminal shows ^C; what follows begins on a line of its own.
+                        print("")?;
+                    }
+                    return interrupted;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, payload: &[u8]) -> io::Result<()> {
+        if !payload.starts_with(&PING) {
+            return print(format_args!(
+                "ignored a datagram of {} bytes, no ping",
+                payload.len()
+            ));
+        }
+        let now = clock::now();
+        self.last_sign_of_life = now;
+        let arrival = self.tally.ping(now);
+        let number = self.tally.received();
+        match arrival {
+            Arrival::First => {
+                let wait = now.since(self.first_heartbeat).as_secs_f64();
+                print(format_args!(
+                    "ping {number}: {wait:.3} s after the first heartbeat"
+                ))
+            }
+            Arrival::Next {
+                gap,
+                missed,
+                deviation,
+            } => {
+                let missed = match missed {
+                    0 => String::new(),
+                    missed => format!(", {missed} missed before it"),
+                };
+                let (gap, deviation) = (gap.as_secs_f64(), deviation * 1e3);
+                print(format_args!(
+                    "ping {number}: {gap:.3} s after the last ({deviation:+.1} ms){missed}"
+                ))
+            }
+            Arrival::Duplicate { gap } => {
+                let gap = gap.as_secs_f64();
+                print(format_args!(
+                    "ping {number}: {gap:.3} s after the last, a duplicate"
+                ))
+            }
+        }
+    }
+
+    /// Tells of an error, but not of the same one every second.
+    fn lament(&mut self, error: &io::Error) -> io::Result<()> {
+        let is_refusal = error.kind() == io::ErrorKind::ConnectionRefused;
+        if is_refusal && std::mem::replace(&mut self.is_refused, true) {
+            return Ok(());
+        }
+        print(format_args!("no answer: {error}"))
+    }
+
+    fn tell_silence(&self) -> io::Result<()> {
+        match clock::now().since(self.last_sign_of_life).as_secs() {
+            0 => Ok(()),
+            seconds if seconds == 3 || seconds.is_multiple_of(SILENCE_INTERVAL) => {
+                print(format_args!("no ping for {seconds} s"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What to look at when not one ping came.
+    fn hint(&self, resolved: &Resolved) -> String {
+        let address = resolved.address;
+        let port = address.port();
+        let hint = if self.is_refused {
+            format!(
+                "{} says that nothing listens on its UDP port {port}: is wakeupd running there, with PORT={port} and a HOST that includes this address?",
+                address.ip()
+            )
+        } else {
+            format!(
+                "Nothing came back. Check that\n  \
+                 - wakeupd runs there and logs \"listening\" with port {port}\n  \
+                 - that machine's firewall, and its provider's, let UDP {port} in\n  \
+                 - this machine's firewall and NAT let the answers to outgoing UDP in"
+            )
+        };
+        let other = resolved
+            .all
+            .iter()
+            .find(|other| other.is_ipv6() != address.is_ipv6());
+        match other {
+            Some(other) => {
+                let family = if other.is_ipv6() { "-6" } else { "-4" };
+                format!(
+                    "{hint}\nThe name stands for {} too: try {family}",
+                    other.ip()
+                )
+            }
+            None => hint,
+        }
+    }
+}
+
+fn print(line: impl Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
+}

@@ -1,0 +1,140 @@
+//! Whom to probe.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use crate::wire::DEFAULT_PORT;
+
+/// A host and a port as they stand on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    host: String,
+    port: u16,
+}
+
+/// Which of a host's addresses will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// All of them, IPv4 first: that is what a daemon serves where nothing else is said.
+    Any,
+    Ipv4,
+    Ipv6,
+}
+
+/// A target's addresses.
+pub(super) struct Resolved {
+    /// The one to probe.
+    pub address: SocketAddr,
+    /// All addresses of the name.
+    pub all: Vec<SocketAddr>,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, port) = if text.parse::<IpAddr>().is_ok() {
+            (text, None)
+        } else if let Some((host, rest)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
+            match rest.strip_prefix(':') {
+                None if !rest.is_empty() => return Err("a colon is due after the bracket".into()),
+                port => (host, port),
+            }
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)
+                .ok_or_else(|| format!("{port:?} is not a port from 1 to 65535"))?,
+        };
+        if host.is_empty() {
+            return Err("the host is missing".into());
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)
+    }
+}
+
+impl Target {
+    /// Looks the host up.
+    pub(super) async fn resolve(&self, family: Family) -> io::Result<Resolved> {
+        let fail = |why: &dyn Display| io::Error::other(format!("{}: {why}", self.host));
+        let all: Vec<_> = tokio::net::lookup_host((self.host.as_str(), self.port))
+            .await
+            .map_err(|error| fail(&error))?
+            .collect();
+        let address = all
+            .iter()
+            .filter(|address| match family {
+                Family::Any => true,
+                Family::Ipv4 => address.is_ipv4(),
+                Family::Ipv6 => address.is_ipv6(),
+            })
+            .min_by_key(|address| address.is_ipv6())
+            .copied()
+            .ok_or_else(|| fail(&"no address of that family"))?;
+        Ok(Resolved { address, all })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_may_follow_the_host() {
+        let targets = [
+            ("localhost", "localhost", 7561),
+            ("localhost:7000", "localhost", 7000),
+            ("192.0.2.1", "192.0.2.1", 7561),
+            ("192.0.2.1:7000", "192.0.2.1", 7000),
+            ("::1", "::1", 7561),
+            ("[::1]", "::1", 7561),
+            ("[::1]:7000", "::1", 7000),
+            ("[fe80::1%lo]:7000", "fe80::1%lo", 7000),
+        ];
+        for (text, host, port) in targets {
+            assert_eq!(
+                text.parse(),
+                Ok(Target {
+                    host: host.to_owned(),
+                    port
+                }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "",
+            ":7561",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "[::1]7561",
+            "[]:1",
+        ] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+}

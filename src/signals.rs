@@ -1,0 +1,33 @@
+//! SIGTERM and SIGINT: the first asks the process to stop, the second ends it.
+
+use std::io;
+use std::process;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::info;
+
+/// Catches the signals from now on, also as the first process of a container, for which the kernel
+/// drops uncaught ones. What is returned is ready at the first signal.
+///
+/// # Errors
+/// Where the system refuses to register a handler.
+pub fn stop() -> io::Result<oneshot::Receiver<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => ("SIGTERM", 15),
+                _ = interrupt.recv() => ("SIGINT", 2),
+            }
+        };
+        let (name, _) = next().await;
+        info!(signal = name, "stopping");
+        let _ = stop.send(());
+        let (_, number) = next().await;
+        process::exit(128 + number);
+    });
+    Ok(stopped)
+}

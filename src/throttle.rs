@@ -1,0 +1,54 @@
+//! Keeps what strangers can cause from flooding the log.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::Time;
+
+/// The least time between two lines of one kind.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Lets one line of a kind through a second and counts the others.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    next: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Throttle {
+    /// Whether a line may be written now: if so, how many were left out since the last one.
+    pub fn pass(&self, now: Time) -> Option<u64> {
+        let next = self.next.load(Relaxed);
+        let after = (now + INTERVAL).as_nanos();
+        let passes = now.as_nanos() >= next
+            && self
+                .next
+                .compare_exchange(next, after, Relaxed, Relaxed)
+                .is_ok();
+        if passes {
+            Some(self.left_out.swap(0, Relaxed))
+        } else {
+            self.left_out.fetch_add(1, Relaxed);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_second_with_the_count_of_the_others() {
+        let throttle = Throttle::default();
+        let start = Time::from_nanos(77);
+        let passed: Vec<_> = (0..3_000)
+            .filter_map(|ms| {
+                throttle
+                    .pass(start + Duration::from_millis(ms))
+                    .map(|n| (ms, n))
+            })
+            .collect();
+        assert_eq!(passed, [(0, 0), (1_000, 999), (2_000, 999)]);
+    }
+}
