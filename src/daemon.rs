@@ -92,7 +92,7 @@ impl Daemon {
         let socket = Socket::bind(address).map_err(|error| bind_error(address, error))?;
         Ok(Self {
             socket: Arc::new(socket),
-            registry: Arc::new(Registry::new(config.client_expiration)),
+            registry: Arc::new(Registry::new(SHARDS, config.client_expiration)),
             metrics: Arc::default(),
             workers: config.worker_pool_size,
         })

@@ -17,7 +17,8 @@ use dashmap::{DashMap, Entry};
 
 use crate::clock::Time;
 
-/// The number of shards, and so of slots in a second: one about every millisecond.
+/// The number of shards of a daemon's registry, and so of slots in a second: about one each
+/// millisecond.
 pub const SHARDS: usize = 1024;
 
 /// What a heartbeat did.
@@ -63,10 +64,13 @@ pub struct Registry {
 
 impl Registry {
     /// An empty registry, whose clients live until `expiration` after their last heartbeat.
+    ///
+    /// # Panics
+    /// Unless `shards` is a power of two above 1.
     #[must_use]
-    pub fn new(expiration: Duration) -> Self {
+    pub fn new(shards: usize, expiration: Duration) -> Self {
         Self {
-            clients: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            clients: DashMap::with_hasher_and_shard_amount(RandomState::new(), shards),
             expiration,
             heard_until: AtomicU64::default(),
         }
@@ -166,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
-        let registry = Registry::new(EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION);
         assert_eq!(
             registry.refresh(client(1), None, START),
             Refreshed::Registered
@@ -189,7 +193,7 @@ mod tests {
 
     #[test]
     fn nobody_is_removed_while_heartbeats_may_be_waiting() {
-        let registry = Registry::new(EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION);
         registry.refresh(client(1), None, START);
         registry.refresh(client(2), None, START);
         registry.heard_until(START);
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
-        let registry = Registry::new(EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION);
         for local in ["192.0.2.10", "192.0.2.11"] {
             let local = Some(local.parse().unwrap());
             registry.refresh(client(1), local, START);
@@ -232,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_recorded_late_takes_nothing_from_a_newer_one() {
-        let registry = Registry::new(EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION);
         let newer = START + Duration::from_secs(60);
         registry.refresh(client(1), None, newer);
         registry.refresh(client(1), None, START);
