@@ -65,14 +65,8 @@ const CLIENT_EXPIRATION_SECONDS: Variable = Variable {
 };
 
 /// Every variable of the daemon, in the order in which they are shown.
-pub const VARIABLES: [&Variable; 6] = [
-    &HOST,
-    &PORT,
-    &CLIENT_EXPIRATION_SECONDS,
-    &WORKER_POOL_SIZE,
-    &LOG_LEVEL,
-    &LOG_FORMAT,
-];
+pub const VARIABLES: [&Variable; 6] =
+    [&HOST, &PORT, &CLIENT_EXPIRATION_SECONDS, &WORKER_POOL_SIZE, &LOG_LEVEL, &LOG_FORMAT];
 
 /// The settings of a daemon, all of them valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,17 +177,8 @@ pub struct Mistakes(Vec<Mistake>);
 impl Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration is wrong, so nothing was started:")?;
-        for Mistake {
-            name,
-            value,
-            allowed,
-            default,
-        } in &self.0
-        {
-            write!(
-                f,
-                "\n  {name}={value} must be {allowed} (default: {default})"
-            )?;
+        for Mistake { name, value, allowed, default } in &self.0 {
+            write!(f, "\n  {name}={value} must be {allowed} (default: {default})")?;
         }
         Ok(())
     }
@@ -252,33 +237,16 @@ impl Config {
         let expiration = read.value(
             &CLIENT_EXPIRATION_SECONDS,
             texts.client_expiration_seconds.as_ref(),
-            |text| {
-                text.parse()
-                    .ok()
-                    .filter(|seconds| (1..=86_400).contains(seconds))
-            },
+            |text| text.parse().ok().filter(|seconds| (1..=86_400).contains(seconds)),
         );
         let workers = read.value(&WORKER_POOL_SIZE, texts.worker_pool_size.as_ref(), |text| {
-            text.parse()
-                .ok()
-                .filter(|workers| (1..=SHARDS).contains(workers))
+            text.parse().ok().filter(|workers| (1..=SHARDS).contains(workers))
         });
-        let log_level = read.value(&LOG_LEVEL, texts.log_level.as_ref(), |text| {
-            text.parse().ok()
-        });
-        let log_format = read.value(&LOG_FORMAT, texts.log_format.as_ref(), |text| {
-            text.parse().ok()
-        });
+        let log_level = read.value(&LOG_LEVEL, texts.log_level.as_ref(), |text| text.parse().ok());
+        let log_format =
+            read.value(&LOG_FORMAT, texts.log_format.as_ref(), |text| text.parse().ok());
 
-        match (
-            host,
-            port,
-            expiration,
-            workers,
-            log_level,
-            log_format,
-            read.mistakes.is_empty(),
-        ) {
+        match (host, port, expiration, workers, log_level, log_format, read.mistakes.is_empty()) {
             (
                 Some(host),
                 Some(port),
@@ -289,14 +257,8 @@ impl Config {
                 true,
             ) => {
                 let client_expiration = Duration::from_secs(expiration);
-                let config = Self {
-                    host,
-                    port,
-                    client_expiration,
-                    worker_pool_size,
-                    log_level,
-                    log_format,
-                };
+                let config =
+                    Self { host, port, client_expiration, worker_pool_size, log_level, log_format };
                 Ok((config, misspelt))
             }
             _ => Err(Mistakes(read.mistakes)),
@@ -309,10 +271,7 @@ impl Config {
         [
             (HOST.name, self.host.clone()),
             (PORT.name, self.port.to_string()),
-            (
-                CLIENT_EXPIRATION_SECONDS.name,
-                self.client_expiration.as_secs().to_string(),
-            ),
+            (CLIENT_EXPIRATION_SECONDS.name, self.client_expiration.as_secs().to_string()),
             (WORKER_POOL_SIZE.name, self.worker_pool_size.to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
@@ -323,42 +282,25 @@ impl Config {
 /// The settings in the form of an `.env` file.
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.values()
-            .iter()
-            .try_for_each(|(name, value)| writeln!(f, "{name}={value}"))
+        self.values().iter().try_for_each(|(name, value)| writeln!(f, "{name}={value}"))
     }
 }
 
 /// The end of `--help`: every variable with its default.
 #[must_use]
 pub fn help() -> String {
-    let lines = VARIABLES.map(
-        |Variable {
-             name,
-             default,
-             about,
-             ..
-         }| { format!("  {name:<26} {about} [default: {default}]\n") },
-    );
+    let lines = VARIABLES.map(|Variable { name, default, about, .. }| {
+        format!("  {name:<26} {about} [default: {default}]\n")
+    });
     format!("Environment variables of the daemon:\n{}", lines.concat())
 }
 
 impl Variable {
     fn mistake(&self, value: impl Display) -> Mistake {
-        let Self {
-            name,
-            default,
-            allowed,
-            ..
-        } = *self;
+        let Self { name, default, allowed, .. } = *self;
         // Quoted, and with nothing in it that could move the cursor of a terminal.
         let value = format!("\"{}\"", value.to_string().escape_debug());
-        Mistake {
-            name,
-            value,
-            allowed,
-            default,
-        }
+        Mistake { name, value, allowed, default }
     }
 }
 
@@ -420,10 +362,7 @@ mod tests {
             log_format: LogFormat::Text,
         };
         assert_eq!(config(&[]), expected);
-        assert_eq!(
-            config(&[("PORT", ""), ("HOST", "  "), ("LOG_LEVEL", "\"\"")]),
-            expected
-        );
+        assert_eq!(config(&[("PORT", ""), ("HOST", "  "), ("LOG_LEVEL", "\"\"")]), expected);
     }
 
     #[test]
@@ -436,14 +375,7 @@ mod tests {
 
     #[test]
     fn quotes_and_spaces_around_a_value_do_no_harm() {
-        for value in [
-            "7000",
-            " 7000 ",
-            "\"7000\"",
-            "'7000'",
-            " \" 7000 \" ",
-            "\t7000\n",
-        ] {
+        for value in ["7000", " 7000 ", "\"7000\"", "'7000'", " \" 7000 \" ", "\t7000\n"] {
             assert_eq!(config(&[("PORT", value)]).port, 7000, "{value:?}");
         }
         for value in ["\"7000", "7000'", "\"7000'", "''7000''", "70 00"] {
@@ -473,22 +405,13 @@ mod tests {
     #[test]
     fn the_worker_pool_is_no_larger_than_the_registry() {
         assert!(WORKER_POOL_SIZE.allowed.contains(&SHARDS.to_string()));
-        assert_eq!(
-            config(&[("WORKER_POOL_SIZE", "1024")]).worker_pool_size,
-            SHARDS
-        );
+        assert_eq!(config(&[("WORKER_POOL_SIZE", "1024")]).worker_pool_size, SHARDS);
         assert!(read(&[("WORKER_POOL_SIZE", "1025")]).is_err());
     }
 
     #[test]
     fn hosts_are_addresses_or_names() {
-        for host in [
-            "127.0.0.1",
-            "::",
-            "fe80::1%eth0",
-            "localhost",
-            "my-host_1.example",
-        ] {
+        for host in ["127.0.0.1", "::", "fe80::1%eth0", "localhost", "my-host_1.example"] {
             assert_eq!(config(&[("HOST", host)]).host, host);
         }
         for host in ["two words", "[::]", "http://example", "a,b", "127.0.0.1/8"] {

@@ -152,13 +152,7 @@ impl Daemon {
 
     fn start_tasks(&self) -> JoinSet<io::Error> {
         let mut tasks = JoinSet::new();
-        let shared = || {
-            (
-                self.socket.clone(),
-                self.registry.clone(),
-                self.metrics.clone(),
-            )
-        };
+        let shared = || (self.socket.clone(), self.registry.clone(), self.metrics.clone());
         let (socket, registry, metrics) = shared();
         tasks.spawn(Listener::new(socket, registry, metrics).run());
         let start = clock::now();
@@ -176,13 +170,8 @@ impl Daemon {
     }
 
     fn summarise(&self, recent: &mut Recent) {
-        let Totals {
-            heartbeats,
-            pings,
-            refused,
-            failed_sends,
-            skipped_slots,
-        } = recent.take(&self.metrics);
+        let Totals { heartbeats, pings, refused, failed_sends, skipped_slots } =
+            recent.take(&self.metrics);
         info!(
             clients = self.registry.len(),
             heartbeats,
@@ -201,18 +190,10 @@ async fn resolve(host: &str) -> Result<IpAddr, StartError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(ip.to_canonical());
     }
-    let unresolved = |error| StartError::Unresolved {
-        host: host.to_owned(),
-        error,
-    };
-    let addresses: Vec<_> = tokio::net::lookup_host((host, 0))
-        .await
-        .map_err(unresolved)?
-        .collect();
+    let unresolved = |error| StartError::Unresolved { host: host.to_owned(), error };
+    let addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await.map_err(unresolved)?.collect();
     let first = addresses.iter().min_by_key(|address| address.is_ipv6());
-    let ip = first
-        .map(SocketAddr::ip)
-        .ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
+    let ip = first.map(SocketAddr::ip).ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
     if addresses.iter().any(|other| other.ip() != ip) {
         info!(%host, %ip, "HOST has several addresses; binding one of them");
     }

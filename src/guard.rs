@@ -41,10 +41,7 @@ mod tests {
     fn port_zero_is_refused_and_no_other() {
         for address in ["192.0.2.1", "2001:db8::1"] {
             let address = address.parse().unwrap();
-            assert_eq!(
-                admit(SocketAddr::new(address, 0)),
-                Err(Refused::SourcePortZero)
-            );
+            assert_eq!(admit(SocketAddr::new(address, 0)), Err(Refused::SourcePortZero));
             assert_eq!(admit(SocketAddr::new(address, 1)), Ok(()));
         }
     }

@@ -80,11 +80,7 @@ impl Listener {
     }
 
     fn record(&self, datagram: Datagram, now: Time) {
-        let Datagram {
-            source,
-            local,
-            length,
-        } = datagram;
+        let Datagram { source, local, length } = datagram;
         trace!(%source, length, "datagram");
         if let Err(reason) = guard::admit(source) {
             return self.refuse(source, reason, now);

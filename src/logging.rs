@@ -21,9 +21,8 @@ const WAITING_LINES: usize = 4096;
 
 /// Starts logging. Lines still waiting are written when the guard is dropped.
 pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING_LINES)
-        .finish(io::stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(io::stderr());
     let builder = SubscriberBuilder::default()
         .with_max_level(filter(level))
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -32,9 +31,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
     match (format, is_journal(&io::stderr())) {
         (LogFormat::Text, false) => builder.event_format(line).init(),
         (LogFormat::Text, true) => {
-            builder
-                .event_format(Journal(line.without_time().with_level(false)))
-                .init();
+            builder.event_format(Journal(line.without_time().with_level(false))).init();
         }
         (LogFormat::Json, journal) => {
             let builder = builder.json();
@@ -52,11 +49,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
 /// Writes `message` to standard error before, or instead of, logging.
 pub fn complain(level: Level, message: &str) {
     let mut stderr = io::stderr().lock();
-    let prefix = if is_journal(&stderr) {
-        priority(level)
-    } else {
-        ""
-    };
+    let prefix = if is_journal(&stderr) { priority(level) } else { "" };
     for line in message.lines() {
         // Where standard error is closed, nobody is left to complain to.
         let _ = writeln!(stderr, "{prefix}{line}");
@@ -76,10 +69,8 @@ const fn filter(level: LogLevel) -> LevelFilter {
 /// Whether `stream` goes to the journal, by the rule of systemd.exec(5): `JOURNAL_STREAM` names its
 /// device and inode.
 fn is_journal(stream: &impl AsFd) -> bool {
-    let metadata = stream
-        .as_fd()
-        .try_clone_to_owned()
-        .and_then(|stream| File::from(stream).metadata());
+    let metadata =
+        stream.as_fd().try_clone_to_owned().and_then(|stream| File::from(stream).metadata());
     match (std::env::var("JOURNAL_STREAM"), metadata) {
         (Ok(journal), Ok(stream)) => journal == format!("{}:{}", stream.dev(), stream.ino()),
         _ => false,

@@ -115,13 +115,7 @@ mod tests {
         let first = recent.take(&metrics);
         assert_eq!((first.pings, first.refused), (5, 2));
         metrics.pings.add(1);
-        assert_eq!(
-            recent.take(&metrics),
-            Totals {
-                pings: 1,
-                ..Totals::default()
-            }
-        );
+        assert_eq!(recent.take(&metrics), Totals { pings: 1, ..Totals::default() });
     }
 
     #[test]

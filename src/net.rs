@@ -24,10 +24,7 @@ pub const BATCH: usize = 64;
 
 /// What is asked of the kernel, in bytes. About 10,000 heartbeats fit into the receive buffer,
 /// which is what 200,000 a second bring in 50 ms.
-pub const BUFFERS: Buffers = Buffers {
-    receive: 8 << 20,
-    send: 4 << 20,
-};
+pub const BUFFERS: Buffers = Buffers { receive: 8 << 20, send: 4 << 20 };
 
 /// Sizes of a socket's two buffers in bytes, in the unit of `net.core.rmem_max` and `wmem_max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +116,7 @@ impl SendFailure {
     /// Whether the cause may be that the local address it was to leave from is gone.
     #[must_use]
     pub const fn may_be_the_local_address(self) -> bool {
-        matches!(
-            self,
-            Self::Invalid | Self::NetworkUnreachable | Self::AddressNotAvailable
-        )
+        matches!(self, Self::Invalid | Self::NetworkUnreachable | Self::AddressNotAvailable)
     }
 }
 
@@ -158,11 +152,8 @@ impl Socket {
     /// # Errors
     /// With what the kernel said.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
+        let socket =
+            socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
@@ -174,11 +165,7 @@ impl Socket {
         socket.bind(&address.into())?;
         let io = UdpSocket::from_std(socket.into())?;
         let address = io.local_addr()?;
-        Ok(Self {
-            io,
-            address,
-            buffers,
-        })
+        Ok(Self { io, address, buffers })
     }
 
     /// The address it is bound to.
@@ -213,11 +200,7 @@ impl Socket {
             is_asked = true;
             batch::receive(&self.io, received)?;
             // Less than a full batch empties the socket, and the runtime is told so.
-            if received.len() < full {
-                Err(io::ErrorKind::WouldBlock.into())
-            } else {
-                Ok(())
-            }
+            if received.len() < full { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if !is_asked {
             result = batch::receive(&self.io, received);

@@ -65,9 +65,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Probes until told to stop. The exit code is 0 if any ping came, else 1.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(probe(options))) {
         Ok(tally) if tally.received() > 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -97,10 +95,7 @@ async fn probe(options: &Options) -> io::Result<Tally> {
     ))?;
     probe.listen(options).await?;
     probe.tally.end(clock::now());
-    print(format_args!(
-        "--- {} ({address}) ---\n{}",
-        options.target, probe.tally
-    ))?;
+    print(format_args!("--- {} ({address}) ---\n{}", options.target, probe.tally))?;
     if probe.tally.received() == 0 {
         print(probe.hint(&resolved))?;
     }
@@ -117,11 +112,7 @@ struct Probe {
 
 impl Probe {
     async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let any = if address.is_ipv6() {
-            "[::]:0"
-        } else {
-            "0.0.0.0:0"
-        };
+        let any = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
         let socket = UdpSocket::bind(any).await?;
         socket.connect(address).await?;
         let now = clock::now();
@@ -174,10 +165,7 @@ impl Probe {
 
     fn receive(&mut self, payload: &[u8]) -> io::Result<()> {
         if !payload.starts_with(&PING) {
-            return print(format_args!(
-                "ignored a datagram of {} bytes, no ping",
-                payload.len()
-            ));
+            return print(format_args!("ignored a datagram of {} bytes, no ping", payload.len()));
         }
         let now = clock::now();
         self.last_sign_of_life = now;
@@ -186,15 +174,9 @@ impl Probe {
         match arrival {
             Arrival::First => {
                 let wait = now.since(self.first_heartbeat).as_secs_f64();
-                print(format_args!(
-                    "ping {number}: {wait:.3} s after the first heartbeat"
-                ))
+                print(format_args!("ping {number}: {wait:.3} s after the first heartbeat"))
             }
-            Arrival::Next {
-                gap,
-                missed,
-                deviation,
-            } => {
+            Arrival::Next { gap, missed, deviation } => {
                 let missed = match missed {
                     0 => String::new(),
                     missed => format!(", {missed} missed before it"),
@@ -206,9 +188,7 @@ impl Probe {
             }
             Arrival::Duplicate { gap } => {
                 let gap = gap.as_secs_f64();
-                print(format_args!(
-                    "ping {number}: {gap:.3} s after the last, a duplicate"
-                ))
+                print(format_args!("ping {number}: {gap:.3} s after the last, a duplicate"))
             }
         }
     }
@@ -249,17 +229,11 @@ impl Probe {
                  - this machine's firewall and NAT let the answers to outgoing UDP in"
             )
         };
-        let other = resolved
-            .all
-            .iter()
-            .find(|other| other.is_ipv6() != address.is_ipv6());
+        let other = resolved.all.iter().find(|other| other.is_ipv6() != address.is_ipv6());
         match other {
             Some(other) => {
                 let family = if other.is_ipv6() { "-6" } else { "-4" };
-                format!(
-                    "{hint}\nThe name stands for {} too: try {family}",
-                    other.ip()
-                )
+                format!("{hint}\nThe name stands for {} too: try {family}", other.ip())
             }
             None => hint,
         }

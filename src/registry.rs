@@ -84,10 +84,7 @@ impl Registry {
             known.last_heartbeat.fetch_max(now.as_nanos(), Relaxed);
             return Refreshed::Renewed;
         }
-        let heartbeat = Client {
-            last_heartbeat: AtomicU64::new(now.as_nanos()),
-            local,
-        };
+        let heartbeat = Client { last_heartbeat: AtomicU64::new(now.as_nanos()), local };
         match self.clients.entry(client) {
             Entry::Occupied(mut known) => {
                 known.insert(heartbeat);
@@ -119,10 +116,7 @@ impl Registry {
         shard::retain(&self.clients, shard, |&address, client| {
             let last_heartbeat = Time::from_nanos(client.last_heartbeat.load(Relaxed));
             if now.since(last_heartbeat) <= self.expiration {
-                sweep.live.push(Target {
-                    client: address,
-                    local: client.local,
-                });
+                sweep.live.push(Target { client: address, local: client.local });
                 return true;
             }
             let stays = heard_until.since(last_heartbeat) <= self.expiration;
@@ -171,21 +165,12 @@ mod tests {
     #[test]
     fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
         let registry = Registry::new(SHARDS, EXPIRATION);
-        assert_eq!(
-            registry.refresh(client(1), None, START),
-            Refreshed::Registered
-        );
+        assert_eq!(registry.refresh(client(1), None, START), Refreshed::Registered);
         assert_eq!(registry.refresh(client(1), None, START), Refreshed::Renewed);
         let last = START + EXPIRATION;
         let over = last + Duration::from_nanos(1);
         registry.heard_until(over);
-        assert_eq!(
-            sweep_all(&registry, last).live,
-            [Target {
-                client: client(1),
-                local: None
-            }]
-        );
+        assert_eq!(sweep_all(&registry, last).live, [Target { client: client(1), local: None }]);
         let sweep = sweep_all(&registry, over);
         assert_eq!((sweep.live, sweep.expired), (vec![], vec![client(1)]));
         assert!(registry.is_empty());
@@ -199,21 +184,12 @@ mod tests {
         registry.heard_until(START);
         let later = START + Duration::from_secs(3600);
         let sweep = sweep_all(&registry, later);
-        assert_eq!(
-            (sweep.live.len(), sweep.expired.len(), registry.len()),
-            (0, 0, 2)
-        );
+        assert_eq!((sweep.live.len(), sweep.expired.len(), registry.len()), (0, 0, 2));
 
         registry.refresh(client(2), None, later);
         registry.heard_until(later);
         let sweep = sweep_all(&registry, later);
-        assert_eq!(
-            sweep.live,
-            [Target {
-                client: client(2),
-                local: None
-            }]
-        );
+        assert_eq!(sweep.live, [Target { client: client(2), local: None }]);
         assert_eq!(sweep.expired, [client(1)]);
     }
 
@@ -223,13 +199,7 @@ mod tests {
         for local in ["192.0.2.10", "192.0.2.11"] {
             let local = Some(local.parse().unwrap());
             registry.refresh(client(1), local, START);
-            assert_eq!(
-                sweep_all(&registry, START).live,
-                [Target {
-                    client: client(1),
-                    local
-                }]
-            );
+            assert_eq!(sweep_all(&registry, START).live, [Target { client: client(1), local }]);
         }
         assert_eq!(registry.len(), 1);
     }

@@ -42,18 +42,8 @@ impl Schedule {
     /// Where the worker would have no shard of its own.
     #[must_use]
     pub fn new(start: Time, shards: usize, worker: usize, workers: usize) -> Self {
-        assert!(
-            worker < workers && workers <= shards,
-            "each worker owns at least one shard"
-        );
-        Self {
-            start,
-            shards,
-            worker,
-            workers,
-            second: 0,
-            shard: worker,
-        }
+        assert!(worker < workers && workers <= shards, "each worker owns at least one shard");
+        Self { start, shards, worker, workers, second: 0, shard: worker }
     }
 
     /// When the next slot is due.
@@ -74,11 +64,7 @@ impl Schedule {
             self.advance();
             skipped += 1;
         }
-        let slot = Slot {
-            shard: self.shard,
-            lateness: now.since(self.deadline()),
-            skipped,
-        };
+        let slot = Slot { shard: self.shard, lateness: now.since(self.deadline()), skipped };
         self.advance();
         slot
     }
@@ -114,15 +100,8 @@ mod tests {
             let deadline = schedule.deadline();
             walk.push((deadline, schedule.take(deadline).shard));
         }
-        let expected = [
-            (125, 1),
-            (500, 4),
-            (875, 7),
-            (1125, 1),
-            (1500, 4),
-            (1875, 7),
-        ]
-        .map(|(ms, s)| (at(ms), s));
+        let expected = [(125, 1), (500, 4), (875, 7), (1125, 1), (1500, 4), (1875, 7)]
+            .map(|(ms, s)| (at(ms), s));
         assert_eq!(walk, expected);
     }
 
@@ -144,14 +123,7 @@ mod tests {
     fn lateness_is_told_and_moves_no_deadline() {
         let mut schedule = Schedule::new(START, 4, 0, 1);
         let slot = schedule.take(at(700));
-        assert_eq!(
-            slot,
-            Slot {
-                shard: 0,
-                lateness: Duration::from_millis(700),
-                skipped: 0
-            }
-        );
+        assert_eq!(slot, Slot { shard: 0, lateness: Duration::from_millis(700), skipped: 0 });
         assert_eq!(schedule.deadline(), at(250));
     }
 
@@ -160,14 +132,7 @@ mod tests {
         let mut schedule = Schedule::new(START, 4, 0, 1);
         let slot = schedule.take(at(1_250));
         // Those due at 0 and 250 ms are gone; the one due at 500 ms is served late.
-        assert_eq!(
-            slot,
-            Slot {
-                shard: 2,
-                lateness: Duration::from_millis(750),
-                skipped: 2
-            }
-        );
+        assert_eq!(slot, Slot { shard: 2, lateness: Duration::from_millis(750), skipped: 2 });
     }
 
     #[test]

@@ -21,10 +21,7 @@ impl Throttle {
         let next = self.next.load(Relaxed);
         let after = (now + INTERVAL).as_nanos();
         let passes = now.as_nanos() >= next
-            && self
-                .next
-                .compare_exchange(next, after, Relaxed, Relaxed)
-                .is_ok();
+            && self.next.compare_exchange(next, after, Relaxed, Relaxed).is_ok();
         if passes {
             Some(self.left_out.swap(0, Relaxed))
         } else {
@@ -43,11 +40,7 @@ mod tests {
         let throttle = Throttle::default();
         let start = Time::from_nanos(77);
         let passed: Vec<_> = (0..3_000)
-            .filter_map(|ms| {
-                throttle
-                    .pass(start + Duration::from_millis(ms))
-                    .map(|n| (ms, n))
-            })
+            .filter_map(|ms| throttle.pass(start + Duration::from_millis(ms)).map(|n| (ms, n)))
             .collect();
         assert_eq!(passed, [(0, 0), (1_000, 999), (2_000, 999)]);
     }

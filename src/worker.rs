@@ -42,13 +42,7 @@ impl Worker {
         warnings: Arc<Warnings>,
         schedule: Schedule,
     ) -> Self {
-        Self {
-            socket,
-            registry,
-            metrics,
-            warnings,
-            schedule,
-        }
+        Self { socket, registry, metrics, warnings, schedule }
     }
 
     /// Serves slot after slot, for ever.
@@ -72,10 +66,7 @@ impl Worker {
         if slot.skipped > 0 {
             self.metrics.skipped_slots.add(slot.skipped);
             if let Some(left_out) = self.warnings.skipped_slots.pass(now) {
-                warn!(
-                    slots = slot.skipped,
-                    left_out, "skipped what was a whole second late"
-                );
+                warn!(slots = slot.skipped, left_out, "skipped what was a whole second late");
             }
         }
         self.registry.sweep(slot.shard, now, sweep);

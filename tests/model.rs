@@ -83,11 +83,7 @@ impl History {
             if !self.deaf.iter().any(|pause| pause.covers(time)) {
                 for (_, client) in std::mem::take(&mut waiting) {
                     let known = present.insert(client, time).is_some();
-                    let expected = if known {
-                        Refreshed::Renewed
-                    } else {
-                        Refreshed::Registered
-                    };
+                    let expected = if known { Refreshed::Renewed } else { Refreshed::Registered };
                     assert_eq!(registry.refresh(address(client), None, now), expected);
                     deeds.read.entry(client).or_default().push(time);
                 }
@@ -163,18 +159,8 @@ fn history(pauses: usize) -> impl Strategy<Value = History> {
         .prop_map(|((shards, workers, expiration), heartbeats, deaf, idle)| {
             let shards = 1 << shards;
             let workers = 1 + (workers - 1) % shards;
-            let idle = idle
-                .into_iter()
-                .map(|(worker, pause)| (worker % workers, pause))
-                .collect();
-            History {
-                shards,
-                workers,
-                expiration,
-                heartbeats,
-                deaf,
-                idle,
-            }
+            let idle = idle.into_iter().map(|(worker, pause)| (worker % workers, pause)).collect();
+            History { shards, workers, expiration, heartbeats, deaf, idle }
         })
 }
 

@@ -44,19 +44,12 @@ impl Misspelt {
 
 impl Display for Misspelt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is not a variable of wakeupd: is {} meant?",
-            self.name, self.meant
-        )
+        write!(f, "{} is not a variable of wakeupd: is {} meant?", self.name, self.meant)
     }
 }
 
 fn letters_of(name: &str) -> String {
-    name.chars()
-        .filter(|c| c.is_alphanumeric())
-        .map(|c| c.to_ascii_uppercase())
-        .collect()
+    name.chars().filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_uppercase()).collect()
 }
 
 #[cfg(test)]

@@ -34,9 +34,7 @@ pub(super) fn report_local_addresses(socket: &impl AsFd, address: SocketAddr) ->
 /// Appends up to [`BATCH`] waiting datagrams to `received`.
 pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::Result<()> {
     let mut payloads = [[0; 1]; BATCH];
-    let mut slices = payloads
-        .each_mut()
-        .map(|payload| [IoSliceMut::new(payload)]);
+    let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);
     // Made afresh for each call: used again, they keep the length of what the kernel wrote last.
     let mut headers =
         MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(cmsg_space!(in6_pktinfo)));
@@ -49,11 +47,7 @@ pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::R
             .cmsgs()
             .ok()
             .and_then(|mut messages| messages.find_map(|message| local_address(&message)));
-        Some(Datagram {
-            source,
-            local,
-            length: message.bytes,
-        })
+        Some(Datagram { source, local, length: message.bytes })
     }));
     Ok(())
 }
@@ -81,9 +75,7 @@ pub(super) fn send(
         Some(IpAddr::V4(ip)) if !socket_is_ipv6 => {
             let info = in_pktinfo {
                 ipi_ifindex: 0,
-                ipi_spec_dst: in_addr {
-                    s_addr: ip.to_bits().to_be(),
-                },
+                ipi_spec_dst: in_addr { s_addr: ip.to_bits().to_be() },
                 ipi_addr: in_addr { s_addr: 0 },
             };
             let control = [ControlMessage::Ipv4PacketInfo(&info)];
@@ -95,12 +87,8 @@ pub(super) fn send(
                 IpAddr::V4(ip) => ip.to_ipv6_mapped(),
                 IpAddr::V6(ip) => ip,
             };
-            let info = in6_pktinfo {
-                ipi6_addr: in6_addr {
-                    s6_addr: ip.octets(),
-                },
-                ipi6_ifindex: 0,
-            };
+            let info =
+                in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
             let control = [ControlMessage::Ipv6PacketInfo(&info)];
             let mut headers = headers(Some(cmsg_space!(in6_pktinfo)));
             sendmmsg(fd, &mut headers, slices, addresses, control, flags)?.count()
@@ -111,12 +99,8 @@ pub(super) fn send(
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     match i32::from(address.family()? as libc::sa_family_t) {
-        libc::AF_INET => address
-            .as_sockaddr_in()
-            .map(|v4| SocketAddrV4::from(*v4).into()),
-        libc::AF_INET6 => address
-            .as_sockaddr_in6()
-            .map(|v6| SocketAddrV6::from(*v6).into()),
+        libc::AF_INET => address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into()),
+        libc::AF_INET6 => address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()),
         _ => None,
     }
 }

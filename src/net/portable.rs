@@ -12,20 +12,14 @@ use super::{BATCH, Buffers, Datagram, canonical, native};
 
 /// Asks for buffers of this size, or keeps what the system gives unasked: some systems refuse a
 /// size above their limit instead of granting the limit.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the counterpart on Linux can fail"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
 pub(super) fn request_buffers(socket: &socket2::Socket, size: Buffers) -> io::Result<()> {
     let _ = socket.set_recv_buffer_size(size.receive);
     let _ = socket.set_send_buffer_size(size.send);
     Ok(())
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the counterpart on Linux can fail"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
 pub(super) fn report_local_addresses(_: &socket2::Socket, _: SocketAddr) -> io::Result<()> {
     Ok(())
 }
@@ -38,11 +32,7 @@ pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::R
         match socket.recv_from(&mut payload) {
             Ok((length, source)) => {
                 let source = source.as_socket().map(canonical);
-                received.extend(source.map(|source| Datagram {
-                    source,
-                    local: None,
-                    length,
-                }));
+                received.extend(source.map(|source| Datagram { source, local: None, length }));
             }
             Err(error) if n == 0 => return Err(error),
             Err(_) => break,

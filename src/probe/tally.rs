@@ -15,11 +15,7 @@ pub(super) enum Arrival {
     First,
     /// The next one, with the time since the last, how many must have been missed in between, and
     /// by how many seconds it deviates from when it was due.
-    Next {
-        gap: Duration,
-        missed: u64,
-        deviation: f64,
-    },
+    Next { gap: Duration, missed: u64, deviation: f64 },
     /// None was due.
     Duplicate { gap: Duration },
 }
@@ -69,11 +65,7 @@ impl Tally {
         let due = Duration::from_secs(missed + 1);
         let deviation = gap.as_secs_f64() - due.as_secs_f64();
         self.deviations.push(deviation.abs());
-        Arrival::Next {
-            gap,
-            missed,
-            deviation,
-        }
+        Arrival::Next { gap, missed, deviation }
     }
 
     /// Counts as missed what was due until `now` and did not come.
@@ -86,16 +78,8 @@ impl Tally {
 
 impl Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            received,
-            missed,
-            duplicated,
-            ..
-        } = self;
-        write!(
-            f,
-            "{received} pings received, {missed} missed, {duplicated} duplicated"
-        )?;
+        let Self { received, missed, duplicated, .. } = self;
+        write!(f, "{received} pings received, {missed} missed, {duplicated} duplicated")?;
         let mut sorted = self.deviations.clone();
         sorted.sort_by(f64::total_cmp);
         if let (Some(min), Some(max)) = (sorted.first(), sorted.last()) {
@@ -133,12 +117,7 @@ mod tests {
     }
 
     fn counts(arrivals: &[u64], end: u64) -> (u64, u64, u64) {
-        let Tally {
-            received,
-            missed,
-            duplicated,
-            ..
-        } = tally(arrivals, end);
+        let Tally { received, missed, duplicated, .. } = tally(arrivals, end);
         (received, missed, duplicated)
     }
 
@@ -146,34 +125,16 @@ mod tests {
     fn what_is_missing_and_what_is_too_many_is_told_by_the_time() {
         assert_eq!(counts(&[], 10_000), (0, 0, 0));
         assert_eq!(counts(&[300, 1_300, 2_310, 3_290], 4_200), (4, 0, 0));
-        assert_eq!(
-            counts(&[300, 1_300, 4_300], 4_400),
-            (3, 2, 0),
-            "a gap of two"
-        );
-        assert_eq!(
-            counts(&[300, 310, 1_300, 1_400, 2_300], 2_400),
-            (5, 0, 2),
-            "two doubles"
-        );
-        assert_eq!(
-            counts(&[300, 1_300, 2_900, 3_300, 4_300], 4_400),
-            (5, 0, 0),
-            "one late"
-        );
-        assert_eq!(
-            counts(&[300, 1_300], 5_900),
-            (2, 4, 0),
-            "silence at the end"
-        );
+        assert_eq!(counts(&[300, 1_300, 4_300], 4_400), (3, 2, 0), "a gap of two");
+        assert_eq!(counts(&[300, 310, 1_300, 1_400, 2_300], 2_400), (5, 0, 2), "two doubles");
+        assert_eq!(counts(&[300, 1_300, 2_900, 3_300, 4_300], 4_400), (5, 0, 0), "one late");
+        assert_eq!(counts(&[300, 1_300], 5_900), (2, 4, 0), "silence at the end");
     }
 
     #[test]
     fn the_clocks_of_two_machines_may_drift() {
         let hours = 3 * 3600;
-        let arrivals: Vec<_> = (0..hours)
-            .map(|second| second * 1000 + second / 10)
-            .collect();
+        let arrivals: Vec<_> = (0..hours).map(|second| second * 1000 + second / 10).collect();
         assert_eq!(counts(&arrivals, *arrivals.last().unwrap()), (hours, 0, 0));
     }
 

@@ -59,10 +59,7 @@ impl FromStr for Target {
         if host.is_empty() {
             return Err("the host is missing".into());
         }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self { host: host.to_owned(), port })
     }
 }
 
@@ -111,29 +108,13 @@ mod tests {
             ("[fe80::1%lo]:7000", "fe80::1%lo", 7000),
         ];
         for (text, host, port) in targets {
-            assert_eq!(
-                text.parse(),
-                Ok(Target {
-                    host: host.to_owned(),
-                    port
-                }),
-                "{text}"
-            );
+            assert_eq!(text.parse(), Ok(Target { host: host.to_owned(), port }), "{text}");
         }
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "",
-            ":7561",
-            "host:",
-            "host:0",
-            "host:65536",
-            "host:x",
-            "[::1]7561",
-            "[]:1",
-        ] {
+        for text in ["", ":7561", "host:", "host:0", "host:65536", "host:x", "[::1]7561", "[]:1"] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

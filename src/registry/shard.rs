@@ -5,10 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use dashmap::DashMap;
 
 /// Keeps those entries of a shard for which `keep` says so, under the shard's lock.
-#[expect(
-    unsafe_code,
-    reason = "the iterator of a raw table is unsafe to make and to read"
-)]
+#[expect(unsafe_code, reason = "the iterator of a raw table is unsafe to make and to read")]
 pub(super) fn retain<K, V, S>(
     map: &DashMap<K, V, S>,
     shard: usize,

@@ -1,0 +1,134 @@
+//! Right and wrong environments.
+
+use std::ffi::OsStr;
+use std::net::UdpSocket;
+use std::os::unix::ffi::OsStrExt;
+
+use wakeupd::config::VARIABLES;
+
+use crate::daemon::{Daemon, output, wakeupd};
+
+const WRONG: [(&str, &str); 6] = [
+    ("HOST", "no host"),
+    ("PORT", "65536"),
+    ("CLIENT_EXPIRATION_SECONDS", "0"),
+    ("WORKER_POOL_SIZE", "1025"),
+    ("LOG_LEVEL", "LOUD"),
+    ("LOG_FORMAT", "xml"),
+];
+
+/// Runs with these variables and returns the complaint about them.
+fn complaint(variables: &[(&str, &str)]) -> String {
+    let (status, stdout, stderr) = output(&mut wakeupd(variables));
+    assert_eq!((status.code(), stdout.as_str()), (Some(78), ""), "{stderr}");
+    stderr
+}
+
+#[test]
+fn each_wrong_variable_is_named_with_what_is_allowed() {
+    for (name, value) in WRONG {
+        let complaint = complaint(&[(name, value)]);
+        let variable = VARIABLES.into_iter().find(|variable| variable.name == name).unwrap();
+        for part in [&format!("{name}=\"{value}\""), variable.allowed, variable.default] {
+            assert!(complaint.contains(part), "{part} is missing in: {complaint}");
+        }
+        assert_eq!(complaint.lines().count(), 2, "{complaint}");
+    }
+}
+
+#[test]
+fn more_wrong_values() {
+    for (name, value) in [
+        ("PORT", "-1"),
+        ("PORT", "7561/udp"),
+        ("PORT", "tcp://10.0.0.1:7561"),
+        ("CLIENT_EXPIRATION_SECONDS", "86401"),
+        ("CLIENT_EXPIRATION_SECONDS", "120s"),
+        ("CLIENT_EXPIRATION_SECONDS", "1.5"),
+        ("WORKER_POOL_SIZE", "0"),
+        ("WORKER_POOL_SIZE", "99999999999999999999"),
+        ("LOG_LEVEL", "25"),
+    ] {
+        assert!(complaint(&[(name, value)]).contains(value), "{name}={value}");
+    }
+}
+
+#[test]
+fn all_wrong_variables_are_told_at_once_and_before_anything_is_bound() {
+    // Binding this port would fail with another exit code.
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let complaint_but_for_port =
+        complaint(&[("HOST", "127.0.0.1"), ("PORT", &port), ("LOG_LEVEL", "LOUD")]);
+    assert_eq!(complaint_but_for_port.lines().count(), 2);
+    let complaint = complaint(&WRONG);
+    assert_eq!(complaint.lines().count(), 1 + WRONG.len());
+    assert!(WRONG.iter().all(|(name, _)| complaint.contains(&format!("  {name}="))));
+}
+
+#[test]
+fn a_value_that_is_no_text_is_an_error_only_where_it_matters() {
+    let garbage = OsStr::from_bytes(b"\xff\xfe");
+    let (status, _, stderr) = output(wakeupd(&[]).env("HOST", garbage));
+    assert_eq!(status.code(), Some(78));
+    assert!(stderr.contains("HOST=\"\u{fffd}\u{fffd}\""), "{stderr}");
+
+    let (status, ..) =
+        output(wakeupd(&[]).env("SOMETHING", garbage).env(garbage, "1").arg("--check-config"));
+    assert!(status.success());
+}
+
+#[test]
+fn check_config_only_checks() {
+    let (status, stdout, stderr) = output(wakeupd(&[]).arg("--check-config"));
+    assert_eq!(
+        (status.code(), stdout.as_str(), stderr.as_str()),
+        (Some(0), "the configuration is valid\n", "")
+    );
+    let (status, stdout, _) = output(wakeupd(&[("PORT", "x")]).arg("--check-config"));
+    assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
+}
+
+#[test]
+fn the_effective_settings_are_printed_in_the_form_of_an_env_file() {
+    let variables = [("PORT", " \"7000\" "), ("LOG_LEVEL", "30"), ("WORKER_POOL_SIZE", "")];
+    let (status, stdout, _) = output(wakeupd(&variables).arg("--print-config"));
+    assert!(status.success());
+    let expected = "HOST=0.0.0.0\nPORT=7000\nCLIENT_EXPIRATION_SECONDS=120\nWORKER_POOL_SIZE=10\n\
+                    LOG_LEVEL=WARNING\nLOG_FORMAT=text\n";
+    assert_eq!(stdout, expected);
+}
+
+#[test]
+fn misspelt_variables_are_pointed_out_and_harm_nobody() {
+    let misspelt = [("CLIENT_EXPIRATION", "5"), ("WORKER_POOLSIZE", "2"), ("HOSTNAME", "box")];
+    let (status, _, stderr) = output(wakeupd(&misspelt).arg("--check-config"));
+    assert!(status.success());
+    let mut lines: Vec<_> = stderr.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "wakeupd: CLIENT_EXPIRATION is not a variable of wakeupd: is CLIENT_EXPIRATION_SECONDS meant?",
+            "wakeupd: WORKER_POOLSIZE is not a variable of wakeupd: is WORKER_POOL_SIZE meant?",
+        ]
+    );
+    Daemon::start(&misspelt).wait_for_line("WARN WORKER_POOLSIZE is not a variable");
+}
+
+#[test]
+fn help_lists_each_variable_with_its_default() {
+    let (status, stdout, _) = output(wakeupd(&[]).arg("--help"));
+    assert!(status.success());
+    for variable in VARIABLES {
+        let line = stdout.lines().find(|line| line.trim().starts_with(variable.name)).unwrap();
+        assert!(line.contains(variable.about), "{line}");
+        assert!(line.ends_with(&format!("[default: {}]", variable.default)), "{line}");
+    }
+}
+
+#[test]
+fn version_is_that_of_the_package() {
+    let (_, stdout, _) = output(wakeupd(&[]).arg("--version"));
+    assert_eq!(stdout, format!("wakeupd {}\n", env!("CARGO_PKG_VERSION")));
+}

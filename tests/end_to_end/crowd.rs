@@ -1,0 +1,80 @@
+//! Many clients on one socket: bound to the wildcard address, it can send from any local address
+//! and learns which one a ping was sent to. All of 127.0.0.0/8 is local.
+
+use std::collections::HashMap;
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use nix::libc::{in_addr, in_pktinfo};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+
+use crate::daemon::{PATIENCE, PING};
+
+#[derive(Debug)]
+pub struct Crowd {
+    socket: UdpSocket,
+    server: SocketAddrV4,
+}
+
+impl Crowd {
+    pub fn new(server: SocketAddrV4) -> Self {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).unwrap();
+        setsockopt(&socket, sockopt::RcvBuf, &(4 << 20)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Self { socket, server }
+    }
+
+    /// Sends a heartbeat from `address`.
+    pub fn heartbeat(&self, address: Ipv4Addr) {
+        let info = in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: in_addr { s_addr: address.to_bits().to_be() },
+            ipi_addr: in_addr { s_addr: 0 },
+        };
+        let payload = [IoSlice::new(PING)];
+        let control = [ControlMessage::Ipv4PacketInfo(&info)];
+        let server = SockaddrIn::from(self.server);
+        let flags = MsgFlags::empty();
+        sendmsg(self.socket.as_raw_fd(), &payload, &control, flags, Some(&server)).unwrap();
+    }
+
+    /// Counts each address's pings until `enough`, and gives up after a long time.
+    pub fn listen(
+        &self,
+        mut enough: impl FnMut(&HashMap<Ipv4Addr, u32>) -> bool,
+    ) -> HashMap<Ipv4Addr, u32> {
+        let mut pings = HashMap::new();
+        let deadline = Instant::now() + PATIENCE;
+        while !enough(&pings) {
+            assert!(Instant::now() < deadline, "only {} were pinged", pings.len());
+            if let Some(address) = self.ping() {
+                *pings.entry(address).or_default() += 1;
+            }
+        }
+        pings
+    }
+
+    /// Receives a ping, if one comes soon, and tells whom it was for.
+    fn ping(&self) -> Option<Ipv4Addr> {
+        let mut buffer = [0; 64];
+        let mut payload = [IoSliceMut::new(&mut buffer)];
+        let mut space = nix::cmsg_space!(in_pktinfo);
+        let fd = self.socket.as_raw_fd();
+        let message =
+            recvmsg::<SockaddrIn>(fd, &mut payload, Some(&mut space), MsgFlags::empty()).ok()?;
+        let info = message.cmsgs().unwrap().find_map(|control| match control {
+            ControlMessageOwned::Ipv4PacketInfo(info) => Some(info),
+            _ => None,
+        });
+        let (length, source) = (message.bytes, message.address);
+        assert_eq!(&buffer[..length], PING);
+        assert_eq!(source.map(SocketAddrV4::from), Some(self.server));
+        Some(Ipv4Addr::from_bits(u32::from_be(info.unwrap().ipi_addr.s_addr)))
+    }
+}

@@ -1,0 +1,219 @@
+//! A daemon of its own for a test, and a client of it.
+
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// How long anything is waited for that must come. Far longer than it ever takes.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_wakeupd");
+
+pub const PING: &[u8] = b"ua";
+
+/// The program with nothing in its environment but these variables.
+pub fn wakeupd(variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().envs(variables.iter().copied());
+    command
+}
+
+/// Runs the program to its end and returns what it said.
+pub fn output(command: &mut Command) -> (ExitStatus, String, String) {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+    (status, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+/// A running daemon, which is killed when the test is over.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    pid: Pid,
+    log: Arc<Log>,
+    pub address: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts the program on a port of the system's choice.
+    pub fn start(variables: &[(&str, &str)]) -> Self {
+        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", "0"), ("LOG_LEVEL", "DEBUG")];
+        all.extend(variables);
+        Self::start_command(&mut wakeupd(&all))
+    }
+
+    /// Starts the program by a command that becomes it or waits for it.
+    pub fn start_command(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Log::default());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let writer = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                writer.lines.lock().unwrap().push(line);
+                writer.grown.notify_all();
+            }
+        });
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut daemon = Self { child, pid, log, address };
+        let listening = daemon.wait_for_line("listening");
+        daemon.address = field(&listening, "address").parse().unwrap();
+        daemon
+    }
+
+    /// The process that serves, where the command that was started waits for it.
+    pub fn descend(&mut self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(children).unwrap();
+        self.pid = Pid::from_raw(children.trim().parse().unwrap());
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        signal::kill(self.pid, signal).unwrap();
+    }
+
+    /// Stops all threads of the process, until SIGCONT.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let stopped = waitpid(self.pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(self.pid, Signal::SIGSTOP));
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the daemon does not end; it logged {:#?}", self.lines());
+    }
+
+    /// Stops the daemon as an operator would and returns all that it logged.
+    pub fn stop(mut self) -> Vec<String> {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait();
+        assert_eq!((status.code(), status.signal()), (Some(0), None));
+        self.wait_for_line("stopped");
+        self.lines()
+    }
+
+    /// What was logged so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.log.lines.lock().unwrap().clone()
+    }
+
+    /// Waits for a line of the log that contains `text`.
+    pub fn wait_for_line(&self, text: &str) -> String {
+        self.wait_for_lines(text, 1).pop().unwrap()
+    }
+
+    /// Waits until `count` lines of the log contain `text`.
+    pub fn wait_for_lines(&self, text: &str, count: usize) -> Vec<String> {
+        let found = |lines: &Vec<String>| -> Vec<String> {
+            lines.iter().filter(|line| line.contains(text)).take(count).cloned().collect()
+        };
+        let lines = self.log.lines.lock().unwrap();
+        let (lines, timeout) = self
+            .log
+            .grown
+            .wait_timeout_while(lines, PATIENCE, |lines| found(lines).len() < count)
+            .unwrap();
+        assert!(!timeout.timed_out(), "not {count} times {text:?} in {lines:#?}");
+        found(&lines)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = signal::kill(self.pid, Signal::SIGKILL);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The value of `name=value` in a line of the log.
+pub fn field<'a>(line: &'a str, name: &str) -> &'a str {
+    line.split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("no {name} in {line:?}"))
+}
+
+/// A phone.
+#[derive(Debug)]
+pub struct Client {
+    pub socket: UdpSocket,
+    server: SocketAddr,
+}
+
+impl Client {
+    /// A client of `daemon` at a port of the system's choice.
+    pub fn of(daemon: &Daemon) -> Self {
+        let any = if daemon.address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
+        Self::new(UdpSocket::bind(any).unwrap(), daemon.address)
+    }
+
+    pub fn new(socket: UdpSocket, server: SocketAddr) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, server }
+    }
+
+    pub fn heartbeat(&self, payload: &[u8]) {
+        self.socket.send_to(payload, self.server).unwrap();
+    }
+
+    /// Waits for a ping, which must come from where the heartbeat went to.
+    pub fn ping(&self) -> Instant {
+        assert_eq!(self.ping_from(), self.server);
+        Instant::now()
+    }
+
+    /// Waits for so many pings.
+    pub fn pings(&self, count: usize) {
+        for _ in 0..count {
+            self.ping();
+        }
+    }
+
+    /// Waits for a ping and tells where it came from.
+    pub fn ping_from(&self) -> SocketAddr {
+        let mut buffer = [0; 64];
+        let (length, source) = loop {
+            match self.socket.recv_from(&mut buffer) {
+                // A socket with a timeout is not waited for again by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.expect("a ping comes"),
+            }
+        };
+        assert_eq!(&buffer[..length], PING);
+        source
+    }
+
+    /// Whether nothing comes for this time, apart from what has come already.
+    pub fn is_left_alone_for(&self, time: Duration) -> bool {
+        let mut buffer = [0; 64];
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut buffer).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+        self.socket.set_read_timeout(Some(time)).unwrap();
+        let silent = self.socket.recv(&mut buffer).is_err();
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+}

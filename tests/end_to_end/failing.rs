@@ -1,0 +1,115 @@
+//! System calls that fail, which strace(1) sees to, and datagrams that only root can send.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::daemon::{Client, Daemon, PROGRAM, field};
+use crate::needs::{self, Need};
+
+/// A daemon whose calls of `sendmmsg` fail as `injection` says.
+fn failing_daemon(injection: &str) -> Daemon {
+    let mut command = Command::new("strace");
+    let inject = format!("inject=sendmmsg:{injection}");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmmsg", "-e", &inject, PROGRAM]);
+    // strace counts the calls of each thread by itself, so there is but one to send.
+    let variables = [("HOST", "127.0.0.1"), ("PORT", "0"), ("TOKIO_WORKER_THREADS", "1")];
+    command.env_clear().envs(variables);
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    let mut daemon = Daemon::start_command(&mut command);
+    daemon.descend();
+    daemon
+}
+
+fn summary(mut daemon: Daemon) -> String {
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait();
+    daemon.wait_for_line("summary")
+}
+
+#[test]
+fn a_failure_costs_that_ping_and_no_other() {
+    if !needs::met("a_failure_costs_that_ping_and_no_other", &[Need::Program("strace")]) {
+        return;
+    }
+    let failures = [
+        ("EINVAL", "invalid"),
+        ("EPERM", "not_permitted"),
+        ("EACCES", "prohibited"),
+        ("ENETUNREACH", "network_unreachable"),
+        ("EHOSTUNREACH", "host_unreachable"),
+        ("ECONNREFUSED", "connection_refused"),
+        ("EMSGSIZE", "message_too_long"),
+        ("EIO", "other"),
+    ];
+    let daemons = failures.map(|(error, _)| {
+        let daemon = failing_daemon(&format!("error={error}:when=2"));
+        let client = Client::of(&daemon);
+        client.heartbeat(&[]);
+        (daemon, client)
+    });
+    for ((daemon, client), (error, reason)) in daemons.into_iter().zip(failures) {
+        client.pings(3);
+        daemon.wait_for_line(&format!("reason=\"{reason}\""));
+        let summary = summary(daemon);
+        assert_eq!(field(&summary, "failed_sends"), "1", "{error}");
+    }
+}
+
+#[test]
+fn what_the_kernel_has_no_room_for_is_tried_once_more() {
+    if !needs::met("what_the_kernel_has_no_room_for_is_tried_once_more", &[Need::Program("strace")])
+    {
+        return;
+    }
+    for (error, reason) in [("EAGAIN", "would_block"), ("ENOBUFS", "no_buffers")] {
+        let daemon = failing_daemon(&format!("error={error}:when=2"));
+        let client = Client::of(&daemon);
+        client.heartbeat(&[]);
+        client.pings(3);
+        let once = summary(daemon);
+        assert_eq!((field(&once, "pings"), field(&once, "failed_sends")), ("3", "0"), "{error}");
+
+        let daemon = failing_daemon(&format!("error={error}:when=2..3"));
+        let client = Client::of(&daemon);
+        client.heartbeat(&[]);
+        client.pings(3);
+        daemon.wait_for_line(&format!("reason=\"{reason}\""));
+        let twice = summary(daemon);
+        assert_eq!((field(&twice, "pings"), field(&twice, "failed_sends")), ("3", "1"), "{error}");
+    }
+}
+
+#[test]
+fn source_port_zero_never_registers_nor_floods_the_log() {
+    if !needs::met("source_port_zero_never_registers_nor_floods_the_log", &[Need::Root]) {
+        return;
+    }
+    let daemon = Daemon::start(&[]);
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap();
+    let [high, low] = daemon.address.port().to_be_bytes();
+    // Source port 0, the daemon's port, a length of 8 and no checksum: a header and nothing else.
+    let datagram = [0, 0, high, low, 0, 8, 0, 0];
+    let start = Instant::now();
+    for _ in 0..1_000 {
+        raw.send_to(&datagram, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    }
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.ping();
+    let seconds = start.elapsed().max(Duration::from_secs(1)).as_secs();
+    let lines = daemon.stop();
+    let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("registered"), 1, "the client's");
+    assert!(
+        (1..=seconds + 1).contains(&(count("reason=\"source_port_zero\"") as u64)),
+        "{lines:#?}"
+    );
+    let summary = lines.iter().find(|line| line.contains("summary")).unwrap();
+    assert_eq!((field(summary, "clients"), field(summary, "failed_sends")), ("1", "0"));
+    // The kernel may drop some of such a burst, but not most of it.
+    assert!(field(summary, "refused").parse::<u32>().unwrap() > 100, "{summary}");
+}

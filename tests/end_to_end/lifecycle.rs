@@ -1,0 +1,128 @@
+//! Start, stop, and standing still.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::crowd::Crowd;
+use crate::daemon::{Client, Daemon, PROGRAM, output, wakeupd};
+use crate::needs::{self, Need};
+
+#[test]
+fn sigterm_and_sigint_stop_it_cleanly() {
+    for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
+        let mut daemon = Daemon::start(&[]);
+        Client::of(&daemon).heartbeat(&[]);
+        daemon.wait_for_line("registered");
+        daemon.signal(signal);
+        assert_eq!(daemon.wait().code(), Some(0));
+        daemon.wait_for_line(&format!("stopping signal=\"{name}\""));
+        daemon.wait_for_line("stopped");
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_keep_it() {
+    let mut daemon = Daemon::start(&[]);
+    // Both are waiting when it goes on, so that it may see the second before it is done.
+    daemon.freeze();
+    daemon.signal(Signal::SIGTERM);
+    daemon.signal(Signal::SIGINT);
+    daemon.signal(Signal::SIGCONT);
+    let code = daemon.wait().code();
+    assert!(matches!(code, Some(0 | 130 | 143)), "{code:?}");
+}
+
+#[test]
+fn the_first_process_of_a_container_stops_too() {
+    let needs = [Need::Root, Need::Program("unshare")];
+    if !needs::met("the_first_process_of_a_container_stops_too", &needs) {
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", PROGRAM]);
+    command.envs([("HOST", "127.0.0.1"), ("PORT", "0")]);
+    let mut daemon = Daemon::start_command(&mut command);
+    daemon.descend();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+    daemon.wait_for_line("stopped");
+}
+
+#[test]
+fn a_second_instance_is_told_who_has_the_port() {
+    let daemon = Daemon::start(&[]);
+    let port = daemon.address.port().to_string();
+    let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "127.0.0.1"), ("PORT", &port)]));
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains(&format!("UDP port {port} of 127.0.0.1 is in use")), "{stderr}");
+    assert!(stderr.contains(&format!("ss -lunp 'sport = :{port}'")), "{stderr}");
+
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.ping();
+}
+
+#[test]
+fn an_address_of_another_machine_cannot_be_bound() {
+    let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "192.0.2.1"), ("PORT", "0")]));
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("192.0.2.1 is not an address of this machine"), "{stderr}");
+    assert!(stderr.contains("`ip address`"), "{stderr}");
+}
+
+#[test]
+fn a_name_without_an_address_cannot_be_bound() {
+    let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "nowhere.invalid"), ("PORT", "0")]));
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("HOST=nowhere.invalid does not resolve"), "{stderr}");
+}
+
+#[test]
+fn a_low_port_needs_a_privilege() {
+    if !needs::met("a_low_port_needs_a_privilege", &[Need::Root, Need::Program("unshare")]) {
+        return;
+    }
+    let nobody = 65_534;
+    // A network namespace of its own has the kernel's default for unprivileged ports.
+    let folder = std::env::temp_dir().join(format!("wakeupd-low-port-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let program = folder.join("wakeupd");
+    std::fs::copy(PROGRAM, &program).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--net", "setpriv", "--reuid", &nobody.to_string(), "--clear-groups"]);
+    command.arg(&program).envs([("PORT", "80")]);
+    let (status, _, stderr) = output(&mut command);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("no permission to bind UDP port 80"), "{stderr}");
+    assert!(stderr.contains("CAP_NET_BIND_SERVICE"), "{stderr}");
+}
+
+#[test]
+fn heartbeats_that_waited_through_a_stop_keep_their_clients() {
+    let daemon = Daemon::start(&[("CLIENT_EXPIRATION_SECONDS", "4")]);
+    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let crowd = Crowd::new(server);
+    let clients: Vec<_> = (0..100).map(|n| Ipv4Addr::from_bits(0x7F02_0001 + n)).collect();
+    let silent = Client::of(&daemon);
+    silent.heartbeat(&[]);
+    clients.iter().for_each(|client| crowd.heartbeat(*client));
+    daemon.wait_for_lines("registered", clients.len() + 1);
+
+    daemon.freeze();
+    clients.iter().for_each(|client| crowd.heartbeat(*client));
+    thread::sleep(Duration::from_secs(6));
+    daemon.signal(Signal::SIGCONT);
+
+    daemon.wait_for_line(&format!("expired client={}", silent.socket.local_addr().unwrap()));
+    crowd.listen(|pings| pings.len() == clients.len() && pings.values().all(|count| *count >= 2));
+    daemon.wait_for_line("skipped what was a whole second late");
+    let lines = daemon.lines();
+    let count = |text| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("expired client=127.2."), 0);
+    assert_eq!(count("registered"), clients.len() + 1, "nobody had to come back");
+}

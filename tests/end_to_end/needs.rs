@@ -1,0 +1,43 @@
+//! What a test needs of the machine it runs on.
+
+use std::io::{self, Write};
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+
+/// Something that not every machine has.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// The test makes network namespaces, raw sockets or processes of another user.
+    Root,
+    /// A program of this name, mostly from the Debian package of that name.
+    Program(&'static str),
+    /// The loopback interface has ::1.
+    Ipv6,
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Root => nix::unistd::geteuid().is_root(),
+            Self::Program(name) => Command::new(name)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok(),
+            Self::Ipv6 => UdpSocket::bind("[::1]:0").is_ok(),
+        }
+    }
+}
+
+/// Whether the test can run here. If not, says why on standard error; in CI that is a failure.
+pub fn met(test: &str, needs: &[Need]) -> bool {
+    let Some(missing) = needs.iter().find(|need| !need.is_met()) else {
+        return true;
+    };
+    let reason = format!("skipped {test}: it needs {missing:?}");
+    assert!(std::env::var_os("CI").is_none(), "{reason}");
+    // Not eprintln!, which the test harness keeps to itself.
+    writeln!(io::stderr(), "{reason}").unwrap();
+    false
+}

@@ -1,0 +1,80 @@
+//! Network namespaces of a test's own. Each lives as long as a process that does nothing else, which
+//! the kernel kills when the test's thread ends, however it ends; so nothing is ever left behind.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::needs::Need;
+
+/// What a test with namespaces needs.
+pub const NEEDS: [Need; 4] =
+    [Need::Root, Need::Program("ip"), Need::Program("nsenter"), Need::Program("setpriv")];
+
+/// A machine of its own, as far as the network goes.
+#[derive(Debug)]
+pub struct Host(Child);
+
+impl Host {
+    pub fn new() -> Self {
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", "echo; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut host = Self(child);
+        // The empty line says that it has left our namespace.
+        std::io::Read::read_exact(host.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        host.run("ip link set lo up");
+        host
+    }
+
+    /// The command to run a program on this host.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.0.id().to_string(), "--", program]);
+        command
+    }
+
+    /// Runs commands, one a line.
+    pub fn run(&self, commands: &str) {
+        for line in commands.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let status = self.command("sh").args(["-c", line]).status().unwrap();
+            assert!(status.success(), "{line}");
+        }
+    }
+
+    /// Does something on this host: what sockets it opens belong there.
+    pub fn within<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        thread::scope(|scope| {
+            let there = scope.spawn(move || {
+                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                action()
+            });
+            there.join().unwrap()
+        })
+    }
+
+    /// Puts a wire between two hosts: `name` on this one, `peer_name` on the other.
+    pub fn wire(&self, name: &str, peer: &Self, peer_name: &str) {
+        let peer_id = peer.0.id();
+        self.run(&format!(
+            "ip link add {name} type veth peer name {peer_name} netns {peer_id}
+             ip link set {name} up"
+        ));
+        peer.run(&format!("ip link set {peer_name} up"));
+        // Addresses of a link that is not up yet cannot be used.
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

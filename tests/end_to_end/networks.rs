@@ -1,0 +1,168 @@
+//! What only shows between several hosts.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+
+use crate::crowd::Crowd;
+use crate::daemon::{Client, Daemon, PROGRAM, field, output};
+use crate::needs::{self, Need};
+use crate::network::{Host, NEEDS};
+
+/// Two hosts on a wire: the server is 10.9.0.1 and .2, fd09::1 and ::2, the client 10.9.0.9, fd09::9.
+fn server_and_client() -> (Host, Host) {
+    let (server, client) = (Host::new(), Host::new());
+    server.wire("wire", &client, "wire");
+    server.run(
+        "ip address add 10.9.0.1/24 dev wire
+         ip address add 10.9.0.2/24 dev wire
+         ip address add fd09::1/64 dev wire nodad
+         ip address add fd09::2/64 dev wire nodad",
+    );
+    client.run(
+        "ip address add 10.9.0.9/24 dev wire
+         ip address add fd09::9/64 dev wire nodad",
+    );
+    (server, client)
+}
+
+fn serve(host: &Host, address: &str) -> Daemon {
+    let mut command = host.command(PROGRAM);
+    command.env_clear().envs([("HOST", address), ("PORT", "7561"), ("LOG_LEVEL", "DEBUG")]);
+    Daemon::start_command(&mut command)
+}
+
+fn probe(host: &Host, target: &str, count: &str) -> Command {
+    let mut command = host.command(PROGRAM);
+    command.args(["probe", target, "--count", count]);
+    command
+}
+
+#[test]
+fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
+    if !needs::met("a_ping_leaves_from_the_address_that_the_heartbeat_hit", &NEEDS) {
+        return;
+    }
+    let (server, client) = server_and_client();
+    for (host, targets) in [
+        ("0.0.0.0", &["10.9.0.1", "10.9.0.2"][..]),
+        ("::", &["10.9.0.1", "10.9.0.2", "fd09::1", "fd09::2"]),
+    ] {
+        let daemon = serve(&server, host);
+        for target in targets {
+            // A probe hears only the address that it speaks to.
+            let (status, stdout, _) = output(&mut probe(&client, target, "2"));
+            assert!(status.success(), "HOST={host}, {target}: {stdout}");
+        }
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
+    if !needs::met("a_ping_leaves_from_another_address_where_that_one_is_gone", &NEEDS) {
+        return;
+    }
+    for (host, any, gone, left) in [
+        ("0.0.0.0", "0.0.0.0:0", "10.9.0.2", "10.9.0.1"),
+        ("::", "0.0.0.0:0", "10.9.0.2", "10.9.0.1"),
+        ("::", "[::]:0", "fd09::2", "fd09::1"),
+    ] {
+        let (server, client) = server_and_client();
+        let daemon = serve(&server, host);
+        let [gone, left] = [gone, left].map(|ip| SocketAddr::new(ip.parse().unwrap(), 7561));
+        let phone = Client::new(client.within(|| UdpSocket::bind(any).unwrap()), gone);
+        phone.heartbeat(&[]);
+        assert_eq!(phone.ping_from(), gone, "HOST={host}");
+        let length = if gone.is_ipv6() { 64 } else { 24 };
+        server.run(&format!("ip address del {}/{length} dev wire", gone.ip()));
+        assert_eq!(phone.ping_from(), left, "HOST={host}");
+        let summary = daemon.stop().into_iter().find(|line| line.contains("summary")).unwrap();
+        assert_eq!(field(&summary, "failed_sends"), "0");
+    }
+}
+
+#[test]
+fn a_client_behind_a_nat_is_pinged() {
+    let needs = [&NEEDS[..], &[Need::Program("nft")]].concat();
+    if !needs::met("a_client_behind_a_nat_is_pinged", &needs) {
+        return;
+    }
+    let (server, nat) = server_and_client();
+    let phone = Host::new();
+    nat.wire("inside", &phone, "wire");
+    nat.run(
+        "ip address add 192.168.7.1/24 dev inside
+         echo 1 > /proc/sys/net/ipv4/ip_forward
+         nft add table ip nat
+         nft add chain ip nat out '{ type nat hook postrouting priority 100; }'
+         nft add rule ip nat out oifname wire masquerade",
+    );
+    phone.run(
+        "ip address add 192.168.7.2/24 dev wire
+         ip route add default via 192.168.7.1",
+    );
+    let daemon = serve(&server, "0.0.0.0");
+    let (status, stdout, _) = output(&mut probe(&phone, "10.9.0.1", "3"));
+    assert!(status.success() && stdout.contains("0 missed, 0 duplicated"), "{stdout}");
+    assert!(field(&daemon.wait_for_line("registered"), "client").starts_with("10.9.0.9:"));
+}
+
+#[test]
+fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
+    let needs = [&NEEDS[..], &[Need::Program("nft")]].concat();
+    if !needs::met("those_who_cannot_be_reached_cost_nobody_else_a_ping", &needs) {
+        return;
+    }
+    let (server, client) = server_and_client();
+    client.run("ip route add local 10.20.0.0/16 dev lo");
+    server.run("ip route add 10.20.0.0/16 via 10.9.0.9");
+    let daemon = serve(&server, "0.0.0.0");
+    let crowd = client.within(|| Crowd::new("10.9.0.1:7561".parse().unwrap()));
+    // A thousand of each kind, so that most of the healthy share their batches with others.
+    let network =
+        |third: u32| (0..1_000).map(move |n| Ipv4Addr::from_bits(0x0A14_0000 + (third << 8) + n));
+    let (healthy, sick) = (network(0), [64, 128, 192, 224].map(network));
+    let everybody: Vec<_> = healthy.clone().chain(sick.into_iter().flatten()).collect();
+    everybody.iter().for_each(|client| crowd.heartbeat(*client));
+    crowd.listen(|pings| pings.len() == everybody.len());
+
+    server.run(
+        "ip route add unreachable 10.20.64.0/18
+         ip route add prohibit 10.20.128.0/18
+         ip route add blackhole 10.20.192.0/19
+         nft add table ip filter
+         nft add chain ip filter out '{ type filter hook output priority 0; }'
+         nft add rule ip filter out ip daddr 10.20.224.0/19 drop",
+    );
+    let is_healthy = |address: &Ipv4Addr| address.octets()[2] < 64;
+    // What was under way before is let pass; then nobody but the healthy is pinged.
+    let seconds = |n| {
+        move |pings: &HashMap<Ipv4Addr, u32>| {
+            healthy_only(pings, is_healthy).count() == 1_000
+                && healthy_only(pings, is_healthy).all(|count| count >= n)
+        }
+    };
+    crowd.listen(seconds(2));
+    let pings = crowd.listen(seconds(5));
+    assert!(pings.keys().all(is_healthy), "the others cannot be reached");
+    for reason in ["host_unreachable", "prohibited", "invalid", "not_permitted"] {
+        daemon.wait_for_line(&format!("reason=\"{reason}\""));
+    }
+    let warnings = daemon.lines().iter().filter(|line| line.contains("cannot send")).count();
+    let summary = daemon.stop().into_iter().find(|line| line.contains("summary")).unwrap();
+    let failed: usize = field(&summary, "failed_sends").parse().unwrap();
+    assert!(failed >= 4 * 1_000 * 5, "{summary}");
+    assert!(warnings < failed / 100, "{warnings} lines");
+    // Nobody was left out: the healthy got a ping in every second.
+    let (least, most) = (pings.values().min().unwrap(), pings.values().max().unwrap());
+    assert!(most - least <= 1, "between {least} and {most} pings");
+    assert_eq!(field(&summary, "skipped_slots"), "0");
+}
+
+fn healthy_only(
+    pings: &HashMap<Ipv4Addr, u32>,
+    is_healthy: impl Fn(&Ipv4Addr) -> bool,
+) -> impl Iterator<Item = u32> {
+    pings.iter().filter(move |(address, _)| is_healthy(address)).map(|(_, count)| *count)
+}

@@ -1,0 +1,110 @@
+//! `wakeupd probe`.
+
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use crate::daemon::{Daemon, output, wakeupd};
+
+fn probe(arguments: &[&str]) -> Command {
+    let mut command = wakeupd(&[]);
+    command.arg("probe").args(arguments);
+    command
+}
+
+#[test]
+fn it_counts_pings_a_second_apart() {
+    let daemon = Daemon::start(&[]);
+    let target = format!("localhost:{}", daemon.address.port());
+    let (status, stdout, _) = output(&mut probe(&[&target, "--count", "4"]));
+    assert_eq!(status.code(), Some(0), "{stdout}");
+    let lines: Vec<_> = stdout.lines().collect();
+    assert!(lines[0].starts_with(&format!("PROBE localhost ({}) from 127.0.0.1:", daemon.address)));
+    assert!(lines[0].contains("a heartbeat every 20s"), "{stdout}");
+    assert!(lines[1].starts_with("ping 1: 0.") || lines[1].starts_with("ping 1: 1."), "{stdout}");
+    for (number, line) in (2..=4).zip(&lines[2..]) {
+        assert!(
+            line.starts_with(&format!("ping {number}: ")) && line.contains(" s after the last (")
+        );
+    }
+    assert_eq!(lines[5], format!("--- localhost ({}) ---", daemon.address));
+    assert_eq!(lines[6], "4 pings received, 0 missed, 0 duplicated");
+    assert!(lines[7].starts_with("deviation from 1 s: min/avg/p99/max = "), "{stdout}");
+}
+
+#[test]
+fn it_heartbeats_often_enough_to_stay() {
+    let daemon = Daemon::start(&[("CLIENT_EXPIRATION_SECONDS", "3")]);
+    let target = daemon.address.to_string();
+    let (status, ..) = output(&mut probe(&[&target, "--every", "1s", "--count", "8"]));
+    assert!(status.success());
+    assert_eq!(daemon.wait_for_lines("registered", 1).len(), 1);
+}
+
+#[test]
+fn it_ends_after_its_time() {
+    let daemon = Daemon::start(&[]);
+    let (status, stdout, _) = output(&mut probe(&[&daemon.address.to_string(), "--for", "3s"]));
+    assert!(status.success() && stdout.contains(" received, "), "{stdout}");
+}
+
+#[test]
+fn it_sums_up_when_interrupted() {
+    let daemon = Daemon::start(&[]);
+    let child = probe(&[&daemon.address.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
+    daemon.wait_for_line("registered");
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    signal::kill(pid, Signal::SIGINT).unwrap();
+    let output = Child::wait_with_output(child).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && stdout.contains(" received, "), "{stdout}");
+}
+
+#[test]
+fn a_closed_port_is_told_from_silence() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (status, stdout, _) = output(&mut probe(&[&closed.to_string(), "--for", "2s"]));
+    assert_eq!(status.code(), Some(1));
+    assert!(stdout.contains("0 pings received"), "{stdout}");
+    assert!(stdout.contains("nothing listens on its UDP port"), "{stdout}");
+    assert_eq!(stdout.matches("Connection refused").count(), 1, "{stdout}");
+
+    let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = mute.local_addr().unwrap().to_string();
+    let (status, stdout, _) = output(&mut probe(&[&address, "--for", "4s"]));
+    assert_eq!(status.code(), Some(1));
+    for hint in ["no ping for 3 s", "Nothing came back", "firewall", "NAT"] {
+        assert!(stdout.contains(hint), "{hint} is missing in {stdout}");
+    }
+}
+
+#[test]
+fn it_is_no_ping_unless_it_begins_like_one() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = server.local_addr().unwrap().to_string();
+    let mut probe = probe(&[&target, "--count", "1"]);
+    let child = probe.stdout(Stdio::piped()).spawn().unwrap();
+    let (_, client) = server.recv_from(&mut [0; 64]).unwrap();
+    for payload in [&b"au"[..], b"u", b"", b"ua and more"] {
+        server.send_to(payload, client).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert_eq!(stdout.matches("no ping\n").count(), 3, "{stdout}");
+}
+
+#[test]
+fn nonsense_on_the_command_line_is_an_error_of_its_own() {
+    for arguments in [&["localhost:0"][..], &["::1", "--every", "0s"], &["a", "--count", "0"], &[]]
+    {
+        let (status, _, stderr) = output(&mut probe(arguments));
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {stderr}");
+    }
+    let (status, _, stderr) = output(&mut probe(&["nowhere.invalid"]));
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.starts_with("wakeupd probe: nowhere.invalid: "), "{stderr}");
+}

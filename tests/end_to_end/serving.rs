@@ -1,0 +1,125 @@
+//! Heartbeats and pings on the loopback interface.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use crate::crowd::Crowd;
+use crate::daemon::{Client, Daemon};
+use crate::needs::{self, Need};
+
+#[test]
+fn any_payload_registers_and_the_clients_are_told_apart_by_port() {
+    let daemon = Daemon::start(&[]);
+    let payloads: [&[u8]; 4] = [&[0, 0], b"ua", &[], &[7; 1_400]];
+    let clients = payloads.map(|payload| {
+        let client = Client::of(&daemon);
+        client.heartbeat(payload);
+        client
+    });
+    for client in &clients {
+        client.ping();
+    }
+    daemon.wait_for_lines("registered", clients.len());
+}
+
+#[test]
+fn pings_are_a_second_apart() {
+    let daemon = Daemon::start(&[]);
+    let client = Client::of(&daemon);
+    client.heartbeat(&[0, 0]);
+    let first = client.ping();
+    let last = (0..10).map(|_| client.ping()).last().unwrap();
+    // Not sooner; that they are not later either is no matter for a shared machine to judge.
+    assert!(last.duration_since(first) > Duration::from_secs(9));
+}
+
+#[test]
+fn nothing_is_sent_to_those_who_sent_nothing() {
+    let daemon = Daemon::start(&[]);
+    let stranger = Client::of(&daemon);
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.ping();
+    assert!(stranger.is_left_alone_for(Duration::from_secs(2)));
+}
+
+#[test]
+fn a_silent_client_is_pinged_no_more_and_may_come_back() {
+    let daemon = Daemon::start(&[("CLIENT_EXPIRATION_SECONDS", "2")]);
+    let client = Client::of(&daemon);
+    for life in 1..=2 {
+        client.heartbeat(&[0, 0]);
+        client.ping();
+        daemon.wait_for_lines("expired", life);
+        assert!(client.is_left_alone_for(Duration::from_secs(3)));
+    }
+    assert_eq!(daemon.wait_for_lines("registered", 2).len(), 2);
+}
+
+#[test]
+fn heartbeats_keep_a_client_alive() {
+    let daemon = Daemon::start(&[("CLIENT_EXPIRATION_SECONDS", "3")]);
+    let client = Client::of(&daemon);
+    for _ in 0..8 {
+        client.heartbeat(&[0, 0]);
+        client.ping();
+    }
+    assert!(!daemon.lines().iter().any(|line| line.contains("expired")));
+}
+
+#[test]
+fn a_thousand_clients_on_one_socket() {
+    let daemon = Daemon::start(&[]);
+    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let crowd = Crowd::new(server);
+    let clients: HashSet<_> = (0..1_000).map(|n| Ipv4Addr::from_bits(0x7F01_0001 + n)).collect();
+    for client in &clients {
+        crowd.heartbeat(*client);
+    }
+    let pings = crowd
+        .listen(|pings| pings.len() == clients.len() && pings.values().all(|count| *count >= 3));
+    assert_eq!(pings.into_keys().collect::<HashSet<_>>(), clients);
+}
+
+#[test]
+fn ipv6() {
+    if !needs::met("ipv6", &[Need::Ipv6]) {
+        return;
+    }
+    let daemon = Daemon::start(&[("HOST", "::1")]);
+    let client = Client::of(&daemon);
+    client.heartbeat(&[0, 0]);
+    client.ping();
+    client.ping();
+}
+
+#[test]
+fn both_families_on_one_port() {
+    if !needs::met("both_families_on_one_port", &[Need::Ipv6]) {
+        return;
+    }
+    let daemon = Daemon::start(&[("HOST", "::")]);
+    let port = daemon.address.port();
+    let clients = ["127.0.0.1", "::1"].map(|ip| {
+        let ip = ip.parse().unwrap();
+        let socket = UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap();
+        Client::new(socket, SocketAddr::new(ip, port))
+    });
+    for client in &clients {
+        client.heartbeat(&[0, 0]);
+        client.ping();
+        // It is known by the address that it has itself, not by an IPv4-mapped one.
+        let address = client.socket.local_addr().unwrap();
+        daemon.wait_for_line(&format!("client={address}"));
+    }
+}
+
+#[test]
+fn a_name_is_bound_by_its_ipv4_address() {
+    let daemon = Daemon::start(&[("HOST", "localhost")]);
+    assert_eq!(daemon.address.ip(), Ipv4Addr::LOCALHOST);
+    let client = Client::of(&daemon);
+    client.heartbeat(&[0, 0]);
+    client.ping();
+}
