@@ -342,6 +342,7 @@ fn host(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::DEFAULT_PORT;
 
     fn read(vars: &[(&str, &str)]) -> Result<(Config, Vec<Misspelt>), Mistakes> {
         Config::from_vars(vars.iter().map(|(name, value)| (name.into(), value.into())))
@@ -355,7 +356,7 @@ mod tests {
     fn the_defaults_are_those_of_the_original() {
         let expected = Config {
             host: "0.0.0.0".into(),
-            port: 7561,
+            port: DEFAULT_PORT,
             client_expiration: Duration::from_secs(120),
             worker_pool_size: 10,
             log_level: LogLevel::Info,

@@ -172,6 +172,7 @@ impl Daemon {
     fn summarise(&self, recent: &mut Recent) {
         let Totals { heartbeats, pings, refused, failed_sends, skipped_slots } =
             recent.take(&self.metrics);
+        let worst_lateness = self.metrics.take_worst_lateness().as_secs_f64();
         info!(
             clients = self.registry.len(),
             heartbeats,
@@ -179,7 +180,7 @@ impl Daemon {
             refused,
             failed_sends,
             skipped_slots,
-            worst_lateness_ms = self.metrics.take_worst_lateness().as_secs_f64() * 1e3,
+            worst_lateness_ms = (worst_lateness * 1e6).round() / 1e3,
             "summary"
         );
     }

@@ -12,7 +12,7 @@ use wakeupd::schedule::Schedule;
 const START: Time = Time::from_nanos(1 << 45);
 
 /// Milliseconds since the start.
-type Millis = u64;
+type Millis = u32;
 type Client = u16;
 
 /// Everything that happens to a daemon in some seconds of its life.
@@ -68,7 +68,7 @@ impl History {
 
     /// Lives it, and checks all the while that the registry holds whom it must.
     fn live(&self) -> Deeds {
-        let registry = Registry::new(self.shards, Duration::from_millis(self.expiration));
+        let registry = Registry::new(self.shards, Duration::from_millis(self.expiration.into()));
         let mut workers: Vec<_> = (0..self.workers)
             .map(|worker| Schedule::new(START, self.shards, worker, self.workers))
             .collect();
@@ -137,7 +137,7 @@ impl History {
 }
 
 fn at(time: Millis) -> Time {
-    START + Duration::from_millis(time)
+    START + Duration::from_millis(time.into())
 }
 
 fn address(client: Client) -> SocketAddr {
@@ -151,7 +151,7 @@ fn pause() -> impl Strategy<Value = Pause> {
 
 fn history(pauses: usize) -> impl Strategy<Value = History> {
     (
-        (1_u32..=6, 1_usize..=64, 500_u64..=4_000),
+        (1_u32..=6, 1_usize..=64, 500_u32..=4_000),
         prop::collection::btree_set((0..History::LENGTH, 0..6_u16), 0..24),
         prop::collection::vec(pause(), 0..=pauses),
         prop::collection::vec((0_usize..64, pause()), 0..=pauses),

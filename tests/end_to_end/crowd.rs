@@ -30,8 +30,14 @@ impl Crowd {
         Self { socket, server }
     }
 
-    /// Sends a heartbeat from `address`.
-    pub fn heartbeat(&self, address: Ipv4Addr) {
+    /// Sends a heartbeat from each of these addresses.
+    pub fn heartbeats<'a>(&self, addresses: impl IntoIterator<Item = &'a Ipv4Addr>) {
+        for address in addresses {
+            self.heartbeat(*address);
+        }
+    }
+
+    fn heartbeat(&self, address: Ipv4Addr) {
         let info = in_pktinfo {
             ipi_ifindex: 0,
             ipi_spec_dst: in_addr { s_addr: address.to_bits().to_be() },

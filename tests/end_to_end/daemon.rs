@@ -179,9 +179,8 @@ impl Client {
     }
 
     /// Waits for a ping, which must come from where the heartbeat went to.
-    pub fn ping(&self) -> Instant {
+    pub fn ping(&self) {
         assert_eq!(self.ping_from(), self.server);
-        Instant::now()
     }
 
     /// Waits for so many pings.

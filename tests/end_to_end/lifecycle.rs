@@ -110,11 +110,11 @@ fn heartbeats_that_waited_through_a_stop_keep_their_clients() {
     let clients: Vec<_> = (0..100).map(|n| Ipv4Addr::from_bits(0x7F02_0001 + n)).collect();
     let silent = Client::of(&daemon);
     silent.heartbeat(&[]);
-    clients.iter().for_each(|client| crowd.heartbeat(*client));
+    crowd.heartbeats(&clients);
     daemon.wait_for_lines("registered", clients.len() + 1);
 
     daemon.freeze();
-    clients.iter().for_each(|client| crowd.heartbeat(*client));
+    crowd.heartbeats(&clients);
     thread::sleep(Duration::from_secs(6));
     daemon.signal(Signal::SIGCONT);
 

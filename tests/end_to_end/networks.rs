@@ -9,7 +9,7 @@ use crate::daemon::{Client, Daemon, PROGRAM, field, output};
 use crate::needs::{self, Need};
 use crate::network::{Host, NEEDS};
 
-/// Two hosts on a wire: the server is 10.9.0.1 and .2, fd09::1 and ::2, the client 10.9.0.9, fd09::9.
+/// Two hosts on a wire. The server has two addresses of each family, the client one.
 fn server_and_client() -> (Host, Host) {
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");
@@ -124,7 +124,7 @@ fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
         |third: u32| (0..1_000).map(move |n| Ipv4Addr::from_bits(0x0A14_0000 + (third << 8) + n));
     let (healthy, sick) = (network(0), [64, 128, 192, 224].map(network));
     let everybody: Vec<_> = healthy.clone().chain(sick.into_iter().flatten()).collect();
-    everybody.iter().for_each(|client| crowd.heartbeat(*client));
+    crowd.heartbeats(&everybody);
     crowd.listen(|pings| pings.len() == everybody.len());
 
     server.run(

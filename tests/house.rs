@@ -1,0 +1,117 @@
+//! The plan of the house, and the documents, against the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wakeupd::config::VARIABLES;
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
+/// Each room's code, without comments and tests: `src/net.rs` and all of `src/net/` are `net`.
+fn rooms() -> BTreeMap<String, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut rooms = BTreeMap::<String, String>::new();
+    for file in rust_files(&source) {
+        let inside = file.strip_prefix(&source).unwrap();
+        let room = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        if ["main", "lib"].contains(&room) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().lines();
+        let room = rooms.entry(room.to_owned()).or_default();
+        code.filter(|line| !line.trim().starts_with("//")).for_each(|line| {
+            room.push_str(line);
+            room.push('\n');
+        });
+    }
+    rooms
+}
+
+/// The rooms that code names after `crate::`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let identifier = |text: &str| -> String {
+        text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    code.split("crate::")
+        .skip(1)
+        .flat_map(|rest| match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap().split(',').map(identifier).collect(),
+            None => vec![identifier(rest)],
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn the_rooms_import_what_the_plan_says() {
+    let plan: BTreeMap<String, BTreeSet<String>> = read("docs/architecture.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|row| {
+            let mut cells = row.split('|').map(str::trim);
+            let room = cells.next().unwrap().trim_end_matches('`').to_owned();
+            let imports = cells.nth(1).unwrap().split_ascii_whitespace();
+            (room, imports.map(|name| name.trim_matches('`').to_owned()).collect())
+        })
+        .collect();
+    let house: BTreeMap<_, _> =
+        rooms().into_iter().map(|(room, code)| (room, imports(&code))).collect();
+    assert_eq!(house, plan);
+}
+
+#[test]
+fn the_core_is_pure() {
+    let rooms = rooms();
+    for room in ["guard", "schedule", "registry"] {
+        for impurity in ["tokio", "tracing", "now()", "Instant", "SystemTime", "async"] {
+            assert!(!rooms[room].contains(impurity), "{room} has {impurity}");
+        }
+    }
+}
+
+#[test]
+fn some_things_are_done_in_one_room_only() {
+    for (thing, only) in [
+        ("dashmap", "registry"),
+        ("unsafe {", "registry"),
+        ("clock_gettime", "clock"),
+        ("socket2", "net"),
+        ("sys::socket", "net"),
+        ("env::var", "logging"),
+    ] {
+        for (room, code) in rooms() {
+            assert!(room == only || !code.contains(thing), "{room} has {thing}");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_an_env_file_is_that_of_the_program() {
+    let example = read(".env.example");
+    let (_, settings) = example.split_once("\n\n").expect("a line of introduction");
+    let expected = VARIABLES
+        .map(|variable| format!("# {}\n{}={}\n", variable.about, variable.name, variable.default));
+    assert_eq!(settings, expected.join("\n"));
+}
+
+#[test]
+fn the_readme_tells_of_every_variable() {
+    let readme = read("README.md");
+    for variable in VARIABLES {
+        let row = format!("| `{}` | `{}` | ", variable.name, variable.default);
+        assert!(readme.contains(&row), "{row}");
+    }
+}
