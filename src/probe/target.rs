@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use crate::wire::DEFAULT_PORT;
@@ -35,17 +35,18 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (host, port) = if text.parse::<IpAddr>().is_ok() {
-            (text, None)
-        } else if let Some((host, rest)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
+        // More than one colon make an IPv6 address, with the name of an interface perhaps.
+        let (host, port) = if let Some((host, rest)) =
+            text.strip_prefix('[').and_then(|t| t.split_once(']'))
+        {
             match rest.strip_prefix(':') {
                 None if !rest.is_empty() => return Err("a colon is due after the bracket".into()),
                 port => (host, port),
             }
         } else {
             match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
+                Some((host, port)) if !port.contains(':') => (host, Some(port)),
+                _ => (text, None),
             }
         };
         let port = match port {
@@ -105,6 +106,7 @@ mod tests {
             ("::1", "::1", 7561),
             ("[::1]", "::1", 7561),
             ("[::1]:7000", "::1", 7000),
+            ("fe80::1%lo", "fe80::1%lo", 7561),
             ("[fe80::1%lo]:7000", "fe80::1%lo", 7000),
         ];
         for (text, host, port) in targets {

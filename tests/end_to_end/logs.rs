@@ -1,10 +1,12 @@
 //! What the daemon writes to standard error.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
@@ -100,6 +102,29 @@ fn the_journal_gets_priorities_and_no_second_timestamp() {
     assert!(stderr.lines().count() == 3 && stderr.lines().all(|line| line.starts_with("<3>")));
 }
 
+#[test]
+fn a_log_that_nobody_reads_delays_no_ping() {
+    let mut command = wakeupd(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("LOG_LEVEL", "NOTSET")]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        stderr.read_line(&mut line).unwrap();
+    }
+    let server = field(&line, "address").parse().unwrap();
+    let client = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
+    // Each is a line of about a hundred bytes, and a pipe holds 64 KiB.
+    for _ in 0..3 {
+        for _ in 0..5_000 {
+            client.heartbeat(&[]);
+        }
+        client.ping();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// Starts the daemon, stops it soon, and returns all that it wrote to standard error, which is a
 /// stream to the journal if `journal` says so.
 fn stderr_of_a_short_life(variables: &[(&str, &str)], journal: bool) -> String {
@@ -114,7 +139,7 @@ fn stderr_of_a_short_life(variables: &[(&str, &str)], journal: bool) -> String {
     let mut child = command.spawn().unwrap();
     drop(command);
     // Long enough for the handlers of signals to stand. A wrong configuration ends by itself.
-    std::thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1));
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     signal::kill(pid, Signal::SIGTERM).unwrap();
     child.wait().unwrap();

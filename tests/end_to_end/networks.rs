@@ -17,7 +17,8 @@ fn server_and_client() -> (Host, Host) {
         "ip address add 10.9.0.1/24 dev wire
          ip address add 10.9.0.2/24 dev wire
          ip address add fd09::1/64 dev wire nodad
-         ip address add fd09::2/64 dev wire nodad",
+         ip address add fd09::2/64 dev wire nodad
+         ip address add fe80::2/64 dev wire nodad",
     );
     client.run(
         "ip address add 10.9.0.9/24 dev wire
@@ -46,7 +47,7 @@ fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
     let (server, client) = server_and_client();
     for (host, targets) in [
         ("0.0.0.0", &["10.9.0.1", "10.9.0.2"][..]),
-        ("::", &["10.9.0.1", "10.9.0.2", "fd09::1", "fd09::2"]),
+        ("::", &["10.9.0.1", "10.9.0.2", "fd09::1", "fd09::2", "fe80::2%wire"]),
     ] {
         let daemon = serve(&server, host);
         for target in targets {

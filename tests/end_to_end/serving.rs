@@ -70,6 +70,16 @@ fn heartbeats_keep_a_client_alive() {
 }
 
 #[test]
+fn one_worker_will_do_and_one_for_each_shard_too() {
+    for workers in ["1", "1024"] {
+        let daemon = Daemon::start(&[("WORKER_POOL_SIZE", workers)]);
+        let client = Client::of(&daemon);
+        client.heartbeat(&[]);
+        client.pings(3);
+    }
+}
+
+#[test]
 fn a_thousand_clients_on_one_socket() {
     let daemon = Daemon::start(&[]);
     let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
