@@ -104,7 +104,13 @@ fn a_low_port_needs_a_privilege() {
 
 #[test]
 fn heartbeats_that_waited_through_a_stop_keep_their_clients() {
-    let daemon = Daemon::start(&[("CLIENT_EXPIRATION_SECONDS", "4")]);
+    // With a worker for each shard, and one thread for all, many workers' timers fire before the
+    // listener learns that something has arrived.
+    let daemon = Daemon::start(&[
+        ("CLIENT_EXPIRATION_SECONDS", "4"),
+        ("WORKER_POOL_SIZE", "1024"),
+        ("TOKIO_WORKER_THREADS", "1"),
+    ]);
     let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
     let crowd = Crowd::new(server);
     let clients: Vec<_> = (0..100).map(|n| Ipv4Addr::from_bits(0x7F02_0001 + n)).collect();

@@ -113,14 +113,18 @@ fn a_log_that_nobody_reads_delays_no_ping() {
         stderr.read_line(&mut line).unwrap();
     }
     let server = field(&line, "address").parse().unwrap();
-    let client = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
+    let client = || Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
     // Each is a line of about a hundred bytes, and a pipe holds 64 KiB.
-    for _ in 0..3 {
-        for _ in 0..5_000 {
-            client.heartbeat(&[]);
+    let talkative = client();
+    for _ in 0..5 {
+        for _ in 0..1_000 {
+            talkative.heartbeat(&[]);
         }
-        client.ping();
+        talkative.ping();
     }
+    let late = client();
+    late.heartbeat(&[]);
+    late.ping();
     child.kill().unwrap();
     child.wait().unwrap();
 }
