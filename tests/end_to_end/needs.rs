@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
 /// Something that not every machine has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Need {
     /// The test makes network namespaces, raw sockets or processes of another user.
     Root,
@@ -35,7 +35,12 @@ pub fn met(test: &str, needs: &[Need]) -> bool {
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else {
         return true;
     };
-    let reason = format!("skipped {test}: it needs {missing:?}");
+    let missing = match missing {
+        Need::Root => "root",
+        Need::Program(name) => name,
+        Need::Ipv6 => "IPv6",
+    };
+    let reason = format!("skipped {test}: it needs {missing}");
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     // The test harness would keep what eprintln! writes to itself.
     io::stderr().write_all(format!("{reason}\n").as_bytes()).unwrap();
