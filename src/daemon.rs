@@ -132,21 +132,17 @@ impl Daemon {
         };
         let Buffers { receive, send } = self.socket.buffers();
         info!(%address, serves, receive_buffer = receive, send_buffer = send, "listening");
-        if receive < net::BUFFERS.receive {
-            warn!(
-                granted = receive,
-                wanted = net::BUFFERS.receive,
-                "the receive buffer is small, so bursts of heartbeats may be lost: run `sysctl -w net.core.rmem_max={}` on the host and restart",
-                net::BUFFERS.receive
-            );
-        }
-        if send < net::BUFFERS.send {
-            warn!(
-                granted = send,
-                wanted = net::BUFFERS.send,
-                "the send buffer is small, so pings of many clients may be late: run `sysctl -w net.core.wmem_max={}` on the host and restart",
-                net::BUFFERS.send
-            );
+        for (name, granted, wanted, sysctl) in [
+            ("receive", receive, net::BUFFERS.receive, "net.core.rmem_max"),
+            ("send", send, net::BUFFERS.send, "net.core.wmem_max"),
+        ] {
+            if granted < wanted {
+                warn!(
+                    granted,
+                    wanted,
+                    "the {name} buffer is small, so bursts may be lost: run `sysctl -w {sysctl}={wanted}` on the host and restart"
+                );
+            }
         }
     }
 

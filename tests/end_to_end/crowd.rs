@@ -1,9 +1,9 @@
 //! Many clients on one socket: bound to the wildcard address, it can send from any local address
 //! and learns which one a ping was sent to. All of 127.0.0.0/8 is local.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use crate::daemon::{PATIENCE, PING};
+use crate::daemon::{Daemon, PATIENCE, PING};
 
 #[derive(Debug)]
 pub struct Crowd {
@@ -83,4 +83,16 @@ impl Crowd {
         assert_eq!(source.map(SocketAddrV4::from), Some(self.server));
         Some(Ipv4Addr::from_bits(u32::from_be(info.unwrap().ipi_addr.s_addr)))
     }
+}
+
+#[test]
+fn a_thousand_clients_on_one_socket() {
+    let daemon = Daemon::start(&[]);
+    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let crowd = Crowd::new(server);
+    let clients: HashSet<_> = (0..1_000).map(|n| Ipv4Addr::from_bits(0x7F01_0001 + n)).collect();
+    crowd.heartbeats(&clients);
+    let pings = crowd
+        .listen(|pings| pings.len() == clients.len() && pings.values().all(|count| *count >= 3));
+    assert_eq!(pings.into_keys().collect::<HashSet<_>>(), clients);
 }

@@ -158,7 +158,7 @@ pub fn field<'a>(line: &'a str, name: &str) -> &'a str {
 /// A phone.
 #[derive(Debug)]
 pub struct Client {
-    pub socket: UdpSocket,
+    socket: UdpSocket,
     server: SocketAddr,
 }
 
@@ -172,6 +172,10 @@ impl Client {
     pub fn new(socket: UdpSocket, server: SocketAddr) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { socket, server }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
     }
 
     pub fn heartbeat(&self, payload: &[u8]) {
@@ -204,14 +208,18 @@ impl Client {
         source
     }
 
+    /// Throws away the pings that have come already.
+    pub fn forget_pings(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0; 64]).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+    }
+
     /// Whether nothing comes for this time, apart from what has come already.
     pub fn is_left_alone_for(&self, time: Duration) -> bool {
-        let mut buffer = [0; 64];
-        self.socket.set_nonblocking(true).unwrap();
-        while self.socket.recv(&mut buffer).is_ok() {}
-        self.socket.set_nonblocking(false).unwrap();
+        self.forget_pings();
         self.socket.set_read_timeout(Some(time)).unwrap();
-        let silent = self.socket.recv(&mut buffer).is_err();
+        let silent = self.socket.recv(&mut [0; 64]).is_err();
         self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         silent
     }

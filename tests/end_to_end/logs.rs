@@ -59,7 +59,7 @@ fn every_datagram_is_logged_where_everything_is() {
     let client = Client::of(&daemon);
     client.heartbeat(&[7; 1_400]);
     let line = daemon.wait_for_line("TRACE datagram");
-    assert_eq!(field(&line, "source"), client.socket.local_addr().unwrap().to_string());
+    assert_eq!(field(&line, "source"), client.address().to_string());
     assert_eq!(field(&line, "length"), "1400");
 }
 

@@ -1,13 +1,18 @@
 //! The real program over real sockets.
 
 mod configuration;
-mod crowd;
 mod daemon;
-mod failing;
 mod lifecycle;
 mod logs;
 mod needs;
-mod network;
-mod networks;
 mod probing;
 mod serving;
+
+#[cfg(target_os = "linux")]
+mod crowd;
+#[cfg(target_os = "linux")]
+mod failing;
+#[cfg(target_os = "linux")]
+mod network;
+#[cfg(target_os = "linux")]
+mod networks;
