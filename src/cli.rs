@@ -7,7 +7,7 @@ use crate::{config, probe};
 /// UDP wake-up ping daemon
 ///
 /// Without a subcommand it serves: a client that sends a UDP datagram of any kind to it gets a
-/// 2-byte ping every second, until none has come for a while. It is configured by the environment
+/// 2-byte ping every second, until its heartbeats stop. It is configured by the environment
 /// alone.
 #[derive(Debug, Parser)]
 #[command(version, after_help = config::help(), args_conflicts_with_subcommands = true)]

@@ -30,7 +30,7 @@ pub struct Variable {
 const HOST: Variable = Variable {
     name: "HOST",
     default: "0.0.0.0",
-    allowed: "an IP address of this machine, or a name that resolves to one",
+    allowed: "an IP address of this machine or a name that resolves to one, without brackets or port",
     about: "Local address or name to bind; :: is IPv6 and IPv4",
 };
 const PORT: Variable = Variable {
@@ -43,7 +43,7 @@ const LOG_LEVEL: Variable = Variable {
     name: "LOG_LEVEL",
     default: "INFO",
     allowed: "one of DEBUG, INFO, WARNING (WARN), ERROR, CRITICAL (FATAL), NOTSET, or 10, 20, 30, 40, 50, 0",
-    about: "Least severity logged; NOTSET logs every datagram",
+    about: "Minimum severity to log; NOTSET logs every datagram",
 };
 const LOG_FORMAT: Variable = Variable {
     name: "LOG_FORMAT",
@@ -54,7 +54,7 @@ const LOG_FORMAT: Variable = Variable {
 const WORKER_POOL_SIZE: Variable = Variable {
     name: "WORKER_POOL_SIZE",
     default: "10",
-    allowed: "a whole number from 1 to 1024, the number of shards to share out",
+    allowed: "a whole number from 1 to 1024 (the number of shards)",
     about: "Number of workers that share the clients",
 };
 const CLIENT_EXPIRATION_SECONDS: Variable = Variable {
@@ -335,8 +335,10 @@ fn unquoted(text: &str) -> &str {
 }
 
 fn host(text: &str) -> Option<String> {
-    let plausible = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
-    text.chars().all(plausible).then(|| text.to_owned())
+    let is_plausible = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
+    // An IPv6 address has two colons at least, so a single one is that of a port.
+    let has_port = text.matches(':').count() == 1;
+    (text.chars().all(is_plausible) && !has_port).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -415,7 +417,8 @@ mod tests {
         for host in ["127.0.0.1", "::", "fe80::1%eth0", "localhost", "my-host_1.example"] {
             assert_eq!(config(&[("HOST", host)]).host, host);
         }
-        for host in ["two words", "[::]", "http://example", "a,b", "127.0.0.1/8"] {
+        for host in ["two words", "[::]", "http://example", "a,b", "127.0.0.1/8", "localhost:7561"]
+        {
             assert!(read(&[("HOST", host)]).is_err(), "{host}");
         }
     }

@@ -37,11 +37,11 @@ pub enum StartError {
         error: io::Error,
     },
     /// Somebody else is bound to the port.
-    #[error("UDP port {port} of {ip} is in use: find out by whom with `ss -lunp 'sport = :{port}'`, then stop that process (a second wakeupd cannot share the port) or set another PORT",
+    #[error("UDP port {port} of {ip} is in use: see which process holds it with `sudo ss -lunp 'sport = :{port}'`, then stop that process (a second wakeupd cannot share the port) or set another PORT",
         ip = .0.ip(), port = .0.port())]
     InUse(SocketAddr),
     /// The port needs a privilege.
-    #[error("no permission to bind UDP port {port}: ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), so grant it or set a PORT from 1024 up",
+    #[error("no permission to bind UDP port {port}: a port below 1024 needs CAP_NET_BIND_SERVICE (systemd: both AmbientCapabilities= and CapabilityBoundingSet=), so grant it or set a PORT from 1024 up",
         port = .0.port())]
     NotPermitted(SocketAddr),
     /// The address belongs to another machine.
@@ -88,7 +88,7 @@ impl Daemon {
     /// # Errors
     /// With what stands in the way and what to do about it.
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
-        let address = SocketAddr::new(resolve(&config.host).await?, config.port);
+        let address = resolve(&config.host, config.port).await?;
         let socket = Socket::bind(address).map_err(|error| bind_error(address, error))?;
         Ok(Self {
             socket: Arc::new(socket),
@@ -183,24 +183,24 @@ impl Daemon {
 }
 
 /// The address to bind. The original served IPv4 alone, so of a name's addresses that goes first.
-async fn resolve(host: &str) -> Result<IpAddr, StartError> {
+async fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(ip.to_canonical());
+        return Ok(SocketAddr::new(ip.to_canonical(), port));
     }
     let unresolved = |error| StartError::Unresolved { host: host.to_owned(), error };
-    let addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await.map_err(unresolved)?.collect();
-    let first = addresses.iter().min_by_key(|address| address.is_ipv6());
-    let ip = first.map(SocketAddr::ip).ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
-    if addresses.iter().any(|other| other.ip() != ip) {
-        info!(%host, %ip, "HOST has several addresses; binding one of them");
+    let found: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(unresolved)?.collect();
+    let first = found.iter().min_by_key(|address| address.is_ipv6());
+    let address = *first.ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
+    if found.iter().any(|other| *other != address) {
+        info!(%host, ip = %address.ip(), "HOST has several addresses; binding one of them");
     }
-    Ok(ip)
+    Ok(address)
 }
 
 fn bind_error(address: SocketAddr, error: io::Error) -> StartError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EADDRINUSE) => StartError::InUse(address),
-        Some(Errno::EACCES | Errno::EPERM) => StartError::NotPermitted(address),
+        Some(Errno::EACCES) if address.port() < 1024 => StartError::NotPermitted(address),
         Some(Errno::EADDRNOTAVAIL) => StartError::NotLocal(address),
         Some(Errno::EAFNOSUPPORT) => StartError::NoSuchFamily(address),
         _ => StartError::Bind { address, error },

@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -19,9 +22,31 @@ use crate::config::{LogFormat, LogLevel};
 /// wait for a log.
 const WAITING_LINES: usize = 4096;
 
-/// Starts logging. Lines still waiting are written when the guard is dropped.
-pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
-    let (writer, guard) =
+/// How long the end of the process waits for the last lines to be written.
+const LONGEST_FLUSH: Duration = Duration::from_millis(100);
+
+/// Logging that goes on.
+#[derive(Debug)]
+#[must_use = "the last lines are written only when it is finished"]
+pub struct Logging {
+    worker: WorkerGuard,
+}
+
+impl Logging {
+    /// Writes the lines that are still waiting, unless standard error is stuck.
+    pub fn finish(self) {
+        let (done, finished) = mpsc::channel();
+        thread::spawn(move || {
+            drop(self.worker);
+            let _ = done.send(());
+        });
+        let _ = finished.recv_timeout(LONGEST_FLUSH);
+    }
+}
+
+/// Starts logging.
+pub fn start(level: LogLevel, format: LogFormat) -> Logging {
+    let (writer, worker) =
         NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(io::stderr());
     let builder = SubscriberBuilder::default()
         .with_max_level(filter(level))
@@ -43,7 +68,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
             }
         }
     }
-    guard
+    Logging { worker }
 }
 
 /// Writes `message` to standard error before, or instead of, logging.

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::Runtime;
 use tracing::{Level, error, info, warn};
 use wakeupd::cli::{Cli, Command};
-use wakeupd::config::Config;
+use wakeupd::config::{Config, Misspelt};
 use wakeupd::daemon::Daemon;
 use wakeupd::{logging, probe, signals};
 
@@ -27,24 +28,23 @@ fn main() -> ExitCode {
         }
     };
     if cli.check_config || cli.print_config {
-        for misspelt in misspelt {
+        for misspelt in &misspelt {
             logging::complain(Level::WARN, &format!("wakeupd: {misspelt}"));
         }
-        let text = if cli.print_config {
-            config.to_string()
+        return if cli.print_config {
+            print(&config.to_string())
         } else {
-            "the configuration is valid\n".into()
+            print("the configuration is valid\n")
         };
-        return exit_code(io::stdout().write_all(text.as_bytes()).map_err(Into::into));
     }
-    let _flush_at_end = logging::start(config.log_level, config.log_format);
+    serve(&config, &misspelt)
+}
+
+fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
+    let logging = logging::start(config.log_level, config.log_format);
     for misspelt in misspelt {
         warn!("{misspelt}");
     }
-    exit_code(serve(&config))
-}
-
-fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         host = config.host,
@@ -55,27 +55,43 @@ fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
         log_format = %config.log_format,
         "starting"
     );
-    let runtime = tokio::runtime::Runtime::new()?;
-    let served = runtime.block_on(async {
-        let mut stop = signals::stop()?;
-        let daemon = tokio::select! {
-            daemon = Daemon::bind(config) => daemon?,
-            _ = &mut stop => return Ok(()),
-        };
-        daemon.run(stop).await?;
-        Ok(())
-    });
-    // A name that is still being resolved must not hold up the end.
-    runtime.shutdown_background();
-    served
-}
-
-fn exit_code(result: Result<(), Box<dyn Error>>) -> ExitCode {
-    match result {
+    let runtime = Runtime::new();
+    let served = match &runtime {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(error) => Err(format!("cannot start threads: {error}").into()),
+    };
+    let code = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
             ExitCode::FAILURE
         }
+    };
+    // The runtime lasts until the end, and with it the handler of a second signal.
+    logging.finish();
+    if let Ok(runtime) = runtime {
+        // A name that is still being resolved must not hold up the end.
+        runtime.shutdown_background();
+    }
+    code
+}
+
+async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let mut stop = signals::stop()?;
+    let daemon = tokio::select! {
+        daemon = Daemon::bind(config) => daemon?,
+        _ = &mut stop => return Ok(()),
+    };
+    daemon.run(stop).await?;
+    Ok(())
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            logging::complain(Level::ERROR, &format!("wakeupd: cannot write: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }

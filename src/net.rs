@@ -12,7 +12,6 @@ mod batch;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Type};
@@ -228,14 +227,6 @@ impl Socket {
             }
         }
         (sent, None)
-    }
-
-    /// Waits until the send buffer has room again, for `patience` at the most.
-    pub async fn wait_for_room(&self, patience: Duration) {
-        // The readiness that the runtime knows of is from before the buffer was full.
-        let stale = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        let _ = self.io.try_io(Interest::WRITABLE, stale);
-        let _ = tokio::time::timeout(patience, self.io.writable()).await;
     }
 }
 

@@ -24,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The time between two lines that say that nothing comes.
 const SILENCE_INTERVAL: u64 = 10;
 
+/// The longest time that can be asked for.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How to probe.
 #[derive(Args, Debug)]
 pub struct Options {
@@ -33,7 +36,7 @@ pub struct Options {
     #[arg(value_name = "HOST[:PORT]")]
     target: Target,
 
-    /// Time between two heartbeats, from 1s; until the first ping comes they are a second apart
+    /// Interval between heartbeats, at least 1s (every second until the first ping)
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     every: Duration,
 
@@ -56,8 +59,8 @@ pub struct Options {
 
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
-        Ok(_) => Err("at least 1s is needed".to_owned()),
+        Ok(duration) if (PERIOD..=YEAR).contains(&duration) => Ok(duration),
+        Ok(_) => Err("it must be from 1s to 365days".to_owned()),
         Err(error) => Err(format!("{error}; write it like 20s or 2m")),
     }
 }
@@ -86,7 +89,8 @@ async fn probe(options: &Options) -> io::Result<Tally> {
     };
     let resolved = options.target.resolve(family).await?;
     let address = resolved.address;
-    let mut probe = Probe::connect(address).await?;
+    let connected = Probe::connect(address).await;
+    let mut probe = connected.map_err(|error| unconnected(&options.target, address, &error))?;
     print(format_args!(
         "PROBE {} ({address}) from {}: a heartbeat every {}, a ping is due every second",
         options.target,
@@ -107,7 +111,8 @@ struct Probe {
     tally: Tally,
     first_heartbeat: Time,
     last_sign_of_life: Time,
-    is_refused: bool,
+    /// The error since the last ping, if there was one.
+    trouble: Option<io::ErrorKind>,
 }
 
 impl Probe {
@@ -121,7 +126,7 @@ impl Probe {
             tally: Tally::default(),
             first_heartbeat: now,
             last_sign_of_life: now,
-            is_refused: false,
+            trouble: None,
         })
     }
 
@@ -140,11 +145,11 @@ impl Probe {
             tokio::select! {
                 received = self.socket.recv(&mut buffer) => match received {
                     Ok(length) => self.receive(&buffer[..length])?,
-                    Err(error) => self.lament(&error)?,
+                    Err(error) => self.tell_trouble(&error)?,
                 },
                 () = sleep_until(next_heartbeat) => {
                     if let Err(error) = self.socket.send(&PING).await {
-                        self.lament(&error)?;
+                        self.tell_trouble(&error)?;
                     }
                     let is_heard = self.tally.received() > 0;
                     next_heartbeat += if is_heard { options.every } else { PERIOD };
@@ -165,10 +170,14 @@ impl Probe {
 
     fn receive(&mut self, payload: &[u8]) -> io::Result<()> {
         if !payload.starts_with(&PING) {
-            return print(format_args!("ignored a datagram of {} bytes, no ping", payload.len()));
+            return print(format_args!(
+                "ignored a datagram of {} bytes: not a ping",
+                payload.len()
+            ));
         }
         let now = clock::now();
         self.last_sign_of_life = now;
+        self.trouble = None;
         let arrival = self.tally.ping(now);
         let number = self.tally.received();
         match arrival {
@@ -194,12 +203,14 @@ impl Probe {
     }
 
     /// Tells of an error, but not of the same one every second.
-    fn lament(&mut self, error: &io::Error) -> io::Result<()> {
-        let is_refusal = error.kind() == io::ErrorKind::ConnectionRefused;
-        if is_refusal && std::mem::replace(&mut self.is_refused, true) {
+    fn tell_trouble(&mut self, error: &io::Error) -> io::Result<()> {
+        if self.trouble.replace(error.kind()) == Some(error.kind()) {
             return Ok(());
         }
-        print(format_args!("no answer: {error}"))
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => print("refused: nothing listens on that port"),
+            _ => print(format_args!("cannot be reached: {error}")),
+        }
     }
 
     fn tell_silence(&self) -> io::Result<()> {
@@ -216,28 +227,38 @@ impl Probe {
     fn hint(&self, resolved: &Resolved) -> String {
         let address = resolved.address;
         let port = address.port();
-        let hint = if self.is_refused {
-            format!(
+        let hint = match self.trouble {
+            Some(io::ErrorKind::ConnectionRefused) => format!(
                 "{} says that nothing listens on its UDP port {port}: is wakeupd running there, with PORT={port} and a HOST that includes this address?",
                 address.ip()
-            )
-        } else {
-            format!(
+            ),
+            Some(io::ErrorKind::PermissionDenied) => {
+                format!("This machine's firewall does not let UDP to port {port} out.")
+            }
+            _ => format!(
                 "Nothing came back. Check that\n  \
                  - wakeupd runs there and logs \"listening\" with port {port}\n  \
                  - that machine's firewall, and its provider's, let UDP {port} in\n  \
                  - this machine's firewall and NAT let the answers to outgoing UDP in"
-            )
+            ),
         };
-        let other = resolved.all.iter().find(|other| other.is_ipv6() != address.is_ipv6());
-        match other {
-            Some(other) => {
-                let family = if other.is_ipv6() { "-6" } else { "-4" };
-                format!("{hint}\nThe name stands for {} too: try {family}", other.ip())
-            }
-            None => hint,
+        let others = resolved.all.iter().map(SocketAddr::ip).filter(|ip| *ip != address.ip());
+        let others: Vec<_> = others.map(|ip| ip.to_string()).collect();
+        if others.is_empty() {
+            return hint;
         }
+        format!("{hint}\nThe name stands for {} too: probe that address.", others.join(", "))
     }
+}
+
+fn unconnected(target: &Target, address: SocketAddr, error: &io::Error) -> io::Error {
+    let advice = match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            format!("; name the interface too, as in {}%eth0", v6.ip())
+        }
+        _ => String::new(),
+    };
+    io::Error::other(format!("cannot reach {target} ({address}): {error}{advice}"))
 }
 
 fn print(line: impl Display) -> io::Result<()> {

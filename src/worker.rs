@@ -15,6 +15,12 @@ use crate::schedule::Schedule;
 use crate::throttle::Throttle;
 use crate::wire::PING;
 
+/// What the kernel needs to get rid of some of what it holds.
+const WAIT_FOR_ROOM: Duration = Duration::from_millis(1);
+
+/// How long a slot waits for room altogether, at the most.
+const LONGEST_WAIT: Duration = Duration::from_millis(10);
+
 /// One of the tasks that send.
 #[derive(Debug)]
 pub struct Worker {
@@ -66,7 +72,7 @@ impl Worker {
         if slot.skipped > 0 {
             self.metrics.skipped_slots.add(slot.skipped);
             if let Some(left_out) = self.warnings.skipped_slots.pass(now) {
-                warn!(slots = slot.skipped, left_out, "skipped what was a whole second late");
+                warn!(left_out, "skipped slots that were a whole second late");
             }
         }
         self.registry.sweep(slot.shard, now, sweep);
@@ -76,28 +82,30 @@ impl Worker {
         }
         // A call to the kernel sends from one address.
         sweep.live.sort_unstable_by_key(|target| target.local);
+        let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
         for group in sweep.live.chunk_by(|a, b| a.local == b.local) {
             destinations.clear();
             destinations.extend(group.iter().map(|target| target.client));
-            self.ping(group[0].local, destinations).await;
+            self.ping(group[0].local, destinations, patient_until).await;
         }
     }
 
-    /// Pings every client once. One that the kernel had no room for is tried once more, if need be
-    /// after waiting until this worker's next slot is due.
-    async fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr]) {
+    /// Pings every client once. One that the kernel has no room for is tried once more, until
+    /// `patient_until` after a wait.
+    async fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], patient_until: Time) {
         let mut done = 0;
-        let mut is_retry = false;
+        let mut retried = None;
         while done < clients.len() {
             let (sent, error) = self.socket.send(&PING, local, &clients[done..]);
             self.metrics.pings.add(sent as u64);
             done += sent;
             let Some(error) = error else { break };
             let failure = SendFailure::from(&error);
-            let was_retry = std::mem::replace(&mut is_retry, false) && sent == 0;
-            if failure.is_for_want_of_room() && !was_retry {
-                self.wait_for_room(failure).await;
-                is_retry = true;
+            if failure.is_for_want_of_room() && retried != Some(done) {
+                retried = Some(done);
+                if clock::now() < patient_until {
+                    tokio::time::sleep(WAIT_FOR_ROOM).await;
+                }
                 continue;
             }
             let client = clients[done];
@@ -110,15 +118,6 @@ impl Worker {
                 self.fail(client, failure, clock::now());
             }
             done += 1;
-        }
-    }
-
-    async fn wait_for_room(&self, failure: SendFailure) {
-        let patience = self.schedule.deadline().since(clock::now());
-        match failure {
-            SendFailure::WouldBlock => self.socket.wait_for_room(patience).await,
-            // Nothing tells when a device's queue has room again.
-            _ => tokio::time::sleep(patience.min(Duration::from_millis(1))).await,
         }
     }
 

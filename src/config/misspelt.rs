@@ -44,7 +44,7 @@ impl Misspelt {
 
 impl Display for Misspelt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not a variable of wakeupd: is {} meant?", self.name, self.meant)
+        write!(f, "unknown variable {}: did you mean {}?", self.name, self.meant)
     }
 }
 

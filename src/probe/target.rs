@@ -40,7 +40,7 @@ impl FromStr for Target {
             text.strip_prefix('[').and_then(|t| t.split_once(']'))
         {
             match rest.strip_prefix(':') {
-                None if !rest.is_empty() => return Err("a colon is due after the bracket".into()),
+                None if !rest.is_empty() => return Err("expected :PORT after the bracket".into()),
                 port => (host, port),
             }
         } else {
@@ -87,7 +87,11 @@ impl Target {
             })
             .min_by_key(|address| address.is_ipv6())
             .copied()
-            .ok_or_else(|| fail(&"no address of that family"))?;
+            .ok_or_else(|| match family {
+                Family::Any => fail(&"no address"),
+                Family::Ipv4 => fail(&"no IPv4 address"),
+                Family::Ipv6 => fail(&"no IPv6 address"),
+            })?;
         Ok(Resolved { address, all })
     }
 }

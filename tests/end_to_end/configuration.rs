@@ -109,11 +109,11 @@ fn misspelt_variables_are_pointed_out_and_harm_nobody() {
     assert_eq!(
         lines,
         [
-            "wakeupd: CLIENT_EXPIRATION is not a variable of wakeupd: is CLIENT_EXPIRATION_SECONDS meant?",
-            "wakeupd: WORKER_POOLSIZE is not a variable of wakeupd: is WORKER_POOL_SIZE meant?",
+            "wakeupd: unknown variable CLIENT_EXPIRATION: did you mean CLIENT_EXPIRATION_SECONDS?",
+            "wakeupd: unknown variable WORKER_POOLSIZE: did you mean WORKER_POOL_SIZE?",
         ]
     );
-    Daemon::start(&misspelt).wait_for_line("WARN WORKER_POOLSIZE is not a variable");
+    Daemon::start(&misspelt).wait_for_line("WARN unknown variable WORKER_POOLSIZE");
 }
 
 #[test]

@@ -50,6 +50,13 @@ impl Crowd {
         sendmsg(self.socket.as_raw_fd(), &payload, &control, flags, Some(&server)).unwrap();
     }
 
+    /// Throws away the pings that have come already.
+    pub fn forget_pings(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0; 64]).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+    }
+
     /// Counts each address's pings until `enough`, and gives up after a long time.
     pub fn listen(
         &self,
