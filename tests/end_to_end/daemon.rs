@@ -1,6 +1,6 @@
 //! A daemon of its own for a test, and a client of it.
 
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -67,7 +67,7 @@ impl Daemon {
                 writer.grown.notify_all();
             }
         });
-        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let pid = pid_of(&child);
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut daemon = Self { child, pid, log, address };
         let listening = daemon.wait_for_line("listening");
@@ -148,6 +148,25 @@ impl Drop for Daemon {
     }
 }
 
+/// Sends a signal to a process that the test started itself.
+pub fn send_signal(child: &Child, signal: Signal) {
+    signal::kill(pid_of(child), signal).unwrap();
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(child.id().try_into().unwrap())
+}
+
+/// How many lines contain `text`.
+pub fn count(lines: &[String], text: &str) -> usize {
+    lines.iter().filter(|line| line.contains(text)).count()
+}
+
+/// The summary among the lines that a daemon logged.
+pub fn summary(lines: &[String]) -> &str {
+    lines.iter().find(|line| line.contains("summary")).expect("it sums up when it stops")
+}
+
 /// The value of `name=value` in a line of the log.
 pub fn field<'a>(line: &'a str, name: &str) -> &'a str {
     line.split_ascii_whitespace()
@@ -197,15 +216,19 @@ impl Client {
     /// Waits for a ping and tells where it came from.
     pub fn ping_from(&self) -> SocketAddr {
         let mut buffer = [0; 64];
-        let (length, source) = loop {
-            match self.socket.recv_from(&mut buffer) {
-                // A socket with a timeout is not waited for again by itself.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                received => break received.expect("a ping comes"),
-            }
-        };
+        let (length, source) = self.receive(&mut buffer).expect("a ping comes");
         assert_eq!(&buffer[..length], PING);
         source
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        loop {
+            match self.socket.recv_from(buffer) {
+                // A socket with a timeout is not waited for again by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => return received,
+            }
+        }
     }
 
     /// Throws away the pings that have come already.
@@ -219,7 +242,7 @@ impl Client {
     pub fn is_left_alone_for(&self, time: Duration) -> bool {
         self.forget_pings();
         self.socket.set_read_timeout(Some(time)).unwrap();
-        let silent = self.socket.recv(&mut [0; 64]).is_err();
+        let silent = self.receive(&mut [0; 64]).is_err();
         self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         silent
     }

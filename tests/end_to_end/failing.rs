@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::daemon::{Client, Daemon, PROGRAM, field};
+use crate::daemon::{Client, Daemon, PROGRAM, count, field, summary};
 use crate::needs::{self, Need};
 
 /// A daemon whose calls of `sendmmsg` fail as `injection` says.
@@ -99,13 +99,10 @@ fn source_port_zero_never_registers_nor_floods_the_log() {
     client.ping();
     let seconds = start.elapsed().max(Duration::from_secs(1)).as_secs();
     let lines = daemon.stop();
-    let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(count("registered"), 1, "the client's");
-    assert!(
-        (1..=seconds + 1).contains(&(count("reason=\"source_port_zero\"") as u64)),
-        "{lines:#?}"
-    );
-    let summary = lines.iter().find(|line| line.contains("summary")).unwrap();
+    assert_eq!(count(&lines, "registered"), 1, "the client's");
+    let warnings = count(&lines, "reason=\"source_port_zero\"") as u64;
+    assert!((1..=seconds + 1).contains(&warnings), "{lines:#?}");
+    let summary = summary(&lines);
     assert_eq!((field(summary, "clients"), field(summary, "failed_sends")), ("1", "0"));
     // The kernel may drop some of such a burst, but not most of it.
     assert!(field(summary, "refused").parse::<u32>().unwrap() > 100, "{summary}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, Daemon, PROGRAM, output, wakeupd};
+use crate::daemon::{Client, Daemon, PROGRAM, count, output, wakeupd};
 use crate::needs::{self, Need};
 
 #[test]
@@ -118,6 +118,6 @@ fn heartbeats_that_waited_through_a_stop_keep_their_clients() {
         client.ping();
     }
     daemon.wait_for_line("skipped slots that were a whole second late");
-    let registered = daemon.lines().iter().filter(|line| line.contains("registered")).count();
+    let registered = count(&daemon.lines(), "registered");
     assert_eq!(registered, 1 + clients.len(), "nobody was dropped and had to come back");
 }

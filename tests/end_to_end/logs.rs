@@ -8,11 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Client, Daemon, PROGRAM, field, wakeupd};
+use crate::daemon::{Client, Daemon, PROGRAM, field, send_signal, wakeupd};
 use crate::needs::{self, Need};
 
 #[test]
@@ -130,8 +129,7 @@ fn a_log_that_nobody_reads_delays_no_ping() {
     let client = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
     client.heartbeat(&[]);
     client.ping();
-    let pid = Pid::from_raw(child.id().try_into().unwrap());
-    signal::kill(pid, Signal::SIGTERM).unwrap();
+    send_signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
@@ -139,9 +137,8 @@ fn a_log_that_nobody_reads_delays_no_ping() {
 fn a_second_signal_ends_it_at_once() {
     // Its last lines are what the daemon would wait for, but for the second signal.
     let (mut child, _stderr, _) = stuck_daemon();
-    let pid = Pid::from_raw(child.id().try_into().unwrap());
     for signal in [Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCONT] {
-        signal::kill(pid, signal).unwrap();
+        send_signal(&child, signal);
     }
     let code = child.wait().unwrap().code();
     assert!(matches!(code, Some(130 | 143)), "{code:?}");
@@ -182,7 +179,6 @@ fn stderr_of_a_short_life(variables: &[(&str, &str)], journal: bool) -> String {
     }
     let mut child = command.spawn().unwrap();
     drop(command);
-    let pid = Pid::from_raw(child.id().try_into().unwrap());
     // It need not log anything, but once it pings it listens to signals too.
     let client = Client::new(
         UdpSocket::bind("127.0.0.1:0").unwrap(),
@@ -191,7 +187,7 @@ fn stderr_of_a_short_life(variables: &[(&str, &str)], journal: bool) -> String {
     while child.try_wait().unwrap().is_none() {
         client.heartbeat(&[]);
         if !client.is_left_alone_for(Duration::from_millis(200)) {
-            signal::kill(pid, Signal::SIGTERM).unwrap();
+            send_signal(&child, Signal::SIGTERM);
             child.wait().unwrap();
         }
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use crate::crowd::Crowd;
-use crate::daemon::{Client, Daemon, PROGRAM, field, output};
+use crate::daemon::{Client, Daemon, PROGRAM, count, field, output, summary};
 use crate::needs::{self, Need};
 use crate::network::{Host, NEEDS};
 
@@ -81,8 +81,7 @@ fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
         // One that left before is let pass.
         let next = (0..3).map(|_| phone.ping_from()).find(|source| *source != gone);
         assert_eq!(next, Some(left), "HOST={host}");
-        let summary = daemon.stop().into_iter().find(|line| line.contains("summary")).unwrap();
-        assert_eq!(field(&summary, "failed_sends"), "0");
+        assert_eq!(field(summary(&daemon.stop()), "failed_sends"), "0");
     }
 }
 
@@ -154,13 +153,14 @@ fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
     crowd.listen(each_healthy(2));
     let pings = crowd.listen(each_healthy(5));
     assert!(pings.keys().all(is_healthy), "the others cannot be reached");
-    let warnings = daemon.lines().iter().filter(|line| line.contains("cannot send")).count();
-    let summary = daemon.stop().into_iter().find(|line| line.contains("summary")).unwrap();
-    let failed: usize = field(&summary, "failed_sends").parse().unwrap();
+    let lines = daemon.stop();
+    let warnings = count(&lines, "cannot send");
+    let summary = summary(&lines);
+    let failed: usize = field(summary, "failed_sends").parse().unwrap();
     assert!(failed >= 10_000, "{summary}");
     assert!(warnings < failed / 100, "{warnings} lines");
     // Between the least and the most often pinged is what a second may cut off, and no more.
     let (least, most) = (pings.values().min().unwrap(), pings.values().max().unwrap());
-    let skipped: u32 = field(&summary, "skipped_slots").parse().unwrap();
+    let skipped: u32 = field(summary, "skipped_slots").parse().unwrap();
     assert!(most - least <= 1 + skipped, "between {least} and {most} pings");
 }

@@ -3,10 +3,9 @@
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, output, wakeupd};
+use crate::daemon::{Daemon, count, output, send_signal, wakeupd};
 
 fn probe(arguments: &[&str]) -> Command {
     let mut command = wakeupd(&[]);
@@ -40,8 +39,7 @@ fn it_heartbeats_often_enough_to_stay() {
     let target = daemon.address.to_string();
     let (status, stdout, _) = output(&mut probe(&[&target, "--every", "1s", "--count", "8"]));
     assert!(status.success() && stdout.contains("8 pings received"), "{stdout}");
-    let lines = daemon.stop();
-    assert_eq!(lines.iter().filter(|line| line.contains("registered")).count(), 1);
+    assert_eq!(count(&daemon.stop(), "registered"), 1);
 }
 
 #[test]
@@ -56,9 +54,8 @@ fn it_sums_up_when_interrupted() {
     let daemon = Daemon::start(&[]);
     let child = probe(&[&daemon.address.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
     daemon.wait_for_line("registered");
-    let pid = Pid::from_raw(child.id().try_into().unwrap());
     std::thread::sleep(std::time::Duration::from_secs(2));
-    signal::kill(pid, Signal::SIGINT).unwrap();
+    send_signal(&child, Signal::SIGINT);
     let output = Child::wait_with_output(child).unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && stdout.contains(" received, "), "{stdout}");

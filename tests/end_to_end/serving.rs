@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Client, Daemon, field};
+use crate::daemon::{Client, Daemon, field, summary};
 use crate::needs::{self, Need};
 
 #[test]
@@ -42,7 +42,7 @@ fn nothing_is_sent_in_answer_to_a_datagram() {
     }
     client.pings(3);
     let lines = daemon.stop();
-    let summary = lines.iter().find(|line| line.contains("summary")).unwrap();
+    let summary = summary(&lines);
     assert_eq!(field(summary, "heartbeats"), "100");
     assert!(field(summary, "pings").parse::<u32>().unwrap() < 10, "{summary}");
 }
