@@ -37,7 +37,7 @@ pub struct Metrics {
     pub pings: Counter,
     /// Pings that the kernel did not take, by [`SendFailure`].
     pub failed_sends: [Counter; SendFailure::ALL.len()],
-    /// Slots that were a whole second late and so were left out.
+    /// Slots left out because their worker was a whole second late.
     pub skipped_slots: Counter,
     worst_lateness: AtomicU64,
 }

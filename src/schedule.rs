@@ -3,6 +3,9 @@
 //! A second is divided into as many slots as the registry has shards: shard *s* of *S* is due at
 //! phase *s / S* of each second. Worker *w* of *N* owns the shards *s ≡ w (mod N)*. Deadlines are
 //! absolute (start + *k* seconds + phase), so that neither lateness nor rounding ever adds up.
+//!
+//! A worker that is a whole second late skips whole seconds and goes on at the same shard. So one
+//! that never catches up still serves all its shards equally often.
 
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ pub struct Slot {
     pub shard: usize,
     /// How long after its deadline it is served; always less than a second.
     pub lateness: Duration,
-    /// How many of the worker's slots before it were a whole second late and are left out for good.
+    /// How many of the worker's slots before it are left out for good: those of whole seconds.
     pub skipped: u64,
 }
 
@@ -53,18 +56,15 @@ impl Schedule {
         self.start + Duration::from_secs(self.second) + phase
     }
 
-    /// Takes the next slot that is not a whole second late.
+    /// Takes the next slot, or the same shard's a few seconds on if it is a whole second late.
     pub fn take(&mut self, now: Time) -> Slot {
-        let mut skipped = 0;
-        // After a long stop go by whole seconds, then slot by slot.
-        let seconds = now.since(self.deadline()).as_secs().saturating_sub(1);
+        let seconds = now.since(self.deadline()).as_secs();
         self.second += seconds;
-        skipped += seconds * self.slots_per_second();
-        while now.since(self.deadline()) >= PERIOD {
-            self.advance();
-            skipped += 1;
-        }
-        let slot = Slot { shard: self.shard, lateness: now.since(self.deadline()), skipped };
+        let slot = Slot {
+            shard: self.shard,
+            lateness: now.since(self.deadline()),
+            skipped: seconds * self.slots_per_second(),
+        };
         self.advance();
         slot
     }
@@ -128,11 +128,50 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_is_a_whole_second_late_is_skipped() {
-        let mut schedule = Schedule::new(START, 4, 0, 1);
-        let slot = schedule.take(at(1_250));
-        // Those due at 0 and 250 ms are gone; the one due at 500 ms is served late.
-        assert_eq!(slot, Slot { shard: 2, lateness: Duration::from_millis(750), skipped: 2 });
+    fn whole_seconds_of_lateness_are_skipped() {
+        for (now, lateness, seconds) in [(1_249, 999, 0), (1_250, 0, 1), (3_900, 650, 3)] {
+            let mut schedule = Schedule::new(START, 4, 0, 1);
+            schedule.take(START);
+            let lateness = Duration::from_millis(lateness);
+            let slot = Slot { shard: 1, lateness, skipped: seconds * 4 };
+            assert_eq!(schedule.take(at(now)), slot);
+            assert_eq!(schedule.deadline(), at(seconds * 1_000 + 500));
+        }
+    }
+
+    #[test]
+    fn an_overload_takes_from_every_shard_the_same() {
+        let (shards, worker, workers) = (64, 3, 8);
+        let mut schedule = Schedule::new(START, shards, worker, workers);
+        let slots = schedule.slots_per_second();
+        let mut now = START;
+        let (mut taken, mut skipped) = (0, 0);
+        let mut served = vec![0_u64; shards];
+        while now < START + Duration::from_secs(100) {
+            now = now.max(schedule.deadline());
+            let slot = schedule.take(now);
+            assert!(slot.lateness < PERIOD);
+            served[slot.shard] += 1;
+            taken += 1;
+            skipped += slot.skipped;
+            let least = served.iter().skip(worker).step_by(workers).min().unwrap();
+            let most = served.iter().max().unwrap();
+            assert!(most - least <= 1, "{served:?}");
+            // Serving a slot takes 2.5 times as long as there is for it.
+            now = now + PERIOD * 5 / 2 / u32::try_from(slots).unwrap();
+        }
+        assert_eq!(taken, 40 * slots);
+        assert!((taken + skipped).abs_diff(100 * slots) <= slots, "{skipped} skipped");
+
+        for _ in 0..3 * slots {
+            now = now.max(schedule.deadline());
+            schedule.take(now);
+            now = now + PERIOD / 2 / u32::try_from(slots).unwrap();
+        }
+        let deadline = schedule.deadline();
+        assert!(now < deadline, "still late");
+        let slot = schedule.take(deadline);
+        assert_eq!((slot.lateness, slot.skipped), (Duration::ZERO, 0));
     }
 
     #[test]
