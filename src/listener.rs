@@ -86,7 +86,7 @@ impl Listener {
             return self.refuse(source, reason, now);
         }
         self.metrics.heartbeats.add(1);
-        if self.registry.refresh(source, local, now) == Refreshed::Registered {
+        if let Refreshed::Registered { .. } = self.registry.refresh(source, local, now) {
             self.metrics.registered.add(1);
             debug!(client = %source, "registered");
         }

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use crate::clock::{self, Time};
 use crate::metrics::Metrics;
 use crate::net::{SendFailure, Socket};
-use crate::registry::{Registry, Sweep};
+use crate::registry::{Registry, Sweep, Target};
 use crate::schedule::Schedule;
 use crate::throttle::Throttle;
 use crate::wire::PING;
@@ -80,13 +80,24 @@ impl Worker {
         for client in &sweep.expired {
             debug!(%client, "expired");
         }
-        // A call to the kernel sends from one address.
-        sweep.live.sort_unstable_by_key(|target| target.local);
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
-        for group in sweep.live.chunk_by(|a, b| a.local == b.local) {
+        self.ping_all(&mut sweep.v4, destinations, patient_until).await;
+        self.ping_all(&mut sweep.v6, destinations, patient_until).await;
+    }
+
+    async fn ping_all<A: Copy + Into<SocketAddr>>(
+        &self,
+        targets: &mut [Target<A>],
+        destinations: &mut Vec<SocketAddr>,
+        patient_until: Time,
+    ) {
+        // A call to the kernel sends from one address.
+        targets.sort_unstable_by_key(|target| target.local);
+        for group in targets.chunk_by(|a, b| a.local == b.local) {
             destinations.clear();
-            destinations.extend(group.iter().map(|target| target.client));
-            self.ping(group[0].local, destinations, patient_until).await;
+            destinations.extend(group.iter().map(|target| target.client.into()));
+            let local = self.registry.address_of(group[0].local);
+            self.ping(local, destinations, patient_until).await;
         }
     }
 

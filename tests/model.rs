@@ -9,7 +9,9 @@ use wakeupd::clock::Time;
 use wakeupd::registry::{Refreshed, Registry, Sweep};
 use wakeupd::schedule::Schedule;
 
-const START: Time = Time::from_nanos(1 << 45);
+/// In milliseconds since the boot. The registry's stamps begin again at zero in the life of one that
+/// starts shortly before a multiple of 2³² ms.
+const STARTS: [u64; 5] = [0, 1 << 25, (1 << 32) - 12_000, (1 << 32) - 4_000, (7 << 32) - 1];
 
 /// Milliseconds since the start.
 type Millis = u32;
@@ -18,6 +20,7 @@ type Client = u16;
 /// Everything that happens to a daemon in some seconds of its life.
 #[derive(Clone, Debug)]
 struct History {
+    start: Time,
     shards: usize,
     workers: usize,
     expiration: Millis,
@@ -70,21 +73,33 @@ impl History {
     fn live(&self) -> Deeds {
         let registry = Registry::new(self.shards, Duration::from_millis(self.expiration.into()));
         let mut workers: Vec<_> = (0..self.workers)
-            .map(|worker| Schedule::new(START, self.shards, worker, self.workers))
+            .map(|worker| Schedule::new(self.start, self.shards, worker, self.workers))
             .collect();
         let mut sweep = Sweep::default();
         let mut deeds = Deeds::default();
         let mut waiting = BTreeSet::new();
         let mut present: BTreeMap<Client, Millis> = BTreeMap::new();
+        let mut homes: BTreeMap<Client, usize> = BTreeMap::new();
 
         for time in 0..self.end() {
-            let now = at(time);
+            let now = self.start + Duration::from_millis(time.into());
             waiting.extend(self.heartbeats.range((time, 0)..(time + 1, 0)).copied());
             if !self.deaf.iter().any(|pause| pause.covers(time)) {
                 for (_, client) in std::mem::take(&mut waiting) {
-                    let known = present.insert(client, time).is_some();
-                    let expected = if known { Refreshed::Renewed } else { Refreshed::Registered };
-                    assert_eq!(registry.refresh(address(client), None, now), expected);
+                    let is_known = present.insert(client, time).is_some();
+                    match registry.refresh(address(client), None, now) {
+                        Refreshed::Renewed => assert!(is_known),
+                        Refreshed::Registered { shard, is_first } => {
+                            assert!(!is_known);
+                            let is_fellow = |other: &Client| {
+                                *other != client
+                                    && address(*other).is_ipv6() == address(client).is_ipv6()
+                                    && homes[other] == shard
+                            };
+                            assert_eq!(is_first, !present.keys().any(is_fellow));
+                            homes.insert(client, shard);
+                        }
+                    }
                     deeds.read.entry(client).or_default().push(time);
                 }
                 registry.heard_until(now);
@@ -96,11 +111,14 @@ impl History {
                     let slot = schedule.take(now);
                     assert!(slot.lateness < Duration::from_secs(1));
                     registry.sweep(slot.shard, now, &mut sweep);
-                    for target in &sweep.live {
+                    let v4 = sweep.v4.iter().map(|target| SocketAddr::from(target.client));
+                    let v6 = sweep.v6.iter().map(|target| SocketAddr::from(target.client));
+                    for client in v4.chain(v6) {
+                        assert_eq!(homes[&client.port()], slot.shard);
                         let due = Time::from_nanos(
                             now.as_nanos() - u64::try_from(slot.lateness.as_nanos()).unwrap(),
                         );
-                        let pings = deeds.pings.entry(target.client.port()).or_default();
+                        let pings = deeds.pings.entry(client.port()).or_default();
                         pings.push(Ping { sent: time, due });
                     }
                     for expired in &sweep.expired {
@@ -136,12 +154,9 @@ impl History {
     }
 }
 
-fn at(time: Millis) -> Time {
-    START + Duration::from_millis(time.into())
-}
-
 fn address(client: Client) -> SocketAddr {
-    SocketAddr::new("192.0.2.1".parse().unwrap(), client)
+    let ip = if client.is_multiple_of(2) { "2001:db8::1" } else { "192.0.2.1" };
+    SocketAddr::new(ip.parse().unwrap(), client)
 }
 
 fn pause() -> impl Strategy<Value = Pause> {
@@ -151,16 +166,17 @@ fn pause() -> impl Strategy<Value = Pause> {
 
 fn history(pauses: usize) -> impl Strategy<Value = History> {
     (
-        (1_u32..=6, 1_usize..=64, 500_u32..=4_000),
+        (prop::sample::select(&STARTS), 1_u32..=6, 1_usize..=64, 500_u32..=4_000),
         prop::collection::btree_set((0..History::LENGTH, 0..6_u16), 0..24),
         prop::collection::vec(pause(), 0..=pauses),
         prop::collection::vec((0_usize..64, pause()), 0..=pauses),
     )
-        .prop_map(|((shards, workers, expiration), heartbeats, deaf, idle)| {
+        .prop_map(|((start, shards, workers, expiration), heartbeats, deaf, idle)| {
+            let start = Time::from_nanos(start * 1_000_000);
             let shards = 1 << shards;
             let workers = 1 + (workers - 1) % shards;
             let idle = idle.into_iter().map(|(worker, pause)| (worker % workers, pause)).collect();
-            History { shards, workers, expiration, heartbeats, deaf, idle }
+            History { start, shards, workers, expiration, heartbeats, deaf, idle }
         })
 }
 
