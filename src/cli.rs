@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(target_os = "linux")]
+use crate::bench;
 use crate::{config, probe};
 
 /// UDP wake-up ping daemon
@@ -20,6 +22,11 @@ pub struct Cli {
     #[arg(long)]
     pub print_config: bool,
 
+    /// Serve until this process, which started it, ends
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "PID", hide = true)]
+    pub ends_with: Option<i32>,
+
     /// What to do instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -30,6 +37,10 @@ pub struct Cli {
 pub enum Command {
     /// Act as a client: send heartbeats to a daemon and show the pings that come back
     Probe(probe::Options),
+
+    /// Measure what this machine can carry: simulate clients and time every ping
+    #[cfg(target_os = "linux")]
+    Bench(bench::Options),
 }
 
 #[cfg(test)]

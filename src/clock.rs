@@ -54,3 +54,23 @@ pub fn now() -> Time {
     let now = clock_gettime(CLOCK).expect("the system has a monotonic clock");
     Time::default() + Duration::from(now)
 }
+
+/// The present time by the wall clock, which is the one the kernel stamps datagrams with.
+///
+/// # Panics
+/// Where the system has no such clock, which no supported one lacks.
+#[must_use]
+pub fn wall() -> Time {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("the system has a wall clock");
+    Time::default() + Duration::from(now)
+}
+
+/// How long the calling thread has been running on a processor.
+///
+/// # Panics
+/// Where the system does not count that, which no supported one leaves out.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.expect("the system counts the time of threads").into()
+}

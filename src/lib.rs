@@ -14,10 +14,14 @@
 //! - Around it: [`net`] is the socket, [`listener`] and [`worker`] join the core to it, [`daemon`]
 //!   starts and stops them, [`metrics`] counts, [`throttle`] keeps the log readable, and [`wire`]
 //!   and [`clock`] hold the protocol and the time.
-//! - The program: [`cli`], [`config`], [`logging`], [`signals`] and the client [`probe`].
+//! - The program: [`cli`], [`config`], [`logging`], [`signals`], and the clients: [`probe`] is one
+//!   and `bench` many, [`tally`] counts what comes to one, [`args`] are the arguments of both.
 //!
 //! `docs/architecture.md` says who may import whom, and why.
 
+pub mod args;
+#[cfg(target_os = "linux")]
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -31,6 +35,7 @@ pub mod probe;
 pub mod registry;
 pub mod schedule;
 pub mod signals;
+pub mod tally;
 pub mod throttle;
 pub mod wire;
 pub mod worker;

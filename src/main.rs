@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::runtime::Runtime;
 use tracing::{Level, error, info, warn};
+#[cfg(target_os = "linux")]
+use wakeupd::bench;
 use wakeupd::cli::{Cli, Command};
 use wakeupd::config::{Config, Misspelt};
 use wakeupd::daemon::Daemon;
@@ -17,8 +19,15 @@ const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Command::Probe(options)) = cli.command {
-        return probe::run(&options);
+    match cli.command {
+        Some(Command::Probe(options)) => return probe::run(&options),
+        #[cfg(target_os = "linux")]
+        Some(Command::Bench(options)) => return bench::run(&options),
+        None => {}
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(parent) = cli.ends_with {
+        signals::end_with(parent);
     }
     let (config, misspelt) = match Config::from_vars(std::env::vars_os()) {
         Ok(read) => read,

@@ -168,11 +168,13 @@ impl Socket {
     }
 
     /// The address it is bound to.
+    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The buffers that the kernel granted.
+    #[must_use]
     pub fn buffers(&self) -> Buffers {
         self.buffers
     }
@@ -212,6 +214,7 @@ impl Socket {
 
     /// Sends `payload` to each of `destinations` in turn, from `local` or else from the address the
     /// kernel picks, until one fails. Returns how many the kernel took, and why not the next one.
+    #[must_use]
     pub fn send(
         &self,
         payload: &[u8],

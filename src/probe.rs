@@ -1,7 +1,6 @@
 //! `wakeupd probe`: a client in the manner of `ping(8)`, which shows what it gets.
 
-mod tally;
-mod target;
+mod summary;
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -13,19 +12,17 @@ use clap::Args;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::args::{self, Family, Resolved, Target};
 use crate::clock::{self, Time};
+use crate::tally::{Arrival, Tally};
 use crate::wire::{PERIOD, PING};
-use tally::{Arrival, Tally};
-use target::{Family, Resolved, Target};
+use summary::Summary;
 
 /// How long the last of `--count` pings is waited for after it was due.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The time between two lines that say that nothing comes.
 const SILENCE_INTERVAL: u64 = 10;
-
-/// The longest time that can be asked for.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How to probe.
 #[derive(Args, Debug)]
@@ -37,7 +34,7 @@ pub struct Options {
     target: Target,
 
     /// Interval between heartbeats, at least 1s (every second until the first ping)
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = args::duration)]
     every: Duration,
 
     /// Stop after this many pings, or 5 seconds after the last of them was due
@@ -45,7 +42,7 @@ pub struct Options {
     count: Option<u32>,
 
     /// Stop after this time, such as 30s or 2h
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = args::duration)]
     length: Option<Duration>,
 
     /// Use IPv4 only
@@ -55,14 +52,6 @@ pub struct Options {
     /// Use IPv6 only
     #[arg(short = '6', long)]
     ipv6: bool,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if (PERIOD..=YEAR).contains(&duration) => Ok(duration),
-        Ok(_) => Err("it must be from 1s to 365days".to_owned()),
-        Err(error) => Err(format!("{error}; write it like 20s or 2m")),
-    }
 }
 
 /// Probes until told to stop. The exit code is 0 if any ping came, else 1.
@@ -99,7 +88,7 @@ async fn probe(options: &Options) -> io::Result<Tally> {
     ))?;
     probe.listen(options).await?;
     probe.tally.end(clock::now());
-    print(format_args!("--- {} ({address}) ---\n{}", options.target, probe.tally))?;
+    print(format_args!("--- {} ({address}) ---\n{}", options.target, probe.summary()))?;
     if probe.tally.received() == 0 {
         print(probe.hint(&resolved))?;
     }
@@ -109,6 +98,8 @@ async fn probe(options: &Options) -> io::Result<Tally> {
 struct Probe {
     socket: UdpSocket,
     tally: Tally,
+    /// In seconds.
+    deviations: Vec<f64>,
     first_heartbeat: Time,
     last_sign_of_life: Time,
     /// The error since the last ping, if there was one.
@@ -124,6 +115,7 @@ impl Probe {
         Ok(Self {
             socket,
             tally: Tally::default(),
+            deviations: Vec::new(),
             first_heartbeat: now,
             last_sign_of_life: now,
             trouble: None,
@@ -186,6 +178,7 @@ impl Probe {
                 print(format_args!("ping {number}: {wait:.3} s after the first heartbeat"))
             }
             Arrival::Next { gap, missed, deviation } => {
+                self.deviations.push(deviation.abs());
                 let missed = match missed {
                     0 => String::new(),
                     missed => format!(", {missed} missed before it"),
@@ -221,6 +214,10 @@ impl Probe {
             }
             _ => Ok(()),
         }
+    }
+
+    fn summary(&self) -> Summary<'_> {
+        Summary { tally: &self.tally, deviations: &self.deviations }
     }
 
     /// What to look at when not one ping came.

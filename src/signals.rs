@@ -31,3 +31,17 @@ pub fn stop() -> io::Result<oneshot::Receiver<()>> {
     });
     Ok(stopped)
 }
+
+/// Makes the kernel kill this process when the thread that started it ends, or at once if `parent`
+/// is not that process any more.
+#[cfg(target_os = "linux")]
+pub fn end_with(parent: i32) {
+    use nix::sys::prctl::set_pdeathsig;
+    use nix::sys::signal::{Signal, raise};
+    use nix::unistd::getppid;
+
+    let asked = set_pdeathsig(Signal::SIGKILL);
+    if asked.is_err() || getppid().as_raw() != parent {
+        let _ = raise(Signal::SIGKILL);
+    }
+}

@@ -83,17 +83,17 @@ fn the_core_is_pure() {
 }
 
 #[test]
-fn some_things_are_done_in_one_room_only() {
+fn some_things_are_done_in_some_rooms_only() {
     for (thing, only) in [
-        ("dashmap", "registry"),
-        ("unsafe {", "registry"),
-        ("clock_gettime", "clock"),
-        ("socket2", "net"),
-        ("sys::socket", "net"),
-        ("env::var", "logging"),
+        ("dashmap", &["registry"][..]),
+        ("unsafe {", &["registry"]),
+        ("clock_gettime", &["clock"]),
+        ("socket2", &["net", "bench"]),
+        ("sys::socket", &["net", "bench"]),
+        ("env::var", &["logging"]),
     ] {
         for (room, code) in rooms() {
-            assert!(room == only || !code.contains(thing), "{room} has {thing}");
+            assert!(only.contains(&room.as_str()) || !code.contains(thing), "{room} has {thing}");
         }
     }
 }

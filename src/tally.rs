@@ -3,44 +3,74 @@
 //! A ping carries no number, so what is missed and what came twice is told by the time alone: the
 //! pings are due a second apart.
 
-use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::clock::Time;
 
 /// What a ping is, by the time at which it came.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Arrival {
+pub enum Arrival {
     /// Nothing came before it.
     First,
-    /// The next one, with the time since the last, how many must have been missed in between, and
-    /// by how many seconds it deviates from when it was due.
-    Next { gap: Duration, missed: u64, deviation: f64 },
+    /// The next one, or one after some that were missed.
+    Next {
+        /// The time since the last.
+        gap: Duration,
+        /// How many were due in between.
+        missed: u64,
+        /// By how many seconds it is later than it was due.
+        deviation: f64,
+    },
     /// None was due.
-    Duplicate { gap: Duration },
+    Duplicate {
+        /// The time since the last.
+        gap: Duration,
+    },
 }
 
 /// What came so far.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
     received: u64,
     missed: u64,
     duplicated: u64,
     last: Option<Time>,
     /// Whether the last ping seemed to be later than the next one was due.
     may_have_been_late: bool,
-    /// In seconds.
-    deviations: Vec<f64>,
 }
 
 impl Tally {
     /// The number of pings that came.
-    pub(super) fn received(&self) -> u64 {
+    #[must_use]
+    pub fn received(&self) -> u64 {
         self.received
     }
 
+    /// The number of pings that were due and did not come.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// The number of pings that came though none was due.
+    #[must_use]
+    pub fn duplicated(&self) -> u64 {
+        self.duplicated
+    }
+
+    /// When the last ping came that was due.
+    #[must_use]
+    pub fn last(&self) -> Option<Time> {
+        self.last
+    }
+
+    /// Counts from zero again, for the pings that follow one at `last`.
+    pub fn restart(&mut self, last: Time) {
+        *self = Self { last: Some(last), ..Self::default() };
+    }
+
     /// Counts a ping.
-    pub(super) fn ping(&mut self, now: Time) -> Arrival {
+    pub fn ping(&mut self, now: Time) -> Arrival {
         self.received += 1;
         let Some(last) = self.last.replace(now) else {
             return Arrival::First;
@@ -64,35 +94,14 @@ impl Tally {
         self.missed += missed;
         let due = Duration::from_secs(missed + 1);
         let deviation = gap.as_secs_f64() - due.as_secs_f64();
-        self.deviations.push(deviation.abs());
         Arrival::Next { gap, missed, deviation }
     }
 
     /// Counts as missed what was due until `now` and did not come.
-    pub(super) fn end(&mut self, now: Time) {
+    pub fn end(&mut self, now: Time) {
         if let Some(last) = self.last {
             self.missed += whole_periods(now.since(last)).saturating_sub(1);
         }
-    }
-}
-
-impl Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { received, missed, duplicated, .. } = self;
-        write!(f, "{received} pings received, {missed} missed, {duplicated} duplicated")?;
-        let mut sorted = self.deviations.clone();
-        sorted.sort_by(f64::total_cmp);
-        if let (Some(min), Some(max)) = (sorted.first(), sorted.last()) {
-            #[expect(clippy::cast_precision_loss, reason = "far fewer pings than 2^52")]
-            let average = sorted.iter().sum::<f64>() / sorted.len() as f64;
-            let p99 = sorted[(sorted.len() * 99).div_ceil(100) - 1];
-            let [min, average, p99, max] = [*min, average, p99, *max].map(|seconds| seconds * 1e3);
-            write!(
-                f,
-                "\ndeviation from 1 s: min/avg/p99/max = {min:.3}/{average:.3}/{p99:.3}/{max:.3} ms"
-            )?;
-        }
-        Ok(())
     }
 }
 
@@ -136,17 +145,5 @@ mod tests {
         let hours = 3 * 3600;
         let arrivals: Vec<_> = (0..hours).map(|second| second * 1000 + second / 10).collect();
         assert_eq!(counts(&arrivals, *arrivals.last().unwrap()), (hours, 0, 0));
-    }
-
-    #[test]
-    fn deviations_are_summed_up() {
-        let text = tally(&[0, 1_000, 2_004, 3_002], 3_002).to_string();
-        assert_eq!(
-            text,
-            "4 pings received, 0 missed, 0 duplicated\n\
-             deviation from 1 s: min/avg/p99/max = 0.000/2.000/4.000/4.000 ms"
-        );
-        let one = tally(&[0], 0).to_string();
-        assert_eq!(one, "1 pings received, 0 missed, 0 duplicated");
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to probe.
+//! Which daemon to talk to, as the command line names it.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -9,23 +9,26 @@ use crate::wire::DEFAULT_PORT;
 
 /// A host and a port as they stand on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub struct Target {
     host: String,
     port: u16,
 }
 
 /// Which of a host's addresses will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub enum Family {
     /// All of them, IPv4 first: that is what a daemon serves where nothing else is said.
     Any,
+    /// IPv4 alone.
     Ipv4,
+    /// IPv6 alone.
     Ipv6,
 }
 
 /// A target's addresses.
-pub(super) struct Resolved {
-    /// The one to probe.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The one to talk to.
     pub address: SocketAddr,
     /// All addresses of the name.
     pub all: Vec<SocketAddr>,
@@ -72,7 +75,10 @@ impl Display for Target {
 
 impl Target {
     /// Looks the host up.
-    pub(super) async fn resolve(&self, family: Family) -> io::Result<Resolved> {
+    ///
+    /// # Errors
+    /// Where it has no address of that family.
+    pub async fn resolve(&self, family: Family) -> io::Result<Resolved> {
         let fail = |why: &dyn Display| io::Error::other(format!("{}: {why}", self.host));
         let all: Vec<_> = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await

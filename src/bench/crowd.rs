@@ -1,0 +1,162 @@
+//! Many clients on a few sockets.
+//!
+//! Where every address of a network is local, as in 127.0.0.0/8, each client is an address, and two
+//! sockets are enough for all: one for the clients that are measured, and one for the rest, whose
+//! pings the kernel drops and counts, so that listening leaves the machine to the daemon. Elsewhere
+//! each client is a socket.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use nix::sys::socket::SockaddrStorage;
+
+use super::processes;
+use super::socket::{self, Received};
+use super::wire::Wire;
+
+/// At most so many clients are measured.
+const MEASURED: u32 = 16_384;
+
+/// A network of this machine's own, without any privilege.
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 1, 0, 0));
+
+/// Simulated clients, numbered from 0.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    pub(super) size: u32,
+    /// One client in so many is measured.
+    pub(super) measured_every: u32,
+    pub(super) server: SocketAddr,
+    server_storage: SockaddrStorage,
+    home: Home,
+}
+
+#[derive(Debug)]
+enum Home {
+    /// From this address on each is a client.
+    Network { first: IpAddr, measured: UdpSocket, rest: UdpSocket, is_wired: bool },
+    /// Each is a client.
+    Sockets(Vec<UdpSocket>),
+}
+
+impl Crowd {
+    /// Clients whose addresses follow `first`, perhaps at the end of a wire.
+    pub(super) fn in_network(
+        size: u32,
+        first: IpAddr,
+        server: SocketAddr,
+        is_wired: bool,
+    ) -> io::Result<Self> {
+        let (measured, rest) = (socket::open(first)?, socket::open(first)?);
+        socket::deafen(&rest)?;
+        if is_wired {
+            Wire::drop_at(rest.local_addr()?.port())?;
+        }
+        let measured_every = size.div_ceil(MEASURED).next_power_of_two();
+        let home = Home::Network { first, measured, rest, is_wired };
+        Ok(Self { size, measured_every, server, server_storage: server.into(), home })
+    }
+
+    /// Clients who share this machine's address.
+    pub(super) fn of_sockets(size: u32, server: SocketAddr) -> io::Result<Self> {
+        let sockets = (0..size).map(|_| socket::open(server.ip()));
+        let sockets = sockets.collect::<io::Result<_>>().map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "cannot open {size} sockets, one for each client ({error}): raise `ulimit -n` or lower --clients"
+                ),
+            )
+        })?;
+        let home = Home::Sockets(sockets);
+        Ok(Self { size, measured_every: 1, server, server_storage: server.into(), home })
+    }
+
+    /// The number of clients that are measured. The nth of them is client n times `measured_every`.
+    pub(super) fn measured(&self) -> u32 {
+        self.size.div_ceil(self.measured_every)
+    }
+
+    /// Where a client stands among those that are measured.
+    pub(super) fn position(&self, client: u32) -> Option<usize> {
+        client.is_multiple_of(self.measured_every).then(|| (client / self.measured_every) as usize)
+    }
+
+    /// Sends a client's heartbeat.
+    pub(super) fn heartbeat(&self, client: u32) -> nix::Result<()> {
+        match &self.home {
+            Home::Network { first, measured, rest, .. } => {
+                let socket = if self.position(client).is_some() { measured } else { rest };
+                socket::send(socket, Some(nth(*first, client)), &self.server_storage)
+            }
+            Home::Sockets(sockets) => {
+                socket::send(&sockets[client as usize], None, &self.server_storage)
+            }
+        }
+    }
+
+    /// The sockets to listen to.
+    pub(super) fn sockets(&self) -> &[UdpSocket] {
+        match &self.home {
+            Home::Network { measured, .. } => std::slice::from_ref(measured),
+            Home::Sockets(sockets) => sockets,
+        }
+    }
+
+    /// Which of the measured clients a datagram was for that came to the nth socket.
+    pub(super) fn recipient(&self, socket: usize, received: &Received) -> Option<usize> {
+        match &self.home {
+            Home::Network { first, .. } => {
+                let client = distance(*first, received.local?)?;
+                self.position(client).filter(|_| client < self.size)
+            }
+            Home::Sockets(_) => Some(socket),
+        }
+    }
+
+    /// Where a client is to be reached.
+    pub(super) fn address(&self, client: u32) -> io::Result<SocketAddr> {
+        match &self.home {
+            Home::Network { first, measured, rest, .. } => {
+                let socket = if self.position(client).is_some() { measured } else { rest };
+                Ok(SocketAddr::new(nth(*first, client), socket.local_addr()?.port()))
+            }
+            Home::Sockets(sockets) => {
+                let port = sockets[client as usize].local_addr()?.port();
+                Ok(SocketAddr::new(self.server.ip(), port))
+            }
+        }
+    }
+
+    /// How many pings came so far to clients that are not measured.
+    pub(super) fn pings_to_the_rest(&self) -> io::Result<u64> {
+        match &self.home {
+            Home::Network { is_wired: true, .. } => Wire::dropped(),
+            Home::Network { rest, .. } => processes::drops(None, &[rest.local_addr()?.port()]),
+            Home::Sockets(_) => Ok(0),
+        }
+    }
+
+    /// How many pings the kernel dropped that were to be measured.
+    pub(super) fn drops(&self) -> io::Result<u64> {
+        let ports = self.sockets().iter().map(|socket| Ok(socket.local_addr()?.port()));
+        processes::drops(None, &ports.collect::<io::Result<Vec<_>>>()?)
+    }
+}
+
+fn nth(first: IpAddr, n: u32) -> IpAddr {
+    match first {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() + n).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() + u128::from(n)).into(),
+    }
+}
+
+fn distance(first: IpAddr, other: IpAddr) -> Option<u32> {
+    match (first, other) {
+        (IpAddr::V4(first), IpAddr::V4(other)) => other.to_bits().checked_sub(first.to_bits()),
+        (IpAddr::V6(first), IpAddr::V6(other)) => {
+            other.to_bits().checked_sub(first.to_bits())?.try_into().ok()
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,348 @@
+//! What a run of the bench says.
+
+use std::fmt::{self, Display};
+use std::fs;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::baseline::Baseline;
+use super::crowd::Crowd;
+use super::pings::LATE;
+use super::processes::Usage;
+use super::run::{Measured, Plan};
+use super::subject::Log;
+
+/// All figures of one run, in the form in which `--json` prints them.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) cores: usize,
+    pub(super) kernel: String,
+    /// `loopback`, `wire` or `target`.
+    pub(super) route: &'static str,
+    pub(super) ipv6: bool,
+    pub(super) clients: u32,
+    pub(super) measured_clients: u32,
+    pub(super) heartbeat_every_seconds: f64,
+    pub(super) register_in_seconds: f64,
+    pub(super) seconds: u64,
+    pub(super) pings: Pings,
+    pub(super) deviation_ms: Deviation,
+    pub(super) first_ping_seconds: FirstPing,
+    pub(super) heartbeats: Heartbeats,
+    pub(super) kernel_drops: Drops,
+    pub(super) daemon: Option<Daemon>,
+    pub(super) baseline: Option<KernelLimit>,
+    pub(super) timeline: Vec<Second>,
+}
+
+/// Pings to the measured clients, unless said otherwise.
+#[derive(Debug, Serialize)]
+pub(super) struct Pings {
+    pub(super) expected: u64,
+    pub(super) delivered: u64,
+    pub(super) late: u64,
+    pub(super) missed: u64,
+    pub(super) duplicate: u64,
+    /// Datagrams that were no pings of this daemon.
+    pub(super) strange: u64,
+    /// What the client that got the fewest and the one that got the most got.
+    pub(super) fewest: u64,
+    pub(super) most: u64,
+    /// To all clients, by the kernel's count, which is off by what a moment brings.
+    pub(super) delivered_to_all: u64,
+}
+
+/// By how many milliseconds periods deviated from a second.
+#[derive(Debug, Serialize)]
+pub(super) struct Deviation {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) p99_9: f64,
+    pub(super) p99_99: f64,
+    pub(super) max: f64,
+}
+
+/// How many seconds after its first heartbeat a client was pinged.
+#[derive(Debug, Serialize)]
+pub(super) struct FirstPing {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
+    pub(super) clients_never_pinged: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Heartbeats {
+    pub(super) sent: u64,
+    pub(super) failed: u64,
+    pub(super) worst_lateness_ms: f64,
+}
+
+/// Datagrams that the kernel dropped because a buffer was full.
+#[derive(Debug, Serialize)]
+pub(super) struct Drops {
+    /// Heartbeats, at the daemon's.
+    pub(super) daemon: Option<u64>,
+    /// Pings, at the bench's.
+    pub(super) bench: u64,
+}
+
+/// What the daemon used and said.
+#[derive(Debug, Serialize)]
+pub(super) struct Daemon {
+    pub(super) cpu_cores: f64,
+    pub(super) cpu_ns_per_ping: f64,
+    pub(super) resident_bytes: u64,
+    pub(super) resident_bytes_idle: u64,
+    pub(super) resident_bytes_per_client: f64,
+    pub(super) clients_at_end: u64,
+    pub(super) heartbeats: u64,
+    pub(super) pings: u64,
+    pub(super) failed_sends: u64,
+    pub(super) skipped_slots: u64,
+    pub(super) worst_lateness_ms: f64,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What a bare `sendmmsg` loop costs on one core, over the same path.
+#[derive(Debug, Serialize)]
+pub(super) struct KernelLimit {
+    pub(super) cpu_ns_per_datagram: f64,
+    pub(super) datagrams_per_second: f64,
+    /// The daemon's processor time for a ping in terms of the loop's.
+    pub(super) ratio: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Second {
+    pub(super) delivered: u64,
+    pub(super) late: u64,
+    pub(super) missed: u64,
+    pub(super) worst_deviation_ms: f64,
+}
+
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn ratio(a: u64, b: u64) -> f64 {
+    a as f64 / b as f64
+}
+
+/// A quantile of nanoseconds, in the unit that so many of them make.
+fn quantile(histogram: &Histogram<u64>, quantile: f64, unit: u64) -> f64 {
+    ratio(histogram.value_at_quantile(quantile), unit)
+}
+
+impl Report {
+    pub(super) fn new(
+        route: &'static str,
+        crowd: &Crowd,
+        plan: &Plan,
+        measured: &Measured,
+        daemon: Option<(Usage, Log)>,
+        baseline: Option<Baseline>,
+    ) -> Self {
+        let Measured { sent, heard, watched } = measured;
+        let delivered_to_all = heard.delivered + watched.pings_to_the_rest;
+        let daemon = daemon.zip(watched.usage).map(|((idle, log), usage)| Daemon {
+            cpu_cores: usage.cpu.as_secs_f64() / watched.time.as_secs_f64(),
+            cpu_ns_per_ping: ratio(
+                u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX),
+                delivered_to_all,
+            ),
+            resident_bytes: usage.resident,
+            resident_bytes_idle: idle.resident,
+            resident_bytes_per_client: ratio(
+                usage.resident.saturating_sub(idle.resident),
+                crowd.size.into(),
+            ),
+            clients_at_end: log.clients,
+            heartbeats: log.heartbeats,
+            pings: log.pings,
+            failed_sends: log.failed_sends,
+            skipped_slots: log.skipped_slots,
+            worst_lateness_ms: log.worst_lateness_ms,
+            warnings: log.warnings,
+        });
+        let baseline = baseline.map(|Baseline { cost, datagrams_per_second }| {
+            let cpu_ns_per_datagram = cost.as_secs_f64() * 1e9;
+            let per_ping = daemon.as_ref().map_or(f64::NAN, |daemon| daemon.cpu_ns_per_ping);
+            KernelLimit {
+                cpu_ns_per_datagram,
+                datagrams_per_second,
+                ratio: per_ping / cpu_ns_per_datagram,
+            }
+        });
+        let deviation = |q| quantile(&heard.deviations, q, MILLISECOND);
+        let first = |q| quantile(&heard.first_pings, q, SECOND);
+        Self {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            route,
+            ipv6: crowd.server.is_ipv6(),
+            clients: crowd.size,
+            measured_clients: crowd.measured(),
+            heartbeat_every_seconds: plan.heartbeat_every.as_secs_f64(),
+            register_in_seconds: plan.register_in.as_secs_f64(),
+            seconds: plan.length.as_secs(),
+            pings: Pings {
+                expected: heard.delivered - heard.duplicated + heard.missed,
+                delivered: heard.delivered,
+                late: heard.late,
+                missed: heard.missed,
+                duplicate: heard.duplicated,
+                strange: heard.strange,
+                fewest: heard.fewest,
+                most: heard.most,
+                delivered_to_all,
+            },
+            deviation_ms: Deviation {
+                p50: deviation(0.5),
+                p99: deviation(0.99),
+                p99_9: deviation(0.999),
+                p99_99: deviation(0.9999),
+                max: deviation(1.0),
+            },
+            first_ping_seconds: FirstPing {
+                p50: first(0.5),
+                p99: first(0.99),
+                max: first(1.0),
+                clients_never_pinged: heard.never_pinged,
+            },
+            heartbeats: Heartbeats {
+                sent: sent.heartbeats,
+                failed: sent.failed,
+                worst_lateness_ms: millis(sent.worst_lateness),
+            },
+            kernel_drops: Drops { daemon: watched.daemon_drops, bench: watched.own_drops },
+            daemon,
+            baseline,
+            timeline: heard
+                .seconds
+                .iter()
+                .map(|second| Second {
+                    delivered: second.delivered,
+                    late: second.late,
+                    missed: second.missed,
+                    worst_deviation_ms: millis(second.worst_deviation),
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether every client got every ping.
+    pub(super) fn is_complete(&self) -> bool {
+        self.pings.missed == 0 && self.pings.delivered > 0
+    }
+}
+
+/// A number with its thousands apart.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: &str, remark: &str| {
+            writeln!(f, "{}", format!("{name:<26}{value:>16}   {remark}").trim_end())
+        };
+        let Self { pings, deviation_ms, first_ping_seconds, heartbeats, kernel_drops, .. } = self;
+        writeln!(
+            f,
+            "{} clients over {} ({}), each with a heartbeat every {} s, measured for {} s on {} cores, Linux {}",
+            grouped(self.clients.into()),
+            self.route,
+            if self.ipv6 { "IPv6" } else { "IPv4" },
+            self.heartbeat_every_seconds,
+            self.seconds,
+            self.cores,
+            self.kernel
+        )?;
+        let measured = match self.clients.div_ceil(self.measured_clients.max(1)) {
+            1 => "to all clients, each timed".to_owned(),
+            n => format!("to one client in {n}, each timed"),
+        };
+        line(f, "pings expected", &grouped(pings.expected), &measured)?;
+        line(f, "  delivered", &grouped(pings.delivered), "")?;
+        let late = format!("by more than {} ms", LATE.as_millis());
+        line(f, "  late", &grouped(pings.late), &late)?;
+        line(f, "  missed", &grouped(pings.missed), "")?;
+        line(f, "  duplicate", &grouped(pings.duplicate), "")?;
+        let fairness = format!("{} to {}", grouped(pings.fewest), grouped(pings.most));
+        line(f, "  per client", &fairness, "")?;
+        line(f, "pings to all clients", &grouped(pings.delivered_to_all), "by the kernel's count")?;
+        let Deviation { p50, p99, p99_9, p99_99, max } = deviation_ms;
+        writeln!(f, "deviation of the period from 1 s")?;
+        for (name, value) in [
+            ("  p50", p50),
+            ("  p99", p99),
+            ("  p99.9", p99_9),
+            ("  p99.99", p99_99),
+            ("  max", max),
+        ] {
+            line(f, name, &format!("{value:.3} ms"), "")?;
+        }
+        let FirstPing { p50, max, clients_never_pinged, .. } = first_ping_seconds;
+        let first = match clients_never_pinged {
+            0 => format!("median {p50:.3} s"),
+            never => format!("median {p50:.3} s; {} were never pinged", grouped(*never)),
+        };
+        line(f, "time to the first ping", &format!("{max:.3} s"), &first)?;
+        let sent = format!(
+            "{} failed, the latest {:.1} ms late",
+            heartbeats.failed, heartbeats.worst_lateness_ms
+        );
+        line(f, "heartbeats sent", &grouped(heartbeats.sent), &sent)?;
+        let daemon_drops = kernel_drops.daemon.map_or("unknown".to_owned(), grouped);
+        line(f, "kernel drops, heartbeats", &daemon_drops, "at the daemon's socket")?;
+        line(f, "kernel drops, pings", &grouped(kernel_drops.bench), "at the bench's socket")?;
+        if let Some(daemon) = &self.daemon {
+            writeln!(f, "the daemon")?;
+            let per_ping = format!("{:.0} ns per ping", daemon.cpu_ns_per_ping);
+            line(f, "  CPU", &format!("{:.3} cores", daemon.cpu_cores), &per_ping)?;
+            #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
+            let resident = daemon.resident_bytes as f64 / 1e6;
+            let per_client = format!("{:.1} bytes per client", daemon.resident_bytes_per_client);
+            line(f, "  resident memory", &format!("{resident:.1} MB"), &per_client)?;
+            line(f, "  clients at the end", &grouped(daemon.clients_at_end), "")?;
+            line(f, "  failed sends", &grouped(daemon.failed_sends), "")?;
+            line(f, "  skipped slots", &grouped(daemon.skipped_slots), "a whole second late")?;
+            let lateness = format!("{:.3} ms", daemon.worst_lateness_ms);
+            line(f, "  worst lateness", &lateness, "of a slot, by the daemon's own clock")?;
+            for warning in &daemon.warnings {
+                writeln!(f, "  it says {warning}")?;
+            }
+        }
+        if let Some(KernelLimit { cpu_ns_per_datagram, datagrams_per_second, ratio }) =
+            &self.baseline
+        {
+            let rate = format!("{datagrams_per_second:.0} datagrams a second on one core");
+            line(f, "a bare sendmmsg loop", &format!("{cpu_ns_per_datagram:.0} ns"), &rate)?;
+            line(f, "the daemon's CPU to that", &format!("{ratio:.2} x"), "for a ping")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        let numbers = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,196 @@
+//! The daemon that is measured.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Mutex;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::processes::{self, Usage};
+
+/// How long the daemon may take to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A daemon of ours, or another's.
+#[derive(Debug)]
+pub(super) enum Subject {
+    Own(Daemon),
+    Other(SocketAddr),
+}
+
+/// A child process, which is stopped when this is dropped and which the kernel ends with us.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    child: Mutex<Child>,
+    id: u32,
+    address: SocketAddr,
+    idle: Usage,
+    log: Option<JoinHandle<Log>>,
+}
+
+/// What the daemon said of itself.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// The lines that an operator should see.
+    pub(super) warnings: Vec<String>,
+    /// The clients at the end.
+    pub(super) clients: u64,
+    pub(super) heartbeats: u64,
+    pub(super) pings: u64,
+    pub(super) failed_sends: u64,
+    pub(super) skipped_slots: u64,
+    pub(super) worst_lateness_ms: f64,
+}
+
+impl Subject {
+    pub(super) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Own(daemon) => daemon.address,
+            Self::Other(address) => *address,
+        }
+    }
+
+    /// What it has used so far, if that can be known.
+    pub(super) fn usage(&self) -> io::Result<Option<Usage>> {
+        match self {
+            Self::Own(daemon) => processes::usage(daemon.id).map(Some),
+            Self::Other(_) => Ok(None),
+        }
+    }
+
+    /// How many heartbeats the kernel dropped at its full buffer, if that can be known.
+    pub(super) fn drops(&self) -> io::Result<Option<u64>> {
+        match self {
+            Self::Own(daemon) => {
+                processes::drops(Some(daemon.id), &[daemon.address.port()]).map(Some)
+            }
+            Self::Other(_) => Ok(None),
+        }
+    }
+
+    /// Whether it is still there.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match self {
+            Self::Own(daemon) => daemon.check(),
+            Self::Other(_) => Ok(()),
+        }
+    }
+}
+
+impl Daemon {
+    /// Starts a program as a daemon on a port of the system's choice of `host`. Its other settings
+    /// are those of our environment.
+    pub(super) fn start(program: &Path, host: &str) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .args(["--ends-with", &std::process::id().to_string()])
+            .envs([("HOST", host), ("PORT", "0"), ("LOG_FORMAT", "json"), ("LOG_LEVEL", "INFO")])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot run {}: {error}", program.display()))
+            })?;
+        let id = child.id();
+        let Some(stderr) = child.stderr.take() else {
+            return Err(io::Error::other("the daemon has no standard error"));
+        };
+        let mut stderr = BufReader::new(stderr);
+        let address = listening(&mut stderr).inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
+        let log = thread::spawn(move || Log::read(stderr));
+        let idle = processes::usage(id)?;
+        Ok(Self { child: Mutex::new(child), id, address, idle, log: Some(log) })
+    }
+
+    /// What it used before the first client came.
+    pub(super) fn idle(&self) -> Usage {
+        self.idle
+    }
+
+    /// Stops it as an operator would, and returns what it said.
+    pub(super) fn stop(mut self) -> io::Result<Log> {
+        self.end(Signal::SIGTERM);
+        let log = self.log.take().and_then(|log| log.join().ok());
+        log.ok_or_else(|| io::Error::other("the daemon's log cannot be read"))
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(io::Error::other(format!("the daemon ended: {status}"))),
+        }
+    }
+
+    fn end(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.id.cast_signed());
+        let deadline = Instant::now() + PATIENCE;
+        if self.check().is_ok() {
+            let _ = kill(pid, signal);
+        }
+        while self.check().is_ok() {
+            if Instant::now() > deadline {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.end(Signal::SIGKILL);
+    }
+}
+
+/// Waits until the daemon says where it listens.
+fn listening(stderr: &mut BufReader<ChildStderr>) -> io::Result<SocketAddr> {
+    let mut said = String::new();
+    for line in stderr.lines() {
+        let line = line?;
+        if let Some(address) = listening_at(&line) {
+            return Ok(address);
+        }
+        said = said + "\n  " + &line;
+    }
+    Err(io::Error::other(format!("the daemon does not start; it says:{said}")))
+}
+
+fn listening_at(line: &str) -> Option<SocketAddr> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
+}
+
+impl Log {
+    fn read(stderr: BufReader<ChildStderr>) -> Self {
+        let mut log = Self::default();
+        for line in stderr.lines().map_while(Result::ok) {
+            log.add(&line);
+        }
+        log
+    }
+
+    fn add(&mut self, text: &str) {
+        let line: Value = serde_json::from_str(text).unwrap_or_default();
+        if line["message"] == "summary" {
+            let count = |name: &str| line[name].as_u64().unwrap_or_default();
+            self.clients = count("clients");
+            self.heartbeats += count("heartbeats");
+            self.pings += count("pings");
+            self.failed_sends += count("failed_sends");
+            self.skipped_slots += count("skipped_slots");
+            let lateness = line["worst_lateness_ms"].as_f64().unwrap_or_default();
+            self.worst_lateness_ms = self.worst_lateness_ms.max(lateness);
+        } else if line["level"] != "INFO" && self.warnings.len() < 10 {
+            self.warnings.push(text.to_owned());
+        }
+    }
+}

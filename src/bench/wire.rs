@@ -1,0 +1,148 @@
+//! Two network namespaces of our own with a pair of virtual Ethernet devices between them.
+//!
+//! They have no names and live as long as the processes in them, so the kernel cleans up however we
+//! end. Ours is where the crowd lives, and the daemon is started in the other one.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// The two ends of the wire.
+#[derive(Debug)]
+pub(super) struct Wire {
+    near: File,
+    far: File,
+    pub(super) family: Family,
+}
+
+/// Which kind of addresses the wire carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    /// The first client's address; those of its network follow.
+    pub(super) fn first_client(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::new(10, 1, 0, 0).into(),
+            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0).into(),
+        }
+    }
+
+    /// The daemon's address.
+    pub(super) fn server(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::new(192, 0, 2, 1).into(),
+            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    /// What the daemon is to be bound to: every address, as it is by default.
+    pub(super) fn any(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "0.0.0.0",
+            Self::Ipv6 => "::",
+        }
+    }
+}
+
+impl Wire {
+    /// Takes this thread, which must be the only one so far, to a network of its own, and puts up a
+    /// wire to another.
+    pub(super) fn put_up(family: Family) -> io::Result<Self> {
+        let far = enter_new_network()?;
+        let near = enter_new_network()?;
+        let far_path = format!("/proc/{}/fd/{}", std::process::id(), far.as_raw_fd());
+        let wire = Self { near, far, family };
+        run("ip link add crowd type veth peer name daemon")?;
+        run(&format!("ip link set daemon netns {far_path}"))?;
+        match family {
+            Family::Ipv4 => {
+                run("ip address add 192.0.2.2/30 dev crowd")?;
+                run("ip link set crowd up")?;
+                run("ip route add local 10.0.0.0/8 dev lo")?;
+                wire.far(|| {
+                    run("ip address add 192.0.2.1/30 dev daemon")?;
+                    run("ip link set daemon up")?;
+                    run("ip route add 10.0.0.0/8 via 192.0.2.2")
+                })?;
+            }
+            Family::Ipv6 => {
+                // Or else an address that is no interface's own cannot be sent from.
+                fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1")?;
+                run("ip address add 2001:db8::2/64 dev crowd nodad")?;
+                run("ip link set crowd up")?;
+                run("ip -6 route add local 2001:db8:1::/48 dev lo")?;
+                wire.far(|| {
+                    run("ip address add 2001:db8::1/64 dev daemon nodad")?;
+                    run("ip link set daemon up")?;
+                    run("ip -6 route add 2001:db8:1::/48 via 2001:db8::2")
+                })?;
+            }
+        }
+        run("nft add table netdev crowd")?;
+        run(
+            "nft add chain netdev crowd ingress { type filter hook ingress device crowd priority 0 ; }",
+        )?;
+        Ok(wire)
+    }
+
+    /// Does something at the daemon's end: what is opened and started there belongs there.
+    pub(super) fn far<T>(&self, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        setns(&self.far, CloneFlags::CLONE_NEWNET)?;
+        let done = action();
+        setns(&self.near, CloneFlags::CLONE_NEWNET)?;
+        done
+    }
+
+    /// Makes the kernel drop, and count, what comes for this port before it reaches the network
+    /// stack, and nothing else.
+    pub(super) fn drop_at(port: u16) -> io::Result<()> {
+        run("nft flush chain netdev crowd ingress")?;
+        run(&format!("nft add rule netdev crowd ingress udp dport {port} counter drop"))
+    }
+
+    /// How many were dropped.
+    pub(super) fn dropped() -> io::Result<u64> {
+        let rules = output("nft list chain netdev crowd ingress")?;
+        let mut words = rules.split_ascii_whitespace().skip_while(|word| *word != "packets");
+        let count = words.nth(1).and_then(|count| count.parse().ok());
+        count.ok_or_else(|| io::Error::other(format!("nft does not tell a count: {rules}")))
+    }
+}
+
+fn enter_new_network() -> io::Result<File> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| match error {
+        Errno::EPERM => io::Error::other("--wire makes network namespaces: run it as root"),
+        error => error.into(),
+    })?;
+    run("ip link set lo up")?;
+    File::open("/proc/thread-self/ns/net")
+}
+
+fn run(command: &str) -> io::Result<()> {
+    output(command).map(drop)
+}
+
+/// Runs a program with arguments that have no spaces in them.
+fn output(command: &str) -> io::Result<String> {
+    let mut words = command.split_ascii_whitespace();
+    let program = words.next().unwrap_or_default();
+    let output = Command::new(program).args(words).output().map_err(|error| {
+        io::Error::other(format!(
+            "cannot run `{program}` ({error}): --wire wants the packages iproute2 and nftables"
+        ))
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(format!("`{command}` failed: {}", said.trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
