@@ -1,6 +1,5 @@
 //! Joins everything: binds, starts the tasks, sums up every minute, stops.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,10 +15,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::listener::Listener;
 use crate::metrics::{Metrics, Recent, Totals};
-use crate::net::{self, Buffers, Socket};
+use crate::net::{self, Buffers, Sender, Socket};
 use crate::registry::{Registry, SHARDS};
 use crate::schedule::Schedule;
-use crate::worker::{Warnings, Worker};
+use crate::worker::{Alarm, Warnings, Worker};
 
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -77,9 +76,10 @@ pub enum TaskEnded {
 #[derive(Debug)]
 pub struct Daemon {
     socket: Arc<Socket>,
+    /// One for each worker.
+    senders: Vec<Sender>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
-    workers: usize,
 }
 
 impl Daemon {
@@ -89,12 +89,17 @@ impl Daemon {
     /// With what stands in the way and what to do about it.
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
         let address = resolve(&config.host, config.port).await?;
-        let socket = Socket::bind(address).map_err(|error| bind_error(address, error))?;
+        let bind = || {
+            let socket = Socket::bind(address)?;
+            let senders = socket.senders(config.worker_pool_size)?;
+            Ok((socket, senders))
+        };
+        let (socket, senders) = bind().map_err(|error| bind_error(address, error))?;
         Ok(Self {
             socket: Arc::new(socket),
+            senders,
             registry: Arc::new(Registry::new(SHARDS, config.client_expiration)),
             metrics: Arc::default(),
-            workers: config.worker_pool_size,
         })
     }
 
@@ -102,9 +107,10 @@ impl Daemon {
     ///
     /// # Errors
     /// Where a task ended before that.
-    pub async fn run(self, stop: impl Future) -> Result<(), TaskEnded> {
+    pub async fn run(mut self, stop: impl Future) -> Result<(), TaskEnded> {
         self.announce();
-        let mut tasks = self.start_tasks();
+        let alarm = Arc::new(Alarm::new(self.senders.len()));
+        let mut tasks = self.start_tasks(&alarm);
         let mut summary =
             tokio::time::interval_at(Instant::now() + SUMMARY_INTERVAL, SUMMARY_INTERVAL);
         summary.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -113,10 +119,11 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = &mut stop => break,
-                Some(ended) = tasks.join_next() => return Err(TaskEnded::Listener(ended?)),
+                Some(ended) = tasks.join_next() => ended?.map_err(TaskEnded::Listener)?,
                 _ = summary.tick() => self.summarise(&mut recent),
             }
         }
+        alarm.end();
         tasks.shutdown().await;
         self.summarise(&mut recent);
         info!("stopped");
@@ -146,20 +153,22 @@ impl Daemon {
         }
     }
 
-    fn start_tasks(&self) -> JoinSet<io::Error> {
+    fn start_tasks(&mut self, alarm: &Arc<Alarm>) -> JoinSet<io::Result<()>> {
         let mut tasks = JoinSet::new();
-        let shared = || (self.socket.clone(), self.registry.clone(), self.metrics.clone());
-        let (socket, registry, metrics) = shared();
-        tasks.spawn(Listener::new(socket, registry, metrics).run());
+        let shared = || (self.registry.clone(), self.metrics.clone(), alarm.clone());
+        let (registry, metrics, alarm) = shared();
+        let listener = Listener::new(self.socket.clone(), registry, metrics, alarm);
+        tasks.spawn(async { Err(listener.run().await) });
         let start = clock::now();
         let warnings = Arc::new(Warnings::default());
-        for worker in 0..self.workers {
-            let (socket, registry, metrics) = shared();
-            let schedule = Schedule::new(start, SHARDS, worker, self.workers);
-            let worker = Worker::new(socket, registry, metrics, warnings.clone(), schedule);
-            tasks.spawn(async {
-                let never: Infallible = worker.run().await;
-                match never {}
+        let workers = self.senders.len();
+        for (number, sender) in std::mem::take(&mut self.senders).into_iter().enumerate() {
+            let (registry, metrics, alarm) = shared();
+            let schedule = Schedule::new(start, SHARDS, number, workers);
+            let worker = Worker::new(sender, registry, metrics, alarm, warnings.clone(), schedule);
+            tasks.spawn_blocking(|| {
+                worker.run();
+                Ok(())
             });
         }
         tasks

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::net::{BATCH, Datagram, Socket};
 use crate::registry::{Refreshed, Registry};
 use crate::throttle::Throttle;
+use crate::worker::Alarm;
 
 /// How often the socket is looked at even when nothing seems to arrive. The clients whose time is
 /// over are removed only after such a look.
@@ -28,6 +29,7 @@ pub struct Listener {
     socket: Arc<Socket>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
+    alarm: Arc<Alarm>,
     refusals: [Throttle; Refused::ALL.len()],
     failures: Throttle,
 }
@@ -35,11 +37,17 @@ pub struct Listener {
 impl Listener {
     /// A listener that records what `socket` receives in `registry`.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        socket: Arc<Socket>,
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+        alarm: Arc<Alarm>,
+    ) -> Self {
         Self {
             socket,
             registry,
             metrics,
+            alarm,
             refusals: Default::default(),
             failures: Throttle::default(),
         }
@@ -86,7 +94,11 @@ impl Listener {
             return self.refuse(source, reason, now);
         }
         self.metrics.heartbeats.add(1);
-        if let Refreshed::Registered { .. } = self.registry.refresh(source, local, now) {
+        if let Refreshed::Registered { shard, is_first } = self.registry.refresh(source, local, now)
+        {
+            if is_first {
+                self.alarm.wake(shard);
+            }
             self.metrics.registered.add(1);
             debug!(client = %source, "registered");
         }

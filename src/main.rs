@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 #[cfg(target_os = "linux")]
 use wakeupd::bench;
@@ -16,6 +16,9 @@ use wakeupd::{logging, probe, signals};
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
+
+/// For what blocks now and then, as the resolver does; each worker has a thread for good.
+const SPARE_THREADS: usize = 16;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -64,7 +67,11 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
         log_format = %config.log_format,
         "starting"
     );
-    let runtime = Runtime::new();
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(config.worker_pool_size + SPARE_THREADS)
+        .thread_name("wakeupd")
+        .build();
     let served = match &runtime {
         Ok(runtime) => runtime.block_on(run(config)),
         Err(error) => Err(format!("cannot start threads: {error}").into()),

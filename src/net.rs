@@ -11,12 +11,12 @@ mod batch;
 mod batch;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
 
 /// The most datagrams that one call receives or sends.
 pub const BATCH: usize = 64;
@@ -137,10 +137,10 @@ impl From<&io::Error> for SendFailure {
     }
 }
 
-/// A bound UDP socket, one for the whole process.
+/// The bound UDP socket that receives. [`Sender`]s are made of it.
 #[derive(Debug)]
 pub struct Socket {
-    io: UdpSocket,
+    io: tokio::net::UdpSocket,
     address: SocketAddr,
     buffers: Buffers,
 }
@@ -151,18 +151,13 @@ impl Socket {
     /// # Errors
     /// With what the kernel said.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket =
-            socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
+        let socket = new_socket(address)?;
         let buffers = request_buffers(&socket)?;
         if address.ip().is_unspecified() {
             batch::report_local_addresses(&socket, address)?;
         }
         socket.bind(&address.into())?;
-        let io = UdpSocket::from_std(socket.into())?;
+        let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let address = io.local_addr()?;
         Ok(Self { io, address, buffers })
     }
@@ -212,6 +207,31 @@ impl Socket {
         }
     }
 
+    /// More sockets on the same port, only to send from.
+    ///
+    /// # Errors
+    /// With what the kernel said.
+    pub fn senders(&self, count: usize) -> io::Result<Vec<Sender>> {
+        let receiver = self.io.as_fd();
+        let sockets = batch::open_senders(count, receiver, self.address)?;
+        let sender = |socket| {
+            let receiver = receiver.try_clone_to_owned()?.into();
+            Ok(Sender { socket, receiver, address: self.address })
+        };
+        sockets.into_iter().map(sender).collect()
+    }
+}
+
+/// A socket to send from. Each thread has its own, so that none waits for another in the kernel,
+/// which need not tell the runtime either whenever a datagram has left.
+#[derive(Debug)]
+pub struct Sender {
+    socket: UdpSocket,
+    receiver: UdpSocket,
+    address: SocketAddr,
+}
+
+impl Sender {
     /// Sends `payload` to each of `destinations` in turn, from `local` or else from the address the
     /// kernel picks, until one fails. Returns how many the kernel took, and why not the next one.
     #[must_use]
@@ -221,16 +241,29 @@ impl Socket {
         local: Option<IpAddr>,
         destinations: &[SocketAddr],
     ) -> (usize, Option<io::Error>) {
+        // Only the receiving socket leaves the choice of a source address to the kernel.
+        let is_open = local.is_none() && self.address.ip().is_unspecified();
+        let socket = if is_open { &self.receiver } else { &self.socket };
         let mut sent = 0;
         while sent < destinations.len() {
             let batch = &destinations[sent..destinations.len().min(sent + BATCH)];
-            match batch::send(&self.io, self.address.is_ipv6(), payload, local, batch) {
+            match batch::send(socket, self.address.is_ipv6(), payload, local, batch) {
                 Ok(n) => sent += n,
                 Err(error) => return (sent, Some(error)),
             }
         }
         (sent, None)
     }
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
 }
 
 fn request_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {

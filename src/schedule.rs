@@ -25,8 +25,14 @@ pub struct Slot {
     pub skipped: u64,
 }
 
+/// The number of the worker, of `workers`, that owns `shard`.
+#[must_use]
+pub const fn owner(shard: usize, workers: usize) -> usize {
+    shard % workers
+}
+
 /// One worker's endless walk through its shards.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Schedule {
     start: Time,
     shards: usize,
@@ -54,6 +60,22 @@ impl Schedule {
     pub fn deadline(&self) -> Time {
         let phase = Duration::from_nanos(PERIOD_NANOS * self.shard as u64 / self.shards as u64);
         self.start + Duration::from_secs(self.second) + phase
+    }
+
+    /// The slots from the next on, without end: the shard of each and when it is due.
+    pub fn upcoming(&self) -> impl Iterator<Item = (usize, Time)> + use<> {
+        let mut walk = self.clone();
+        std::iter::repeat_with(move || {
+            let slot = (walk.shard, walk.deadline());
+            walk.advance();
+            slot
+        })
+    }
+
+    /// The number of the worker whose walk this is.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker
     }
 
     /// Takes the next slot, or the same shard's a few seconds on if it is a whole second late.

@@ -1,17 +1,18 @@
 //! Pings the clients of the shards it owns, each shard in its slot of the second.
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
 use crate::clock::{self, Time};
 use crate::metrics::Metrics;
-use crate::net::{SendFailure, Socket};
+use crate::net::{SendFailure, Sender};
 use crate::registry::{Registry, Sweep, Target};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, owner};
 use crate::throttle::Throttle;
 use crate::wire::PING;
 
@@ -21,12 +22,48 @@ const WAIT_FOR_ROOM: Duration = Duration::from_millis(1);
 /// How long a slot waits for room altogether, at the most.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
 
-/// One of the tasks that send.
+/// How long a worker without clients sleeps. Well below a second, so that it skips no slot.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+/// Wakes workers, which sleep past the slots of shards that are empty.
+#[derive(Debug)]
+pub struct Alarm {
+    /// Those that have begun.
+    workers: Vec<OnceLock<Thread>>,
+    is_over: AtomicBool,
+}
+
+impl Alarm {
+    /// An alarm for so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|_| OnceLock::new()).collect(),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the owner of `shard` that it is not empty any more.
+    pub fn wake(&self, shard: usize) {
+        if let Some(worker) = self.workers[owner(shard, self.workers.len())].get() {
+            worker.unpark();
+        }
+    }
+
+    /// Tells every worker to end.
+    pub fn end(&self) {
+        self.is_over.store(true, Relaxed);
+        self.workers.iter().filter_map(OnceLock::get).for_each(Thread::unpark);
+    }
+}
+
+/// One of those that send. Each has a thread of its own, which no other task can hold up.
 #[derive(Debug)]
 pub struct Worker {
-    socket: Arc<Socket>,
+    sender: Sender,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
+    alarm: Arc<Alarm>,
     warnings: Arc<Warnings>,
     schedule: Schedule,
 }
@@ -39,53 +76,67 @@ pub struct Warnings {
 }
 
 impl Worker {
-    /// A worker that walks `schedule` and sends through `socket`.
+    /// A worker that walks `schedule` and sends through `sender`.
     #[must_use]
     pub fn new(
-        socket: Arc<Socket>,
+        sender: Sender,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
+        alarm: Arc<Alarm>,
         warnings: Arc<Warnings>,
         schedule: Schedule,
     ) -> Self {
-        Self { socket, registry, metrics, warnings, schedule }
+        Self { sender, registry, metrics, alarm, warnings, schedule }
     }
 
-    /// Serves slot after slot, for ever.
-    pub async fn run(mut self) -> Infallible {
+    /// Serves slot after slot until the alarm says that all is over.
+    pub fn run(mut self) {
+        let _ = self.alarm.workers[self.schedule.worker()].set(thread::current());
         let mut sweep = Sweep::default();
         let mut destinations = Vec::new();
-        loop {
-            match self.schedule.deadline().since(clock::now()) {
-                // Also a worker that is behind lets the others have their turn.
-                Duration::ZERO => tokio::task::yield_now().await,
-                early => tokio::time::sleep(early).await,
+        while !self.alarm.is_over.load(Relaxed) {
+            let now = clock::now();
+            if self.schedule.deadline() <= now {
+                self.serve(now, &mut sweep, &mut destinations);
+            } else {
+                thread::park_timeout(self.next_deadline(now).since(now));
             }
-            self.serve_slot(&mut sweep, &mut destinations).await;
         }
     }
 
-    async fn serve_slot(&mut self, sweep: &mut Sweep, destinations: &mut Vec<SocketAddr>) {
-        let now = clock::now();
+    /// When there will be something to do, as far as is known.
+    fn next_deadline(&self, now: Time) -> Time {
+        let latest = now + LONGEST_SLEEP;
+        self.schedule
+            .upcoming()
+            .take_while(|(_, deadline)| *deadline < latest)
+            .find(|(shard, _)| !self.registry.is_shard_empty(*shard))
+            .map_or(latest, |(_, deadline)| deadline)
+    }
+
+    fn serve(&mut self, now: Time, sweep: &mut Sweep, destinations: &mut Vec<SocketAddr>) {
         let slot = self.schedule.take(now);
-        self.metrics.served(slot.lateness);
         if slot.skipped > 0 {
             self.metrics.skipped_slots.add(slot.skipped);
             if let Some(left_out) = self.warnings.skipped_slots.pass(now) {
-                warn!(left_out, "skipped slots that were a whole second late");
+                warn!(left_out, "skipped slots: a worker was a whole second late");
             }
         }
+        if self.registry.is_shard_empty(slot.shard) {
+            return;
+        }
+        self.metrics.served(slot.lateness);
         self.registry.sweep(slot.shard, now, sweep);
         self.metrics.expired.add(sweep.expired.len() as u64);
         for client in &sweep.expired {
             debug!(%client, "expired");
         }
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
-        self.ping_all(&mut sweep.v4, destinations, patient_until).await;
-        self.ping_all(&mut sweep.v6, destinations, patient_until).await;
+        self.ping_all(&mut sweep.v4, destinations, patient_until);
+        self.ping_all(&mut sweep.v6, destinations, patient_until);
     }
 
-    async fn ping_all<A: Copy + Into<SocketAddr>>(
+    fn ping_all<A: Copy + Into<SocketAddr>>(
         &self,
         targets: &mut [Target<A>],
         destinations: &mut Vec<SocketAddr>,
@@ -97,17 +148,17 @@ impl Worker {
             destinations.clear();
             destinations.extend(group.iter().map(|target| target.client.into()));
             let local = self.registry.address_of(group[0].local);
-            self.ping(local, destinations, patient_until).await;
+            self.ping(local, destinations, patient_until);
         }
     }
 
     /// Pings every client once. One that the kernel has no room for is tried once more, until
     /// `patient_until` after a wait.
-    async fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], patient_until: Time) {
+    fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], patient_until: Time) {
         let mut done = 0;
         let mut retried = None;
         while done < clients.len() {
-            let (sent, error) = self.socket.send(&PING, local, &clients[done..]);
+            let (sent, error) = self.sender.send(&PING, local, &clients[done..]);
             self.metrics.pings.add(sent as u64);
             done += sent;
             let Some(error) = error else { break };
@@ -115,14 +166,14 @@ impl Worker {
             if failure.is_for_want_of_room() && retried != Some(done) {
                 retried = Some(done);
                 if clock::now() < patient_until {
-                    tokio::time::sleep(WAIT_FOR_ROOM).await;
+                    thread::sleep(WAIT_FOR_ROOM);
                 }
                 continue;
             }
             let client = clients[done];
             if local.is_some()
                 && failure.may_be_the_local_address()
-                && self.socket.send(&PING, None, &[client]).1.is_none()
+                && self.sender.send(&PING, None, &[client]).1.is_none()
             {
                 self.metrics.pings.add(1);
             } else {

@@ -1,18 +1,26 @@
 //! Many datagrams in one system call: `recvmmsg(2)` and `sendmmsg(2)`.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage,
-    recvmmsg, sendmmsg, setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6,
+    SockaddrLike, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt,
 };
-use nix::{cmsg_space, libc};
-use tokio::net::UdpSocket;
+use nix::{cmsg_space, libc, setsockopt_impl, sockopt_impl};
 
-use super::{BATCH, Buffers, Datagram, canonical, native};
+use super::{BATCH, BUFFERS, Buffers, Datagram, canonical, native, new_socket};
+
+sockopt_impl!(
+    /// Whether datagrams may be cut up on their way, as `IP_PMTUDISC_DONT` and its like tell.
+    MtuDiscover,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    libc::c_int
+);
 
 /// Asks for buffers of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
 pub(super) fn request_buffers(socket: &impl AsFd, size: Buffers) -> nix::Result<()> {
@@ -32,7 +40,7 @@ pub(super) fn report_local_addresses(socket: &impl AsFd, address: SocketAddr) ->
 }
 
 /// Appends up to [`BATCH`] waiting datagrams to `received`.
-pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::Result<()> {
+pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::Result<()> {
     let mut payloads = [[0; 1]; BATCH];
     let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);
     // Made afresh for each call: used again, they keep the length of what the kernel wrote last.
@@ -40,7 +48,7 @@ pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::R
         MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(cmsg_space!(in6_pktinfo)));
     // With MSG_TRUNC the kernel tells the true length of a payload that it cuts off.
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-    let messages = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, flags, None)?;
+    let messages = recvmmsg(socket.as_fd().as_raw_fd(), &mut headers, &mut slices, flags, None)?;
     received.extend(messages.filter_map(|message| {
         let source = canonical(socket_address(&message.address?)?);
         let local = message
@@ -52,6 +60,39 @@ pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::R
     Ok(())
 }
 
+/// Opens more sockets on the port of `receiver`, which stays the one that everything comes to.
+pub(super) fn open_senders(
+    count: usize,
+    receiver: BorrowedFd,
+    address: SocketAddr,
+) -> io::Result<Vec<UdpSocket>> {
+    let senders = (0..count).map(|_| new_socket(address));
+    let senders = senders.collect::<io::Result<Vec<_>>>()?;
+    // The port is shared for a moment only, lest another process take part.
+    let share = |is_shared| {
+        let mut all = senders.iter().map(AsFd::as_fd).chain([receiver]);
+        all.try_for_each(|socket| setsockopt(&socket, sockopt::ReuseAddr, &is_shared))
+    };
+    share(true)?;
+    let bound = senders.iter().try_for_each(|sender| sender.bind(&address.into()));
+    share(false)?;
+    bound?;
+    // A connected socket gets nothing but what its peer sends, and that is the port itself.
+    let peer = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let peer = SocketAddr::new(peer, address.port()).into();
+    for sender in &senders {
+        sender.connect(&peer)?;
+        request_buffers(sender, BUFFERS)?;
+        // The kernel need not make up an identification for what is never to be cut up.
+        setsockopt(sender, MtuDiscover, &libc::IP_PMTUDISC_PROBE)?;
+    }
+    Ok(senders.into_iter().map(UdpSocket::from).collect())
+}
+
 /// Sends `payload` to the first of `destinations` (at most [`BATCH`]) and as many more as it can.
 pub(super) fn send(
     socket: &UdpSocket,
@@ -60,41 +101,53 @@ pub(super) fn send(
     local: Option<IpAddr>,
     destinations: &[SocketAddr],
 ) -> io::Result<usize> {
-    let addresses: Vec<_> = destinations
-        .iter()
-        .map(|&address| Some(SockaddrStorage::from(native(address, socket_is_ipv6))))
-        .collect();
-    let slice = [IoSlice::new(payload)];
-    let slices = std::iter::repeat_n(&slice, destinations.len());
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let fd = socket.as_raw_fd();
-    // The room for control messages must be exactly what they fill.
-    let headers = |space| MultiHeaders::preallocate(destinations.len(), space);
-    let sent = match local {
-        None => sendmmsg(fd, &mut headers(None), slices, addresses, [], flags)?.count(),
-        Some(IpAddr::V4(ip)) if !socket_is_ipv6 => {
-            let info = in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: in_addr { s_addr: ip.to_bits().to_be() },
-                ipi_addr: in_addr { s_addr: 0 },
-            };
-            let control = [ControlMessage::Ipv4PacketInfo(&info)];
-            let mut headers = headers(Some(cmsg_space!(in_pktinfo)));
-            sendmmsg(fd, &mut headers, slices, addresses, control, flags)?.count()
-        }
-        Some(ip) => {
-            let ip = match ip {
-                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-                IpAddr::V6(ip) => ip,
-            };
-            let info =
-                in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
-            let control = [ControlMessage::Ipv6PacketInfo(&info)];
-            let mut headers = headers(Some(cmsg_space!(in6_pktinfo)));
-            sendmmsg(fd, &mut headers, slices, addresses, control, flags)?.count()
-        }
+    if socket_is_ipv6 {
+        let addresses = destinations.iter().map(|address| match native(*address, true) {
+            SocketAddr::V6(v6) => Some(SockaddrIn6::from(v6)),
+            SocketAddr::V4(_) => None,
+        });
+        let addresses: Vec<_> = addresses.collect();
+        let Some(local) = local else {
+            return send_batch(socket, payload, &addresses, None, &[]);
+        };
+        let ip = match local {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+        let control = [ControlMessage::Ipv6PacketInfo(&info)];
+        return send_batch(socket, payload, &addresses, Some(cmsg_space!(in6_pktinfo)), &control);
+    }
+    let addresses = destinations.iter().map(|address| match address {
+        SocketAddr::V4(v4) => Some(SockaddrIn::from(*v4)),
+        SocketAddr::V6(_) => None,
+    });
+    let addresses: Vec<_> = addresses.collect();
+    let Some(IpAddr::V4(ip)) = local else {
+        return send_batch(socket, payload, &addresses, None, &[]);
     };
-    Ok(sent)
+    let info = in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: in_addr { s_addr: ip.to_bits().to_be() },
+        ipi_addr: in_addr { s_addr: 0 },
+    };
+    let control = [ControlMessage::Ipv4PacketInfo(&info)];
+    send_batch(socket, payload, &addresses, Some(cmsg_space!(in_pktinfo)), &control)
+}
+
+/// The room for control messages, `space`, must be exactly what they fill.
+fn send_batch<A: SockaddrLike + Copy>(
+    socket: &UdpSocket,
+    payload: &[u8],
+    addresses: &[Option<A>],
+    space: Option<Vec<u8>>,
+    control: &[ControlMessage],
+) -> io::Result<usize> {
+    let slice = [IoSlice::new(payload)];
+    let slices = std::iter::repeat_n(&slice, addresses.len());
+    let mut headers = MultiHeaders::preallocate(addresses.len(), space);
+    let flags = MsgFlags::MSG_DONTWAIT;
+    Ok(sendmmsg(socket.as_raw_fd(), &mut headers, slices, addresses, control, flags)?.count())
 }
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {

@@ -3,10 +3,10 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::SockRef;
-use tokio::net::UdpSocket;
 
 use super::{BATCH, Buffers, Datagram, canonical, native};
 
@@ -25,7 +25,7 @@ pub(super) fn report_local_addresses(_: &socket2::Socket, _: SocketAddr) -> io::
 }
 
 /// Appends up to [`BATCH`] waiting datagrams to `received`.
-pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::Result<()> {
+pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let mut payload = [MaybeUninit::uninit(); 2048];
     for n in 0..BATCH {
@@ -39,6 +39,15 @@ pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Datagram>) -> io::R
         }
     }
     Ok(())
+}
+
+/// The one socket will do to send from.
+pub(super) fn open_senders(
+    count: usize,
+    receiver: BorrowedFd,
+    _: SocketAddr,
+) -> io::Result<Vec<UdpSocket>> {
+    (0..count).map(|_| Ok(receiver.try_clone_to_owned()?.into())).collect()
 }
 
 /// Sends `payload` to the first of `destinations`.
