@@ -175,8 +175,8 @@ impl Daemon {
     }
 
     fn summarise(&self, recent: &mut Recent) {
-        let Totals { heartbeats, pings, refused, failed_sends, skipped_slots } =
-            recent.take(&self.metrics);
+        let recent = recent.take(&self.metrics);
+        let Totals { heartbeats, pings, refused, failed_sends, skipped_slots, .. } = recent;
         let worst_lateness = self.metrics.take_worst_lateness().as_secs_f64();
         info!(
             clients = self.registry.len(),
@@ -185,6 +185,7 @@ impl Daemon {
             refused,
             failed_sends,
             skipped_slots,
+            short_percent = (recent.short_percent() * 10.0).round() / 10.0,
             worst_lateness_ms = (worst_lateness * 1e6).round() / 1e3,
             "summary"
         );

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub failed_sends: [Counter; SendFailure::ALL.len()],
     /// Slots left out because their worker was a whole second late.
     pub skipped_slots: Counter,
+    /// Slots that were not skipped.
+    pub served_slots: Counter,
     worst_lateness: AtomicU64,
 }
 
@@ -62,6 +64,7 @@ impl Metrics {
             refused: sum(&self.refused),
             failed_sends: sum(&self.failed_sends),
             skipped_slots: self.skipped_slots.get(),
+            served_slots: self.served_slots.get(),
         }
     }
 }
@@ -79,6 +82,18 @@ pub struct Totals {
     pub failed_sends: u64,
     /// See [`Metrics::skipped_slots`].
     pub skipped_slots: u64,
+    /// See [`Metrics::served_slots`].
+    pub served_slots: u64,
+}
+
+impl Totals {
+    /// By how many per cent the machine was too slow: the share of the slots that were skipped.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "far fewer slots than 2^52")]
+    pub fn short_percent(&self) -> f64 {
+        let slots = self.skipped_slots + self.served_slots;
+        100.0 * self.skipped_slots as f64 / slots.max(1) as f64
+    }
 }
 
 /// Tells what was counted since it was last asked.
@@ -98,6 +113,7 @@ impl Recent {
             refused: now.refused - last.refused,
             failed_sends: now.failed_sends - last.failed_sends,
             skipped_slots: now.skipped_slots - last.skipped_slots,
+            served_slots: now.served_slots - last.served_slots,
         }
     }
 }
@@ -116,6 +132,14 @@ mod tests {
         assert_eq!((first.pings, first.refused), (5, 2));
         metrics.pings.add(1);
         assert_eq!(recent.take(&metrics), Totals { pings: 1, ..Totals::default() });
+    }
+
+    #[test]
+    fn what_is_short_is_the_share_of_skipped_slots() {
+        let short = |skipped_slots, served_slots| {
+            Totals { skipped_slots, served_slots, ..Totals::default() }.short_percent()
+        };
+        assert_eq!([short(0, 0), short(0, 9), short(1, 3), short(5, 0)], [0.0, 0.0, 25.0, 100.0]);
     }
 
     #[test]

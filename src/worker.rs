@@ -116,6 +116,7 @@ impl Worker {
 
     fn serve(&mut self, now: Time, sweep: &mut Sweep, destinations: &mut Vec<SocketAddr>) {
         let slot = self.schedule.take(now);
+        self.metrics.served_slots.add(1);
         if slot.skipped > 0 {
             self.metrics.skipped_slots.add(slot.skipped);
             if let Some(left_out) = self.warnings.skipped_slots.pass(now) {
