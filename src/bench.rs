@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use clap::error::ErrorKind;
 
 use crate::args::{self, Family, Target};
 use baseline::Baseline;
@@ -108,6 +108,11 @@ pub struct Options {
 /// Measures. The exit code is 0 if nobody missed a ping, else 1.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
+    if let Err(mistake) = options.check() {
+        // Printed as all mistakes in the arguments are.
+        let command = Options::augment_args(clap::Command::new("wakeupd bench"));
+        clap::Error::raw(ErrorKind::ValueValidation, mistake + "\n").with_cmd(&command).exit();
+    }
     match bench(options) {
         Ok(report) if report.is_complete() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -118,12 +123,23 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn bench(options: &Options) -> io::Result<Report> {
-    if options.register_in > options.heartbeat_every.mul_f64(0.8) {
-        return Err(io::Error::other(
-            "all clients must have registered before the first heartbeats again: set --register-in to at most 0.8 times --heartbeat-every",
-        ));
+impl Options {
+    /// Whether the times go together.
+    fn check(&self) -> Result<(), String> {
+        let longest = self.heartbeat_every.mul_f64(1.0 - heartbeats::JITTER);
+        if self.register_in > longest {
+            return Err(format!(
+                "--register-in must be at most {longest:?}, 0.8 times --heartbeat-every: all clients register before the first heartbeats again"
+            ));
+        }
+        if self.halve_after.is_some_and(|time| time >= self.length) {
+            return Err("--halve-after must be less than --for".to_owned());
+        }
+        Ok(())
     }
+}
+
+fn bench(options: &Options) -> io::Result<Report> {
     let route = Route::choose(options)?;
     let report = if options.ramp {
         ramp(&route, options)?
@@ -218,11 +234,18 @@ impl Route {
             halve_after: options.halve_after,
         };
         let (subject, crowd) = self.prepare(&options.program, clients)?;
-        let measured = run::run(&crowd, &plan, &subject, &progress_bar())?;
+        let measured = run::run(&crowd, &plan, &subject);
         let daemon = match subject {
             Subject::Own(daemon) => Some((daemon.idle(), daemon.stop()?)),
             Subject::Other(_) => None,
         };
+        let measured = measured.map_err(|error| match &daemon {
+            Some((_, log)) if !log.warnings.is_empty() => io::Error::other(format!(
+                "{error}; the daemon said:\n  {}",
+                log.warnings.join("\n  ")
+            )),
+            _ => error,
+        })?;
         let baseline = options.baseline.then(|| self.baseline(&crowd)).transpose()?;
         Ok(Report::new(self.name(), &crowd, &plan, &measured, daemon, baseline))
     }
@@ -263,12 +286,11 @@ impl Route {
     }
 }
 
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
-    let style = ProgressStyle::with_template("{msg:12} {wide_bar} {human_pos} of {human_len}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
+/// Prints the figures, unless nobody reads them any more.
 fn print(text: impl Display) -> io::Result<()> {
-    writeln!(io::stdout(), "{text}")
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot write: {error}"))),
+        Ok(()) => Ok(()),
+    }
 }

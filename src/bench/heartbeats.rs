@@ -9,7 +9,7 @@ use super::run::{Plan, Progress};
 use crate::clock;
 
 /// The time between two heartbeats of a client deviates by up to this share of it.
-const JITTER: f64 = 0.2;
+pub(super) const JITTER: f64 = 0.2;
 
 /// The calendar has a page for each tick.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 use std::{fs, io};
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::time::ClockId;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug)]
@@ -13,22 +14,15 @@ pub(super) struct Usage {
     pub(super) resident: u64,
 }
 
-/// Reads the usage of a process from `/proc`.
+/// Reads the usage of a process.
 pub(super) fn usage(pid: u32) -> io::Result<Usage> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let cpu = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?.now()?.into();
     let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.and_then(|n| u64::try_from(n).ok());
-    let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|n| u64::try_from(n).ok());
-    let read = || {
-        // The second field is the program's name, in parentheses and with anything in it.
-        let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
-        let user: u64 = fields.nth(11)?.parse().ok()?;
-        let system: u64 = fields.next()?.parse().ok()?;
-        let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        let cpu = Duration::from_millis((user + system) * 1_000 / per_second?);
-        Some(Usage { cpu, resident: pages * page? })
-    };
-    read().ok_or_else(|| io::Error::other("/proc tells the use of a process in an unknown form"))
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| u64::try_from(size).ok());
+    let resident = pages.zip(page).map(|(pages, size)| pages * size);
+    let unknown = || io::Error::other("/proc tells the memory of a process in an unknown form");
+    Ok(Usage { cpu, resident: resident.ok_or_else(unknown)? })
 }
 
 /// How many datagrams the kernel dropped at the UDP sockets on these ports, in the network of the

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -21,6 +22,7 @@ pub(super) struct Report {
     pub(super) kernel: String,
     /// `loopback`, `wire` or `target`.
     pub(super) route: &'static str,
+    pub(super) server: SocketAddr,
     pub(super) ipv6: bool,
     pub(super) clients: u32,
     pub(super) measured_clients: u32,
@@ -135,8 +137,12 @@ fn ratio(a: u64, b: u64) -> f64 {
     a as f64 / b as f64
 }
 
-/// A quantile of nanoseconds, in the unit that so many of them make.
+/// A quantile of nanoseconds, in the unit that so many of them make. That of nothing is no number,
+/// which JSON writes as null.
 fn quantile(histogram: &Histogram<u64>, quantile: f64, unit: u64) -> f64 {
+    if histogram.is_empty() {
+        return f64::NAN;
+    }
     ratio(histogram.value_at_quantile(quantile), unit)
 }
 
@@ -189,6 +195,7 @@ impl Report {
                 .trim()
                 .to_owned(),
             route,
+            server: crowd.server,
             ipv6: crowd.server.is_ipv6(),
             clients: crowd.size,
             measured_clients: crowd.measured(),
@@ -246,6 +253,11 @@ impl Report {
     }
 }
 
+/// A figure with its unit, or a dash for what is no number.
+fn figure(value: f64, decimals: usize, unit: &str) -> String {
+    if value.is_nan() { "-".to_owned() } else { format!("{value:.decimals$} {unit}") }
+}
+
 /// A number with its thousands apart.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
@@ -261,9 +273,12 @@ impl Display for Report {
         let Self { pings, deviation_ms, first_ping_seconds, heartbeats, kernel_drops, .. } = self;
         writeln!(
             f,
-            "{} clients over {} ({}), each with a heartbeat every {} s, measured for {} s on {} cores, Linux {}",
+            "{} clients {} ({}), each with a heartbeat every {} s, measured for {} s on {} cores, Linux {}",
             grouped(self.clients.into()),
-            self.route,
+            match self.route {
+                "target" => format!("of {}", self.server),
+                route => format!("over {route}"),
+            },
             if self.ipv6 { "IPv6" } else { "IPv4" },
             self.heartbeat_every_seconds,
             self.seconds,
@@ -292,14 +307,17 @@ impl Display for Report {
             ("  p99.99", p99_99),
             ("  max", max),
         ] {
-            line(f, name, &format!("{value:.3} ms"), "")?;
+            line(f, name, &figure(*value, 3, "ms"), "")?;
         }
         let FirstPing { p50, max, clients_never_pinged, .. } = first_ping_seconds;
         let first = match clients_never_pinged {
-            0 => format!("median {p50:.3} s"),
-            never => format!("median {p50:.3} s; {} were never pinged", grouped(*never)),
+            0 => format!("at most, median {}", figure(*p50, 3, "s")),
+            never => {
+                let never = grouped(*never);
+                format!("at most, median {}; {never} were never pinged", figure(*p50, 3, "s"))
+            }
         };
-        line(f, "time to the first ping", &format!("{max:.3} s"), &first)?;
+        line(f, "time to the first ping", &figure(*max, 3, "s"), &first)?;
         let sent = format!(
             "{} failed, the latest {:.1} ms late",
             heartbeats.failed, heartbeats.worst_lateness_ms
@@ -310,7 +328,11 @@ impl Display for Report {
         line(f, "kernel drops, pings", &grouped(kernel_drops.bench), "at the bench's socket")?;
         if let Some(daemon) = &self.daemon {
             writeln!(f, "the daemon")?;
-            let per_ping = format!("{:.0} ns per ping", daemon.cpu_ns_per_ping);
+            let per_ping = if daemon.cpu_ns_per_ping.is_finite() {
+                format!("{:.0} ns per ping", daemon.cpu_ns_per_ping)
+            } else {
+                String::new()
+            };
             line(f, "  CPU", &format!("{:.3} cores", daemon.cpu_cores), &per_ping)?;
             #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
             let resident = daemon.resident_bytes as f64 / 1e6;
@@ -330,7 +352,10 @@ impl Display for Report {
         {
             let rate = format!("{datagrams_per_second:.0} datagrams a second on one core");
             line(f, "a bare sendmmsg loop", &format!("{cpu_ns_per_datagram:.0} ns"), &rate)?;
-            line(f, "the daemon's CPU to that", &format!("{ratio:.2} x"), "for a ping")?;
+            line(f, "the daemon's CPU to that", &figure(*ratio, 2, "x"), "for a ping")?;
+        }
+        if pings.delivered == 0 {
+            writeln!(f, "Not one ping came: does a daemon listen at {}?", self.server)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::crowd::Crowd;
 use super::heartbeats::{self, Sent};
@@ -72,12 +72,7 @@ pub(super) struct Watched {
 }
 
 /// Measures.
-pub(super) fn run(
-    crowd: &Crowd,
-    plan: &Plan,
-    subject: &Subject,
-    bar: &ProgressBar,
-) -> io::Result<Measured> {
+pub(super) fn run(crowd: &Crowd, plan: &Plan, subject: &Subject) -> io::Result<Measured> {
     let never = || AtomicU64::new(u64::MAX);
     let progress = Progress {
         registered: AtomicU32::new(0),
@@ -90,7 +85,7 @@ pub(super) fn run(
     thread::scope(|scope| {
         let listening = scope.spawn(|| pings::listen(crowd, plan, &progress));
         let sending = scope.spawn(|| heartbeats::send(crowd, plan, &progress));
-        let watched = watch(crowd, plan, subject, &progress, bar);
+        let watched = watch(crowd, plan, subject, &progress);
         progress.is_over.store(true, Relaxed);
         let panicked = |_| io::Error::other("a thread panicked");
         let sent = sending.join().map_err(panicked)?;
@@ -104,10 +99,8 @@ fn watch(
     plan: &Plan,
     subject: &Subject,
     progress: &Progress,
-    bar: &ProgressBar,
 ) -> io::Result<Watched> {
-    bar.set_message("registering");
-    bar.set_length(crowd.size.into());
+    let bar = progress_bar("registering", crowd.size.into(), "clients");
     loop {
         let registered = progress.registered.load(Relaxed);
         bar.set_position(registered.into());
@@ -117,12 +110,12 @@ fn watch(
         subject.check()?;
         thread::sleep(Duration::from_millis(50));
     }
-    bar.set_message("settling");
+    drop(bar);
+    let bar = progress_bar("settling", SETTLING.as_secs(), "s");
     thread::sleep(SETTLING);
+    drop(bar);
 
-    bar.set_message("measuring");
-    bar.set_position(0);
-    bar.set_length(plan.length.as_secs());
+    let bar = progress_bar("measuring", plan.length.as_secs(), "s");
     let start = Instant::now();
     let starting_at = clock::wall();
     progress.start.store(starting_at.as_nanos(), Relaxed);
@@ -143,7 +136,7 @@ fn watch(
     let after = subject.usage()?;
     let pings_to_the_rest = crowd.pings_to_the_rest()?.wrapping_sub(to_the_rest_before);
     thread::sleep(READING);
-    bar.finish_and_clear();
+    drop(bar);
     Ok(Watched {
         time,
         pings_to_the_rest,
@@ -153,4 +146,15 @@ fn watch(
         daemon_drops: subject.drops()?,
         own_drops: crowd.drops()?,
     })
+}
+
+/// Shows how far a phase is, if standard error is a terminal, until it is dropped.
+fn progress_bar(phase: &str, length: u64, unit: &str) -> ProgressBar {
+    let target = ProgressDrawTarget::stderr_with_hz(4);
+    let bar = ProgressBar::with_draw_target(Some(length), target);
+    let template = format!("{phase:11} {{wide_bar}} {{human_pos}} of {{human_len}} {unit}");
+    let style = ProgressStyle::with_template(&template);
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.tick();
+    bar
 }

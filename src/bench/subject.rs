@@ -101,11 +101,12 @@ impl Daemon {
             return Err(io::Error::other("the daemon has no standard error"));
         };
         let mut stderr = BufReader::new(stderr);
-        let address = listening(&mut stderr).inspect_err(|_| {
+        let mut log = Log::default();
+        let address = listening(&mut stderr, &mut log).inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
         })?;
-        let log = thread::spawn(move || Log::read(stderr));
+        let log = thread::spawn(move || log.read(stderr));
         let idle = processes::usage(id)?;
         Ok(Self { child: Mutex::new(child), id, address, idle, log: Some(log) })
     }
@@ -152,14 +153,18 @@ impl Drop for Daemon {
 }
 
 /// Waits until the daemon says where it listens.
-fn listening(stderr: &mut BufReader<ChildStderr>) -> io::Result<SocketAddr> {
+fn listening(stderr: &mut BufReader<ChildStderr>, log: &mut Log) -> io::Result<SocketAddr> {
     let mut said = String::new();
     for line in stderr.lines() {
         let line = line?;
         if let Some(address) = listening_at(&line) {
             return Ok(address);
         }
+        log.add(&line);
         said = said + "\n  " + &line;
+    }
+    if said.is_empty() {
+        said.push_str(" nothing");
     }
     Err(io::Error::other(format!("the daemon does not start; it says:{said}")))
 }
@@ -170,12 +175,11 @@ fn listening_at(line: &str) -> Option<SocketAddr> {
 }
 
 impl Log {
-    fn read(stderr: BufReader<ChildStderr>) -> Self {
-        let mut log = Self::default();
+    fn read(mut self, stderr: BufReader<ChildStderr>) -> Self {
         for line in stderr.lines().map_while(Result::ok) {
-            log.add(&line);
+            self.add(&line);
         }
-        log
+        self
     }
 
     fn add(&mut self, text: &str) {

@@ -9,6 +9,8 @@ mod probing;
 mod serving;
 
 #[cfg(target_os = "linux")]
+mod benching;
+#[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
 mod failing;

@@ -1,0 +1,234 @@
+//! `wakeupd bench`.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::daemon::{Daemon, PATIENCE, PROGRAM, output, send_signal, wakeupd};
+use crate::needs::{self, Need};
+
+const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("nft")];
+
+fn bench(arguments: &str) -> Command {
+    // The wire's programs are found by the path.
+    let path = std::env::var("PATH").unwrap();
+    let mut command = wakeupd(&[("PATH", &path)]);
+    command.arg("bench").args(arguments.split_ascii_whitespace());
+    command
+}
+
+/// Runs a bench to its end and returns its exit code and its report.
+fn report(arguments: &str) -> (Option<i32>, Value) {
+    let (status, stdout, stderr) = output(bench(arguments).arg("--json"));
+    let report = serde_json::from_str(&stdout);
+    (status.code(), report.unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}")))
+}
+
+/// A run without a miss in which each client got about a ping a second.
+fn assert_complete(report: &Value, clients: u64, seconds: u64) {
+    let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
+    assert_eq!(count("/clients"), Some(clients), "{report:#}");
+    assert_eq!(count("/pings/missed"), Some(0), "{report:#}");
+    let expected = count("/pings/expected").unwrap();
+    assert!(expected.abs_diff(clients * seconds) <= clients * seconds / 20, "{report:#}");
+    assert!(count("/pings/delivered").unwrap() > 0, "{report:#}");
+    assert_eq!(count("/kernel_drops/bench"), Some(0), "{report:#}");
+}
+
+#[test]
+fn a_small_crowd_misses_nothing() {
+    let (code, report) = report("--clients 200 --for 2s --register-in 1s --baseline");
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_complete(&report, 200, 2);
+    assert_eq!(report["daemon"]["clients_at_end"], 200);
+    assert_eq!(report["kernel_drops"]["daemon"], 0);
+    assert_eq!(report["timeline"].as_array().map(Vec::len), Some(2));
+    assert!(report["baseline"]["datagrams_per_second"].as_f64().unwrap() > 0.0, "{report:#}");
+}
+
+#[test]
+fn it_prints_a_table() {
+    let (status, stdout, stderr) = output(&mut bench("--clients 20 --for 1s --register-in 1s"));
+    assert!(status.success() && stderr.is_empty(), "{stdout}{stderr}");
+    assert!(stdout.starts_with("20 clients over loopback (IPv4), "), "{stdout}");
+    for line in ["pings expected", "  missed", "  p99.9", "  clients at the end"] {
+        assert!(stdout.contains(&format!("\n{line}")), "{line} is missing in {stdout}");
+    }
+}
+
+#[test]
+fn a_daemon_that_falls_silent_is_told_of() {
+    let daemon = Daemon::start(&[]);
+    let arguments = format!("--target {} --clients 50 --for 4s --json", daemon.address);
+    let child = bench(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    daemon.wait_for_lines("registered", 50);
+    thread::sleep(Duration::from_secs(1));
+    daemon.freeze();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["pings"]["missed"].as_u64().unwrap() >= 50, "{report:#}");
+    assert!(report["daemon"].is_null(), "{report:#}");
+}
+
+#[test]
+fn a_target_that_never_answers_is_told_of() {
+    let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let arguments =
+        format!("--target {} --clients 10 --for 2s --register-in 1s", mute.local_addr().unwrap());
+    let (status, stdout, _) = output(&mut bench(&arguments));
+    assert_eq!(status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("Not one ping came"), "{stdout}");
+
+    let (code, report) = report(&arguments);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        (&report["pings"]["delivered"], &report["pings"]["missed"]),
+        (&0.into(), &20.into())
+    );
+    assert!(report["deviation_ms"]["p99_9"].is_null(), "{report:#}");
+}
+
+#[test]
+fn another_machine_gets_nothing_unless_agreed_to() {
+    if !needs::met("another machine", &[Need::Program("strace")]) {
+        return;
+    }
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-e", "trace=sendmsg,sendto,sendmmsg", PROGRAM, "bench"]);
+    traced.args(["--target", "192.0.2.1", "--clients", "10"]);
+    let (status, _, stderr) = output(&mut traced);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(!stderr.contains("192.0.2.1\")"), "{stderr}");
+    let refusal = "wakeupd bench: 192.0.2.1:7561 is another machine: add --yes";
+    assert!(stderr.contains(refusal), "{stderr}");
+}
+
+#[test]
+fn an_ipv6_target_gets_a_socket_for_each_client() {
+    if !needs::met("an IPv6 target", &[Need::Ipv6]) {
+        return;
+    }
+    let daemon = Daemon::start(&[("HOST", "::1")]);
+    let arguments = format!("--target {} --clients 20 --for 2s --register-in 1s", daemon.address);
+    let (code, report) = report(&arguments);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_complete(&report, 20, 2);
+    assert_eq!(report["ipv6"], true);
+}
+
+#[test]
+fn nonsense_on_the_command_line_is_an_error_of_its_own() {
+    for (arguments, complaint) in [
+        ("--clients 0", "--clients"),
+        ("--clients 10000001", "--clients"),
+        ("--for 0s", "--for"),
+        ("--for 5", "--for"),
+        ("--ipv6", "--wire"),
+        ("--baseline --target localhost", "--baseline"),
+        ("--ramp --target localhost", "--ramp"),
+        ("--wire --target localhost", "--wire"),
+        ("--yes", "--target"),
+        ("--register-in 33s", "--register-in must be at most 32s"),
+        ("--halve-after 30s", "--halve-after must be less than --for"),
+    ] {
+        let (status, stdout, stderr) = output(&mut bench(arguments));
+        assert_eq!(status.code(), Some(2), "{arguments}: {stderr}");
+        assert!(stdout.is_empty() && stderr.contains(complaint), "{arguments}: {stderr}");
+    }
+}
+
+#[test]
+fn a_program_that_is_no_daemon_is_told_of() {
+    for (program, complaint) in [
+        ("/nonexistent", "cannot run /nonexistent"),
+        ("/bin/true", "the daemon does not start; it says: nothing"),
+    ] {
+        let (status, _, stderr) = output(&mut bench(&format!("--program {program}")));
+        assert_eq!(status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(complaint), "{stderr}");
+    }
+    let (status, _, stderr) = output(bench("").env("WORKER_POOL_SIZE", "none"));
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("WORKER_POOL_SIZE"), "{stderr}");
+}
+
+#[test]
+fn a_daemon_that_ends_is_told_of() {
+    let mut bench = bench("--clients 10 --for 60s");
+    let child = bench.stderr(Stdio::piped()).spawn().unwrap();
+    let daemon = daemon_of(&child);
+    // Besides the first there is one that reads the daemon's log, and then two that are the crowd.
+    let threads = format!("/proc/{}/task", child.id());
+    wait_until("the crowd is there", || (fs::read_dir(&threads).ok()?.count() == 4).then_some(()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("the daemon ended: signal: 9"), "{stderr}");
+}
+
+#[test]
+fn no_daemon_outlives_its_bench() {
+    outlive_nothing("--clients 20 --for 60s");
+}
+
+#[test]
+fn over_a_virtual_wire_too_and_no_daemon_outlives_its_bench() {
+    if !needs::met("a virtual wire", &WIRE_NEEDS) {
+        return;
+    }
+    for family in ["", "--ipv6"] {
+        let arguments = format!("--wire --clients 100 --for 2s --register-in 1s {family}");
+        let (code, report) = report(&arguments);
+        assert_eq!(code, Some(0), "{report:#}");
+        assert_complete(&report, 100, 2);
+        assert_eq!(report["ipv6"], !family.is_empty());
+    }
+    outlive_nothing("--wire --clients 20 --for 60s");
+}
+
+/// Kills a bench in the middle, and waits until its daemon is gone.
+fn outlive_nothing(arguments: &str) {
+    for signal in [Signal::SIGKILL, Signal::SIGINT] {
+        let mut bench = bench(arguments).spawn().unwrap();
+        let daemon = daemon_of(&bench);
+        send_signal(&bench, signal);
+        assert!(!bench.wait().unwrap().success());
+        wait_until("its daemon ends", || (!is_running(daemon)).then_some(()));
+    }
+}
+
+/// The daemon that a bench started, as soon as it runs a program of its own and may listen.
+fn daemon_of(bench: &Child) -> i32 {
+    let id = bench.id();
+    wait_until("the bench starts a daemon", || {
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        children.split_ascii_whitespace().find_map(|child| {
+            let arguments = fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
+            arguments.contains("--ends-with").then(|| child.parse().unwrap())
+        })
+    })
+}
+
+fn is_running(process: i32) -> bool {
+    // One that has ended and that nobody has asked about yet is a zombie.
+    fs::read_to_string(format!("/proc/{process}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
+}
+
+fn wait_until<T>(event: &str, mut happened: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(value) = happened() {
+            return value;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("not within {PATIENCE:?}: {event}");
+}
