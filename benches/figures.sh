@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Measures what the figure of the documentation shows: the daemon and its peer with ever more clients.
+#
+#   benches/figures.sh [TIME] [CLIENTS...]      for example: benches/figures.sh 30s 1000 10000 100000
+#
+# The reports go to target/figures and from there into the figure:
+#
+#   python3 benches/plot.py \
+#       wakeupd='target/figures/wakeupd-*.json' peer='target/figures/peer-*.json' > docs/performance.svg
+#
+# Needs root for the virtual wire, and the packages iproute2 and nftables. Each measurement is made
+# three times; the figure shows the median. Leave the machine alone meanwhile.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+length=${1:-30s}
+clients=("${@:2}")
+((${#clients[@]})) || clients=(1000 2000 5000 10000 20000 50000 100000 200000 500000 1000000)
+reports=target/figures
+bench=target/release/wakeupd
+
+if ((EUID)); then
+    echo "benches/figures.sh: run it as root, which the virtual wire needs" >&2
+    exit 1
+fi
+cargo build --release --locked --bin wakeupd --example peer
+mkdir -p "$reports"
+
+measure() {
+    local label=$1 program=$2 clients=$3 run=$4 file status=0
+    # All register within the first of their heartbeats' intervals, however many they are.
+    local register_in=$((clients / 50000 + 2))
+    file=$reports/$label-$clients-$run.json
+    "$bench" bench --wire --baseline --json --program "$program" --clients "$clients" \
+        --register-in "${register_in}s" --for "$length" >"$file.part" || status=$?
+    # One that misses pings is a result too; one without a report is not.
+    if [[ ! -s $file.part ]]; then
+        rm "$file.part"
+        echo "benches/figures.sh: $label with $clients clients could not be measured" >&2
+        return "$status"
+    fi
+    mv "$file.part" "$file"
+    echo "$file"
+}
+
+for number in "${clients[@]}"; do
+    for run in 1 2 3; do
+        measure wakeupd "$bench" "$number" "$run"
+        measure peer target/release/examples/peer "$number" "$run"
+    done
+done
