@@ -54,7 +54,7 @@ const LOG_FORMAT: Variable = Variable {
 const WORKER_POOL_SIZE: Variable = Variable {
     name: "WORKER_POOL_SIZE",
     default: "10",
-    allowed: "a whole number from 1 to 1024 (the number of shards)",
+    allowed: "a whole number from 1 to 256 (the number of shards)",
     about: "Number of workers that share the clients",
 };
 const CLIENT_EXPIRATION_SECONDS: Variable = Variable {
@@ -408,8 +408,8 @@ mod tests {
     #[test]
     fn the_worker_pool_is_no_larger_than_the_registry() {
         assert!(WORKER_POOL_SIZE.allowed.contains(&SHARDS.to_string()));
-        assert_eq!(config(&[("WORKER_POOL_SIZE", "1024")]).worker_pool_size, SHARDS);
-        assert!(read(&[("WORKER_POOL_SIZE", "1025")]).is_err());
+        assert_eq!(config(&[("WORKER_POOL_SIZE", "256")]).worker_pool_size, SHARDS);
+        assert!(read(&[("WORKER_POOL_SIZE", "257")]).is_err());
     }
 
     #[test]

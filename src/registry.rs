@@ -28,9 +28,9 @@ use self::local::Locals;
 use self::stamp::Stamp;
 use crate::clock::Time;
 
-/// The number of shards of a daemon's registry, and so of slots in a second: about one each
-/// millisecond.
-pub const SHARDS: usize = 1024;
+/// The number of shards of a daemon's registry, and so of slots in a second: one each 4 ms, so that
+/// pings leave in an even stream, and a thread is not woken for a handful of them.
+pub const SHARDS: usize = 256;
 
 /// What a heartbeat did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

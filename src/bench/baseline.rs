@@ -1,4 +1,5 @@
 //! What the kernel's send path costs by itself: a bare `sendmmsg(2)` loop to the same clients.
+//! The daemon's don't-fragment option is on here too, because it makes the kernel faster.
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
@@ -9,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, sendmmsg};
 
 use super::crowd::Crowd;
+use super::socket;
 use crate::clock;
 use crate::wire::PING;
 
@@ -25,6 +27,7 @@ pub(super) struct Baseline {
 
 /// Measures it through `socket`, which stands where the daemon's did.
 pub(super) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline> {
+    socket::forbid_fragments(socket)?;
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for client in 0..crowd.size {
         match crowd.address(client)? {

@@ -21,7 +21,9 @@ pub(super) struct Sent {
     pub(super) heartbeats: u64,
     /// Heartbeats that the kernel did not take.
     pub(super) failed: u64,
-    /// How late the latest heartbeat was.
+    /// How long it took until each client had sent one.
+    pub(super) registered_in: Duration,
+    /// How late the latest heartbeat was after that.
     pub(super) worst_lateness: Duration,
 }
 
@@ -47,7 +49,10 @@ pub(super) fn send(crowd: &Crowd, plan: &Plan, progress: &Progress) -> Sent {
         }
         match due.checked_duration_since(Instant::now()) {
             Some(early) => thread::sleep(early),
-            None => sent.worst_lateness = sent.worst_lateness.max(due.elapsed()),
+            None if registered == crowd.size => {
+                sent.worst_lateness = sent.worst_lateness.max(due.elapsed());
+            }
+            None => {}
         }
         let leavers_are_gone = progress.left_at.load(Relaxed) != u64::MAX;
         for client in mem::take(&mut calendar[page]) {
@@ -60,6 +65,11 @@ pub(super) fn send(crowd: &Crowd, plan: &Plan, progress: &Progress) -> Sent {
                 }
                 registered += 1;
                 progress.registered.store(registered, Relaxed);
+                if registered == crowd.size {
+                    sent.registered_in = start.elapsed();
+                    // Those who had to wait to register need not hurry now.
+                    due = due.max(Instant::now());
+                }
             }
             sent.heartbeats += 1;
             sent.failed += u64::from(crowd.heartbeat(client).is_err());

@@ -79,6 +79,8 @@ pub(super) struct FirstPing {
 pub(super) struct Heartbeats {
     pub(super) sent: u64,
     pub(super) failed: u64,
+    /// How long it took until each client had sent one.
+    pub(super) registered_in_seconds: f64,
     pub(super) worst_lateness_ms: f64,
 }
 
@@ -124,6 +126,9 @@ pub(super) struct Second {
     pub(super) missed: u64,
     pub(super) worst_deviation_ms: f64,
 }
+
+/// A crowd whose heartbeats are later than this is too large for what the machine has left for it.
+const BEHIND_MS: f64 = 2_000.0;
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -229,6 +234,7 @@ impl Report {
             heartbeats: Heartbeats {
                 sent: sent.heartbeats,
                 failed: sent.failed,
+                registered_in_seconds: sent.registered_in.as_secs_f64(),
                 worst_lateness_ms: millis(sent.worst_lateness),
             },
             kernel_drops: Drops { daemon: watched.daemon_drops, bench: watched.own_drops },
@@ -293,7 +299,11 @@ impl Display for Report {
         line(f, "  delivered", &grouped(pings.delivered), "")?;
         let late = format!("by more than {} ms", LATE.as_millis());
         line(f, "  late", &grouped(pings.late), &late)?;
-        line(f, "  missed", &grouped(pings.missed), "")?;
+        let missed = match pings.missed {
+            0 => String::new(),
+            missed => format!("{:.1} %", 100.0 * ratio(missed, pings.expected)),
+        };
+        line(f, "  missed", &grouped(pings.missed), &missed)?;
         line(f, "  duplicate", &grouped(pings.duplicate), "")?;
         let fairness = format!("{} to {}", grouped(pings.fewest), grouped(pings.most));
         line(f, "  per client", &fairness, "")?;
@@ -319,10 +329,13 @@ impl Display for Report {
         };
         line(f, "time to the first ping", &figure(*max, 3, "s"), &first)?;
         let sent = format!(
-            "{} failed, the latest {:.1} ms late",
-            heartbeats.failed, heartbeats.worst_lateness_ms
+            "{} failed; all had registered in {:.1} s; the latest {:.1} ms late",
+            heartbeats.failed, heartbeats.registered_in_seconds, heartbeats.worst_lateness_ms
         );
         line(f, "heartbeats sent", &grouped(heartbeats.sent), &sent)?;
+        if heartbeats.worst_lateness_ms > BEHIND_MS {
+            writeln!(f, "  the bench could not keep up: these figures are not the daemon's alone")?;
+        }
         let daemon_drops = kernel_drops.daemon.map_or("unknown".to_owned(), grouped);
         line(f, "kernel drops, heartbeats", &daemon_drops, "at the daemon's socket")?;
         line(f, "kernel drops, pings", &grouped(kernel_drops.bench), "at the bench's socket")?;

@@ -4,12 +4,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::cmsg_space;
-use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo, timespec};
+use nix::libc::{self, in_addr, in_pktinfo, in6_addr, in6_pktinfo, timespec};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
     sendmsg, setsockopt, sockopt,
 };
+use nix::{cmsg_space, setsockopt_impl, sockopt_impl};
 use socket2::{SockFilter, SockRef};
 
 use crate::clock::Time;
@@ -52,6 +52,20 @@ pub(super) fn open(family: IpAddr) -> io::Result<UdpSocket> {
 fn enlarge(socket: &impl AsFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
         .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER))
+}
+
+sockopt_impl!(
+    /// Whether datagrams may be cut up on their way, as `IP_PMTUDISC_DONT` and its like tell.
+    MtuDiscover,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    libc::c_int
+);
+
+/// Forbids that what is sent from this socket is cut up.
+pub(super) fn forbid_fragments(socket: &UdpSocket) -> nix::Result<()> {
+    setsockopt(socket, MtuDiscover, &libc::IP_PMTUDISC_PROBE)
 }
 
 /// Makes the kernel drop, and count, whatever comes to this socket.

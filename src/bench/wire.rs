@@ -12,6 +12,10 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
+/// Locally administered.
+const CROWD_MAC: &str = "02:00:00:00:00:02";
+const DAEMON_MAC: &str = "02:00:00:00:00:01";
+
 /// The two ends of the wire.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -44,6 +48,14 @@ impl Family {
         }
     }
 
+    /// The address of the crowd's end of the wire.
+    fn gateway(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::new(192, 0, 2, 2).into(),
+            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2).into(),
+        }
+    }
+
     /// What the daemon is to be bound to: every address, as it is by default.
     pub(super) fn any(self) -> &'static str {
         match self {
@@ -61,7 +73,9 @@ impl Wire {
         let near = enter_new_network()?;
         let far_path = format!("/proc/{}/fd/{}", std::process::id(), far.as_raw_fd());
         let wire = Self { near, far, family };
-        run("ip link add crowd type veth peer name daemon")?;
+        run(&format!(
+            "ip link add crowd address {CROWD_MAC} type veth peer name daemon address {DAEMON_MAC}"
+        ))?;
         run(&format!("ip link set daemon netns {far_path}"))?;
         match family {
             Family::Ipv4 => {
@@ -87,6 +101,13 @@ impl Wire {
                 })?;
             }
         }
+        // Nobody need ask who is at the other end, nor lose what is sent meanwhile.
+        let neighbour = |ip, mac, device| {
+            run(&format!("ip neighbour replace {ip} lladdr {mac} dev {device} nud permanent"))
+        };
+        let (crowd, server) = (family.gateway(), family.server());
+        neighbour(server, DAEMON_MAC, "crowd")?;
+        wire.far(|| neighbour(crowd, CROWD_MAC, "daemon"))?;
         run("nft add table netdev crowd")?;
         run(
             "nft add chain netdev crowd ingress { type filter hook ingress device crowd priority 0 ; }",

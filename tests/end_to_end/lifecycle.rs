@@ -94,7 +94,7 @@ fn heartbeats_that_waited_through_a_stop_keep_their_clients() {
     // listener learns that something has arrived.
     let daemon = Daemon::start(&[
         ("CLIENT_EXPIRATION_SECONDS", "4"),
-        ("WORKER_POOL_SIZE", "1024"),
+        ("WORKER_POOL_SIZE", "256"),
         ("TOKIO_WORKER_THREADS", "1"),
     ]);
     let silent = Client::of(&daemon);

@@ -73,7 +73,7 @@ fn heartbeats_keep_a_client_alive() {
 
 #[test]
 fn one_worker_will_do_and_one_for_each_shard_too() {
-    for workers in ["1", "1024"] {
+    for workers in ["1", "256"] {
         let daemon = Daemon::start(&[("WORKER_POOL_SIZE", workers)]);
         let client = Client::of(&daemon);
         client.heartbeat(&[]);
