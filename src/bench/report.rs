@@ -357,7 +357,7 @@ impl Display for Report {
             let lateness = format!("{:.3} ms", daemon.worst_lateness_ms);
             line(f, "  worst lateness", &lateness, "of a slot, by the daemon's own clock")?;
             for warning in &daemon.warnings {
-                writeln!(f, "  it says {warning}")?;
+                writeln!(f, "  it warned: {warning}")?;
             }
         }
         if let Some(KernelLimit { cpu_ns_per_datagram, datagrams_per_second, ratio }) =

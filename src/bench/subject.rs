@@ -17,6 +17,9 @@ use super::processes::{self, Usage};
 /// How long the daemon may take to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A program other than ours may say anything.
+const MOST_WARNINGS: usize = 10;
+
 /// A daemon of ours, or another's.
 #[derive(Debug)]
 pub(super) enum Subject {
@@ -37,7 +40,7 @@ pub(super) struct Daemon {
 /// What the daemon said of itself.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    /// The lines that an operator should see.
+    /// What it warned of, each kind once.
     pub(super) warnings: Vec<String>,
     /// The clients at the end.
     pub(super) clients: u64,
@@ -193,8 +196,15 @@ impl Log {
             self.skipped_slots += count("skipped_slots");
             let lateness = line["worst_lateness_ms"].as_f64().unwrap_or_default();
             self.worst_lateness_ms = self.worst_lateness_ms.max(lateness);
-        } else if line["level"] != "INFO" && self.warnings.len() < 10 {
-            self.warnings.push(text.to_owned());
+        } else if line["level"] != "INFO" {
+            let message = line["message"].as_str().unwrap_or(text);
+            let warning = match line["reason"].as_str() {
+                Some(reason) => format!("{message}: {reason}"),
+                None => message.to_owned(),
+            };
+            if !self.warnings.contains(&warning) && self.warnings.len() < MOST_WARNINGS {
+                self.warnings.push(warning);
+            }
         }
     }
 }
