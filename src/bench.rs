@@ -233,8 +233,8 @@ impl Route {
             length: Duration::from_secs(options.length.as_secs()),
             halve_after: options.halve_after,
         };
-        let (subject, crowd) = self.prepare(&options.program, clients)?;
-        let measured = run::run(&crowd, &plan, &subject);
+        let (mut subject, crowd) = self.prepare(&options.program, clients)?;
+        let measured = run::run(&crowd, &plan, &mut subject);
         let daemon = match subject {
             Subject::Own(daemon) => Some((daemon.idle(), daemon.stop()?)),
             Subject::Other(_) => None,

@@ -1,4 +1,4 @@
-//! The UDP socket. Knows nothing of clients, and is alone in making raw socket calls.
+//! The UDP socket. Knows nothing of clients, and is alone in the daemon in making raw socket calls.
 //!
 //! Addresses outside this module are canonical: an IPv4 peer is an IPv4 address, also where the
 //! socket is an IPv6 one that serves both and the kernel speaks of IPv4-mapped addresses.
@@ -9,10 +9,13 @@ mod batch;
 #[cfg(any(not(target_os = "linux"), portable_net))]
 #[path = "net/portable.rs"]
 mod batch;
+#[cfg(target_os = "linux")]
+pub(crate) mod linux;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Type};
@@ -214,11 +217,10 @@ impl Socket {
     pub fn senders(&self, count: usize) -> io::Result<Vec<Sender>> {
         let receiver = self.io.as_fd();
         let sockets = batch::open_senders(count, receiver, self.address)?;
-        let sender = |socket| {
-            let receiver = receiver.try_clone_to_owned()?.into();
-            Ok(Sender { socket, receiver, address: self.address })
-        };
-        sockets.into_iter().map(sender).collect()
+        let receiver = Arc::new(receiver.try_clone_to_owned()?.into());
+        let sender =
+            |socket| Sender { socket, receiver: Arc::clone(&receiver), address: self.address };
+        Ok(sockets.into_iter().map(sender).collect())
     }
 }
 
@@ -227,7 +229,7 @@ impl Socket {
 #[derive(Debug)]
 pub struct Sender {
     socket: UdpSocket,
-    receiver: UdpSocket,
+    receiver: Arc<UdpSocket>,
     address: SocketAddr,
 }
 

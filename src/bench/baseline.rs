@@ -1,5 +1,5 @@
 //! What the kernel's send path costs by itself: a bare `sendmmsg(2)` loop to the same clients.
-//! The daemon's don't-fragment option is on here too, because it makes the kernel faster.
+//! The daemon's batches and its don't-fragment option are here too, because they are the fastest.
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
@@ -10,12 +10,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, sendmmsg};
 
 use super::crowd::Crowd;
-use super::socket;
 use crate::clock;
+use crate::net::{BATCH, linux};
 use crate::wire::PING;
 
 const LENGTH: Duration = Duration::from_secs(3);
-const BATCH: usize = 64;
 
 /// What one thread can send.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +26,7 @@ pub(super) struct Baseline {
 
 /// Measures it through `socket`, which stands where the daemon's did.
 pub(super) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline> {
-    socket::forbid_fragments(socket)?;
+    linux::forbid_fragments(socket)?;
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for client in 0..crowd.size {
         match crowd.address(client)? {

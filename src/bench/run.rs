@@ -72,7 +72,7 @@ pub(super) struct Watched {
 }
 
 /// Measures.
-pub(super) fn run(crowd: &Crowd, plan: &Plan, subject: &Subject) -> io::Result<Measured> {
+pub(super) fn run(crowd: &Crowd, plan: &Plan, subject: &mut Subject) -> io::Result<Measured> {
     let never = || AtomicU64::new(u64::MAX);
     let progress = Progress {
         registered: AtomicU32::new(0),
@@ -97,7 +97,7 @@ pub(super) fn run(crowd: &Crowd, plan: &Plan, subject: &Subject) -> io::Result<M
 fn watch(
     crowd: &Crowd,
     plan: &Plan,
-    subject: &Subject,
+    subject: &mut Subject,
     progress: &Progress,
 ) -> io::Result<Watched> {
     let bar = progress_bar("registering", crowd.size.into(), "clients");

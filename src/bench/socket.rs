@@ -1,22 +1,20 @@
 //! The crowd's sockets: a heartbeat from any local address, pings with the kernel's time of arrival.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 
-use nix::libc::{self, in_addr, in_pktinfo, in6_addr, in6_pktinfo, timespec};
+use nix::cmsg_space;
+use nix::libc::{in6_pktinfo, timespec};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
     sendmsg, setsockopt, sockopt,
 };
-use nix::{cmsg_space, setsockopt_impl, sockopt_impl};
 use socket2::{SockFilter, SockRef};
 
 use crate::clock::Time;
+use crate::net::{BATCH, linux};
 use crate::wire::PING;
-
-/// The most datagrams that one call receives.
-const BATCH: usize = 64;
 
 /// As large as the kernel will have it: what waits here was timed already.
 const RECEIVE_BUFFER: usize = 32 << 20;
@@ -39,33 +37,10 @@ pub(super) fn open(family: IpAddr) -> io::Result<UdpSocket> {
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0))?;
-    if family.is_ipv4() {
-        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
-    } else {
-        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-    }
+    linux::report_local_addresses(&socket, family.is_ipv6())?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-    enlarge(&socket)?;
+    linux::request_receive_buffer(&socket, RECEIVE_BUFFER)?;
     Ok(socket)
-}
-
-fn enlarge(socket: &impl AsFd) -> nix::Result<()> {
-    setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
-        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER))
-}
-
-sockopt_impl!(
-    /// Whether datagrams may be cut up on their way, as `IP_PMTUDISC_DONT` and its like tell.
-    MtuDiscover,
-    SetOnly,
-    libc::IPPROTO_IP,
-    libc::IP_MTU_DISCOVER,
-    libc::c_int
-);
-
-/// Forbids that what is sent from this socket is cut up.
-pub(super) fn forbid_fragments(socket: &UdpSocket) -> nix::Result<()> {
-    setsockopt(socket, MtuDiscover, &libc::IP_PMTUDISC_PROBE)
 }
 
 /// Makes the kernel drop, and count, whatever comes to this socket.
@@ -89,16 +64,11 @@ pub(super) fn send(
     match local {
         None => send(&[]),
         Some(IpAddr::V4(ip)) => {
-            let info = in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: in_addr { s_addr: ip.to_bits().to_be() },
-                ipi_addr: in_addr { s_addr: 0 },
-            };
+            let info = linux::from_v4(ip);
             send(&[ControlMessage::Ipv4PacketInfo(&info)])
         }
         Some(IpAddr::V6(ip)) => {
-            let address = in6_addr { s6_addr: ip.octets() };
-            let info = in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 };
+            let info = linux::from_v6(ip);
             send(&[ControlMessage::Ipv6PacketInfo(&info)])
         }
     }
@@ -116,31 +86,19 @@ pub(super) fn receive(socket: &UdpSocket, received: &mut Vec<Received>) -> nix::
     let messages = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, flags, None)?;
     for message in messages {
         let mut ping = Received {
-            source: message.address.as_ref().and_then(socket_address),
+            source: message.address.as_ref().and_then(linux::socket_address),
             local: None,
             at: Time::default(),
             is_ping: message.iovs().next().is_some_and(|payload| payload == PING),
         };
         for control in message.cmsgs().into_iter().flatten() {
-            match control {
-                ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    ping.local = Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
-                }
-                ControlMessageOwned::Ipv6PacketInfo(info) => {
-                    ping.local = Some(IpAddr::from(info.ipi6_addr.s6_addr));
-                }
-                ControlMessageOwned::ScmTimestampns(time) => {
-                    ping.at = Time::default() + time.into();
-                }
-                _ => {}
+            if let ControlMessageOwned::ScmTimestampns(time) = control {
+                ping.at = Time::default() + time.into();
+            } else if let Some(local) = linux::local_address(&control) {
+                ping.local = Some(local);
             }
         }
         received.push(ping);
     }
     Ok(received.len() == before + BATCH)
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }

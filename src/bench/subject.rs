@@ -4,7 +4,6 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -30,8 +29,7 @@ pub(super) enum Subject {
 /// A child process, which is stopped when this is dropped and which the kernel ends with us.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    child: Mutex<Child>,
-    id: u32,
+    child: Child,
     address: SocketAddr,
     idle: Usage,
     log: Option<JoinHandle<Log>>,
@@ -62,7 +60,7 @@ impl Subject {
     /// What it has used so far, if that can be known.
     pub(super) fn usage(&self) -> io::Result<Option<Usage>> {
         match self {
-            Self::Own(daemon) => processes::usage(daemon.id).map(Some),
+            Self::Own(daemon) => processes::usage(daemon.child.id()).map(Some),
             Self::Other(_) => Ok(None),
         }
     }
@@ -71,14 +69,14 @@ impl Subject {
     pub(super) fn drops(&self) -> io::Result<Option<u64>> {
         match self {
             Self::Own(daemon) => {
-                processes::drops(Some(daemon.id), &[daemon.address.port()]).map(Some)
+                processes::drops(Some(daemon.child.id()), &[daemon.address.port()]).map(Some)
             }
             Self::Other(_) => Ok(None),
         }
     }
 
     /// Whether it is still there.
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&mut self) -> io::Result<()> {
         match self {
             Self::Own(daemon) => daemon.check(),
             Self::Other(_) => Ok(()),
@@ -99,7 +97,6 @@ impl Daemon {
             .map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot run {}: {error}", program.display()))
             })?;
-        let id = child.id();
         let Some(stderr) = child.stderr.take() else {
             return Err(io::Error::other("the daemon has no standard error"));
         };
@@ -110,8 +107,8 @@ impl Daemon {
             let _ = child.wait();
         })?;
         let log = thread::spawn(move || log.read(stderr));
-        let idle = processes::usage(id)?;
-        Ok(Self { child: Mutex::new(child), id, address, idle, log: Some(log) })
+        let idle = processes::usage(child.id())?;
+        Ok(Self { child, address, idle, log: Some(log) })
     }
 
     /// What it used before the first client came.
@@ -126,16 +123,15 @@ impl Daemon {
         log.ok_or_else(|| io::Error::other("the daemon's log cannot be read"))
     }
 
-    fn check(&self) -> io::Result<()> {
-        let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match child.try_wait()? {
+    fn check(&mut self) -> io::Result<()> {
+        match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => Err(io::Error::other(format!("the daemon ended: {status}"))),
         }
     }
 
-    fn end(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.id.cast_signed());
+    fn end(&mut self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
         let deadline = Instant::now() + PATIENCE;
         if self.check().is_ok() {
             let _ = kill(pid, signal);

@@ -1,42 +1,28 @@
 //! Many datagrams in one system call: `recvmmsg(2)` and `sendmmsg(2)`.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::cmsg_space;
+use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6,
-    SockaddrLike, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt,
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage,
+    recvmmsg, sendmmsg, setsockopt, sockopt,
 };
-use nix::{cmsg_space, libc, setsockopt_impl, sockopt_impl};
 
-use super::{BATCH, BUFFERS, Buffers, Datagram, canonical, native, new_socket};
-
-sockopt_impl!(
-    /// Whether datagrams may be cut up on their way, as `IP_PMTUDISC_DONT` and its like tell.
-    MtuDiscover,
-    SetOnly,
-    libc::IPPROTO_IP,
-    libc::IP_MTU_DISCOVER,
-    libc::c_int
-);
+use super::{BATCH, BUFFERS, Buffers, Datagram, canonical, linux, native, new_socket};
 
 /// Asks for buffers of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
 pub(super) fn request_buffers(socket: &impl AsFd, size: Buffers) -> nix::Result<()> {
-    setsockopt(socket, sockopt::RcvBufForce, &size.receive)
-        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &size.receive))?;
+    linux::request_receive_buffer(socket, size.receive)?;
     setsockopt(socket, sockopt::SndBufForce, &size.send)
         .or_else(|_| setsockopt(socket, sockopt::SndBuf, &size.send))
 }
 
 /// Makes the kernel tell with each datagram which local address it hit.
 pub(super) fn report_local_addresses(socket: &impl AsFd, address: SocketAddr) -> nix::Result<()> {
-    if address.is_ipv6() {
-        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)
-    } else {
-        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)
-    }
+    linux::report_local_addresses(socket, address.is_ipv6())
 }
 
 /// Appends up to [`BATCH`] waiting datagrams to `received`.
@@ -50,11 +36,11 @@ pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::R
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     let messages = recvmmsg(socket.as_fd().as_raw_fd(), &mut headers, &mut slices, flags, None)?;
     received.extend(messages.filter_map(|message| {
-        let source = canonical(socket_address(&message.address?)?);
+        let source = canonical(linux::socket_address(&message.address?)?);
         let local = message
             .cmsgs()
             .ok()
-            .and_then(|mut messages| messages.find_map(|message| local_address(&message)));
+            .and_then(|mut messages| messages.find_map(|message| linux::local_address(&message)));
         Some(Datagram { source, local, length: message.bytes })
     }));
     Ok(())
@@ -87,8 +73,7 @@ pub(super) fn open_senders(
     for sender in &senders {
         sender.connect(&peer)?;
         request_buffers(sender, BUFFERS)?;
-        // The kernel need not make up an identification for what is never to be cut up.
-        setsockopt(sender, MtuDiscover, &libc::IP_PMTUDISC_PROBE)?;
+        linux::forbid_fragments(sender)?;
     }
     Ok(senders.into_iter().map(UdpSocket::from).collect())
 }
@@ -114,7 +99,7 @@ pub(super) fn send(
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
-        let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+        let info = linux::from_v6(ip);
         let control = [ControlMessage::Ipv6PacketInfo(&info)];
         return send_batch(socket, payload, &addresses, Some(cmsg_space!(in6_pktinfo)), &control);
     }
@@ -126,11 +111,7 @@ pub(super) fn send(
     let Some(IpAddr::V4(ip)) = local else {
         return send_batch(socket, payload, &addresses, None, &[]);
     };
-    let info = in_pktinfo {
-        ipi_ifindex: 0,
-        ipi_spec_dst: in_addr { s_addr: ip.to_bits().to_be() },
-        ipi_addr: in_addr { s_addr: 0 },
-    };
+    let info = linux::from_v4(ip);
     let control = [ControlMessage::Ipv4PacketInfo(&info)];
     send_batch(socket, payload, &addresses, Some(cmsg_space!(in_pktinfo)), &control)
 }
@@ -148,24 +129,4 @@ fn send_batch<A: SockaddrLike + Copy>(
     let mut headers = MultiHeaders::preallocate(addresses.len(), space);
     let flags = MsgFlags::MSG_DONTWAIT;
     Ok(sendmmsg(socket.as_raw_fd(), &mut headers, slices, addresses, control, flags)?.count())
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    match i32::from(address.family()? as libc::sa_family_t) {
-        libc::AF_INET => address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into()),
-        libc::AF_INET6 => address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()),
-        _ => None,
-    }
-}
-
-fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
-    match message {
-        ControlMessageOwned::Ipv4PacketInfo(info) => {
-            Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()))
-        }
-        ControlMessageOwned::Ipv6PacketInfo(info) => {
-            Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
-        }
-        _ => None,
-    }
 }

@@ -1,0 +1,70 @@
+//! What Linux's sockets offer beyond the portable ones, for the daemon and for the crowd of the bench.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsFd;
+
+use nix::libc::{self, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::sys::socket::{ControlMessageOwned, SockaddrStorage, setsockopt, sockopt};
+use nix::{setsockopt_impl, sockopt_impl};
+
+sockopt_impl!(
+    /// Whether datagrams may be cut up on their way, as `IP_PMTUDISC_DONT` and its like tell.
+    MtuDiscover,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    libc::c_int
+);
+
+/// Forbids that what is sent is cut up, so that the kernel need not make up an identification.
+pub(crate) fn forbid_fragments(socket: &impl AsFd) -> nix::Result<()> {
+    setsockopt(socket, MtuDiscover, &libc::IP_PMTUDISC_PROBE)
+}
+
+/// Asks for a buffer of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
+pub(crate) fn request_receive_buffer(socket: &impl AsFd, size: usize) -> nix::Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &size)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &size))
+}
+
+/// Makes the kernel tell with each datagram which local address it hit.
+pub(crate) fn report_local_addresses(socket: &impl AsFd, is_ipv6: bool) -> nix::Result<()> {
+    if is_ipv6 {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)
+    } else {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)
+    }
+}
+
+/// Lets a datagram leave from this local address.
+pub(crate) fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
+    in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: in_addr { s_addr: ip.to_bits().to_be() },
+        ipi_addr: in_addr { s_addr: 0 },
+    }
+}
+
+/// Lets a datagram leave from this local address.
+pub(crate) fn from_v6(ip: Ipv6Addr) -> in6_pktinfo {
+    in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 }
+}
+
+/// The peer of a received datagram.
+pub(crate) fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
+}
+
+/// The local address that a received datagram hit, if this message tells it.
+pub(crate) fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
+    match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()))
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
+        }
+        _ => None,
+    }
+}
