@@ -91,6 +91,16 @@ impl Schedule {
         slot
     }
 
+    /// Passes the slots that are due before `until` over, and returns how many they are.
+    pub fn pass(&mut self, until: Time) -> u64 {
+        let mut passed = 0;
+        while self.deadline() < until {
+            self.advance();
+            passed += 1;
+        }
+        passed
+    }
+
     fn advance(&mut self) {
         self.shard += self.workers;
         if self.shard >= self.shards {
@@ -139,6 +149,15 @@ mod tests {
             }
             assert_eq!(served, vec![1; 1024], "{workers} workers");
         }
+    }
+
+    #[test]
+    fn what_is_due_before_a_time_is_passed_over_and_what_is_due_then_is_not() {
+        let mut schedule = Schedule::new(START, 8, 1, 3);
+        assert_eq!(schedule.pass(at(125)), 0);
+        assert_eq!(schedule.pass(at(875)), 2);
+        assert_eq!(schedule.take(at(880)).lateness, Duration::from_millis(5));
+        assert_eq!((schedule.pass(at(1_200)), schedule.deadline()), (1, at(1_500)));
     }
 
     #[test]

@@ -99,12 +99,16 @@ impl Worker {
             if self.schedule.deadline() <= now {
                 self.serve(now, &mut sweep, &mut destinations);
             } else {
-                thread::park_timeout(self.next_deadline(now).since(now));
+                let next = self.next_deadline(now);
+                thread::park_timeout(next.since(now));
+                // Who registered meanwhile in a shard that was empty in its slot waits for the next.
+                let passed = self.schedule.pass(next.min(clock::now()));
+                self.metrics.served_slots.add(passed);
             }
         }
     }
 
-    /// When there will be something to do, as far as is known.
+    /// When there will be something to do, as far as is known: until then the shards are empty.
     fn next_deadline(&self, now: Time) -> Time {
         let latest = now + LONGEST_SLEEP;
         self.schedule
