@@ -1,27 +1,37 @@
-//! What the kernel's send path costs by itself: a bare `sendmmsg(2)` loop to the same clients.
+//! What the machine can do by itself: how fast a bare `sendmmsg(2)` loop sends to the same clients,
+//! and how punctually a thread wakes up that does nothing but sleep.
+//!
 //! The daemon's batches and its don't-fragment option are here too, because they are the fastest.
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, sendmmsg};
 
 use super::crowd::Crowd;
+use super::pings;
 use crate::clock;
 use crate::net::{BATCH, linux};
+use crate::registry::SHARDS;
+use crate::schedule::Schedule;
 use crate::wire::PING;
 
-const LENGTH: Duration = Duration::from_secs(3);
+const SENDING: Duration = Duration::from_secs(3);
+const SLEEPING: Duration = Duration::from_secs(10);
 
-/// What one thread can send.
-#[derive(Clone, Copy, Debug)]
+/// What one thread can do.
+#[derive(Debug)]
 pub(super) struct Baseline {
     /// Processor time for a datagram.
     pub(super) cost: Duration,
     pub(super) datagrams_per_second: f64,
+    /// How late it woke up for each slot of the second, in nanoseconds.
+    pub(super) wakeup_lateness: Histogram<u64>,
 }
 
 /// Measures it through `socket`, which stands where the daemon's did.
@@ -34,17 +44,23 @@ pub(super) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline>
             SocketAddr::V6(address) => v6.push(Some(SockaddrIn6::from(address))),
         }
     }
-    if v6.is_empty() { send(socket, &v4) } else { send(socket, &v6) }
+    let (sent, cost) = if v6.is_empty() { send(socket, &v4)? } else { send(socket, &v6)? };
+    Ok(Baseline {
+        cost: cost.div_f64(sent),
+        datagrams_per_second: sent / SENDING.as_secs_f64(),
+        wakeup_lateness: sleep(),
+    })
 }
 
+/// Sends for a while. Returns how many datagrams, and the processor time it took.
 #[expect(clippy::cast_precision_loss, reason = "far fewer datagrams than 2^52")]
 fn send<A: SockaddrLike + Copy>(
     socket: &UdpSocket,
     destinations: &[Option<A>],
-) -> io::Result<Baseline> {
+) -> io::Result<(f64, Duration)> {
     let slice = [IoSlice::new(&PING)];
     let mut headers = MultiHeaders::<A>::preallocate(BATCH, None);
-    let mut sent = 0;
+    let mut sent: usize = 0;
     let (start, cpu) = (Instant::now(), clock::thread_cpu_time());
     for batch in destinations.chunks(BATCH).cycle() {
         let slices = std::iter::repeat_n(&slice, batch.len());
@@ -55,13 +71,21 @@ fn send<A: SockaddrLike + Copy>(
             Err(Errno::ECONNREFUSED) => {}
             Err(error) => return Err(error.into()),
         }
-        if start.elapsed() >= LENGTH {
+        if start.elapsed() >= SENDING {
             break;
         }
     }
-    let cpu = clock::thread_cpu_time().saturating_sub(cpu);
-    Ok(Baseline {
-        cost: cpu.div_f64(sent as f64),
-        datagrams_per_second: sent as f64 / start.elapsed().as_secs_f64(),
-    })
+    Ok((sent as f64, clock::thread_cpu_time().saturating_sub(cpu)))
+}
+
+/// Wakes up as often as the daemon's workers together, for a while.
+fn sleep() -> Histogram<u64> {
+    let mut lateness = pings::histogram();
+    let start = clock::now();
+    let slots = Schedule::new(start, SHARDS, 0, 1).upcoming().map(|(_, deadline)| deadline);
+    for deadline in slots.take_while(|deadline| deadline.since(start) < SLEEPING) {
+        thread::sleep(deadline.since(clock::now()));
+        lateness.saturating_record(pings::nanos(clock::now().since(deadline)));
+    }
+    lateness
 }

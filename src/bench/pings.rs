@@ -14,7 +14,8 @@ use crate::clock::Time;
 use crate::tally::{Arrival, Tally};
 use crate::wire::PERIOD;
 
-/// A ping whose period is longer than a second by more than this is late.
+/// A ping whose period is longer than a second by more than this is late, and out of time is one
+/// whose period is as much shorter too.
 pub(super) const LATE: Duration = Duration::from_millis(100);
 
 /// Longer times are recorded as this.
@@ -25,7 +26,6 @@ const LONGEST_NANOS: u64 = 600_000_000_000;
 pub(super) struct Second {
     pub(super) delivered: u64,
     pub(super) late: u64,
-    pub(super) missed: u64,
     pub(super) worst_deviation: Duration,
 }
 
@@ -47,6 +47,16 @@ pub(super) struct Heard {
     pub(super) fewest: u64,
     pub(super) most: u64,
     pub(super) seconds: Vec<Second>,
+    pub(super) halving: Option<Halving>,
+}
+
+/// What followed when half of the clients had fallen silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Halving {
+    /// How long those were pinged still.
+    pub(super) pinged_on: Duration,
+    /// From then on, how long pings still came out of time; nobody knows if it went on to the end.
+    pub(super) recovered_in: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +71,10 @@ struct Ear<'a> {
     progress: &'a Progress,
     clients: Vec<Client>,
     heard: Heard,
+    /// When one that had fallen silent was last pinged.
+    pinged_on_until: Option<Time>,
+    /// When a ping last came out of time.
+    out_of_time_at: Option<Time>,
 }
 
 /// Listens until told to stop.
@@ -75,6 +89,8 @@ pub(super) fn listen(crowd: &Crowd, plan: &Plan, progress: &Progress) -> io::Res
         progress,
         clients: vec![Client::default(); crowd.measured() as usize],
         heard: Heard::new(plan),
+        pinged_on_until: None,
+        out_of_time_at: None,
     };
     let mut events = [EpollEvent::empty(); 64];
     while !progress.is_over.load(Relaxed) {
@@ -127,6 +143,8 @@ impl Ear<'_> {
             self.clients[position].tally.restart(at);
         } else if at < end {
             self.measure(position, at, start);
+        } else if self.plan.leaves(position) {
+            self.pinged_on_until = Some(at);
         }
     }
 
@@ -149,17 +167,19 @@ impl Ear<'_> {
         match self.clients[position].tally.ping(at) {
             Arrival::First => *missed += at.since(start).as_secs(),
             Arrival::Next { deviation, missed: missed_before, .. } => {
-                second.missed += missed_before;
                 let lateness = Duration::try_from_secs_f64(deviation).unwrap_or_default();
                 if lateness > LATE {
                     *late += 1;
                     second.late += 1;
                 }
                 let deviation = Duration::try_from_secs_f64(deviation.abs()).unwrap_or_default();
+                if deviation > LATE || missed_before > 0 {
+                    self.out_of_time_at = Some(at);
+                }
                 deviations.saturating_record(nanos(deviation));
                 second.worst_deviation = second.worst_deviation.max(deviation);
             }
-            Arrival::Duplicate { .. } => {}
+            Arrival::Duplicate { .. } => self.out_of_time_at = Some(at),
         }
     }
 
@@ -181,14 +201,25 @@ impl Ear<'_> {
             }
         }
         (self.heard.fewest, self.heard.most) = (fewest.min(most), most);
+        self.heard.halving = self.plan.halve_after.map(|_| self.halving());
         self.heard
+    }
+
+    fn halving(&self) -> Halving {
+        let left_at = Time::from_nanos(self.progress.left_at.load(Relaxed));
+        let end = Time::from_nanos(self.progress.end.load(Relaxed));
+        let halved_at = self.pinged_on_until.unwrap_or(left_at);
+        let out_of_time_at = self.out_of_time_at.unwrap_or(halved_at);
+        let is_settled = end.since(halved_at.max(out_of_time_at)) > 2 * PERIOD;
+        Halving {
+            pinged_on: halved_at.since(left_at),
+            recovered_in: is_settled.then(|| out_of_time_at.since(halved_at)),
+        }
     }
 }
 
 impl Heard {
     fn new(plan: &Plan) -> Self {
-        let histogram =
-            || Histogram::new_with_bounds(1, LONGEST_NANOS, 3).expect("the bounds are in order");
         let seconds = plan.length.as_secs().div_ceil(PERIOD.as_secs());
         Self {
             delivered: 0,
@@ -202,10 +233,16 @@ impl Heard {
             fewest: 0,
             most: 0,
             seconds: vec![Second::default(); usize::try_from(seconds).unwrap_or_default()],
+            halving: None,
         }
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+/// A histogram of times, in nanoseconds.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_NANOS, 3).expect("the bounds are in order")
+}
+
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

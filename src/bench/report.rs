@@ -23,19 +23,20 @@ pub(super) struct Report {
     /// `loopback`, `wire` or `target`.
     pub(super) route: &'static str,
     pub(super) server: SocketAddr,
-    pub(super) ipv6: bool,
     pub(super) clients: u32,
     pub(super) measured_clients: u32,
     pub(super) heartbeat_every_seconds: f64,
     pub(super) register_in_seconds: f64,
     pub(super) seconds: u64,
     pub(super) pings: Pings,
-    pub(super) deviation_ms: Deviation,
+    pub(super) deviation_ms: Quantiles,
     pub(super) first_ping_seconds: FirstPing,
     pub(super) heartbeats: Heartbeats,
     pub(super) kernel_drops: Drops,
     pub(super) daemon: Option<Daemon>,
-    pub(super) baseline: Option<KernelLimit>,
+    pub(super) baseline: Option<MachineLimit>,
+    /// What followed `--halve-after`.
+    pub(super) halving: Option<Recovery>,
     pub(super) timeline: Vec<Second>,
 }
 
@@ -56,9 +57,9 @@ pub(super) struct Pings {
     pub(super) delivered_to_all: u64,
 }
 
-/// By how many milliseconds periods deviated from a second.
+/// Of many times, in milliseconds.
 #[derive(Debug, Serialize)]
-pub(super) struct Deviation {
+pub(super) struct Quantiles {
     pub(super) p50: f64,
     pub(super) p99: f64,
     pub(super) p99_9: f64,
@@ -110,20 +111,30 @@ pub(super) struct Daemon {
     pub(super) warnings: Vec<String>,
 }
 
-/// What a bare `sendmmsg` loop costs on one core, over the same path.
+/// What a bare `sendmmsg` loop costs on one core over the same path, and how late a thread wakes up
+/// that does nothing but sleep.
 #[derive(Debug, Serialize)]
-pub(super) struct KernelLimit {
+pub(super) struct MachineLimit {
     pub(super) cpu_ns_per_datagram: f64,
     pub(super) datagrams_per_second: f64,
     /// The daemon's processor time for a ping in terms of the loop's.
     pub(super) ratio: f64,
+    pub(super) wakeup_lateness_ms: Quantiles,
+}
+
+/// What followed when half of the clients had fallen silent.
+#[derive(Debug, Serialize)]
+pub(super) struct Recovery {
+    /// How long those were pinged still.
+    pub(super) pinged_on_seconds: f64,
+    /// How long pings came out of time after that; null if they did so to the end.
+    pub(super) recovered_in_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct Second {
     pub(super) delivered: u64,
     pub(super) late: u64,
-    pub(super) missed: u64,
     pub(super) worst_deviation_ms: f64,
 }
 
@@ -182,16 +193,16 @@ impl Report {
             worst_lateness_ms: log.worst_lateness_ms,
             warnings: log.warnings,
         });
-        let baseline = baseline.map(|Baseline { cost, datagrams_per_second }| {
-            let cpu_ns_per_datagram = cost.as_secs_f64() * 1e9;
+        let baseline = baseline.map(|baseline| {
+            let cpu_ns_per_datagram = baseline.cost.as_secs_f64() * 1e9;
             let per_ping = daemon.as_ref().map_or(f64::NAN, |daemon| daemon.cpu_ns_per_ping);
-            KernelLimit {
+            MachineLimit {
                 cpu_ns_per_datagram,
-                datagrams_per_second,
+                datagrams_per_second: baseline.datagrams_per_second,
                 ratio: per_ping / cpu_ns_per_datagram,
+                wakeup_lateness_ms: Quantiles::of(&baseline.wakeup_lateness),
             }
         });
-        let deviation = |q| quantile(&heard.deviations, q, MILLISECOND);
         let first = |q| quantile(&heard.first_pings, q, SECOND);
         Self {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
@@ -201,7 +212,6 @@ impl Report {
                 .to_owned(),
             route,
             server: crowd.server,
-            ipv6: crowd.server.is_ipv6(),
             clients: crowd.size,
             measured_clients: crowd.measured(),
             heartbeat_every_seconds: plan.heartbeat_every.as_secs_f64(),
@@ -218,13 +228,7 @@ impl Report {
                 most: heard.most,
                 delivered_to_all,
             },
-            deviation_ms: Deviation {
-                p50: deviation(0.5),
-                p99: deviation(0.99),
-                p99_9: deviation(0.999),
-                p99_99: deviation(0.9999),
-                max: deviation(1.0),
-            },
+            deviation_ms: Quantiles::of(&heard.deviations),
             first_ping_seconds: FirstPing {
                 p50: first(0.5),
                 p99: first(0.99),
@@ -240,13 +244,16 @@ impl Report {
             kernel_drops: Drops { daemon: watched.daemon_drops, bench: watched.own_drops },
             daemon,
             baseline,
+            halving: heard.halving.map(|halving| Recovery {
+                pinged_on_seconds: halving.pinged_on.as_secs_f64(),
+                recovered_in_seconds: halving.recovered_in.map(|time| time.as_secs_f64()),
+            }),
             timeline: heard
                 .seconds
                 .iter()
                 .map(|second| Second {
                     delivered: second.delivered,
                     late: second.late,
-                    missed: second.missed,
                     worst_deviation_ms: millis(second.worst_deviation),
                 })
                 .collect(),
@@ -256,6 +263,19 @@ impl Report {
     /// Whether every client got every ping.
     pub(super) fn is_complete(&self) -> bool {
         self.pings.missed == 0 && self.pings.delivered > 0
+    }
+}
+
+impl Quantiles {
+    fn of(nanos: &Histogram<u64>) -> Self {
+        let millis = |q| quantile(nanos, q, MILLISECOND);
+        Self {
+            p50: millis(0.5),
+            p99: millis(0.99),
+            p99_9: millis(0.999),
+            p99_99: millis(0.9999),
+            max: millis(1.0),
+        }
     }
 }
 
@@ -271,11 +291,13 @@ fn grouped(n: u64) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
+/// Writes a line of the table.
+fn line(f: &mut fmt::Formatter<'_>, name: &str, value: &str, remark: &str) -> fmt::Result {
+    writeln!(f, "{}", format!("{name:<26}{value:>16}   {remark}").trim_end())
+}
+
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: &str, remark: &str| {
-            writeln!(f, "{}", format!("{name:<26}{value:>16}   {remark}").trim_end())
-        };
         let Self { pings, deviation_ms, first_ping_seconds, heartbeats, kernel_drops, .. } = self;
         writeln!(
             f,
@@ -285,7 +307,7 @@ impl Display for Report {
                 "target" => format!("of {}", self.server),
                 route => format!("over {route}"),
             },
-            if self.ipv6 { "IPv6" } else { "IPv4" },
+            if self.server.is_ipv6() { "IPv6" } else { "IPv4" },
             self.heartbeat_every_seconds,
             self.seconds,
             self.cores,
@@ -308,7 +330,7 @@ impl Display for Report {
         let fairness = format!("{} to {}", grouped(pings.fewest), grouped(pings.most));
         line(f, "  per client", &fairness, "")?;
         line(f, "pings to all clients", &grouped(pings.delivered_to_all), "by the kernel's count")?;
-        let Deviation { p50, p99, p99_9, p99_99, max } = deviation_ms;
+        let Quantiles { p50, p99, p99_9, p99_99, max } = deviation_ms;
         writeln!(f, "deviation of the period from 1 s")?;
         for (name, value) in [
             ("  p50", p50),
@@ -340,36 +362,69 @@ impl Display for Report {
         line(f, "kernel drops, heartbeats", &daemon_drops, "at the daemon's socket")?;
         line(f, "kernel drops, pings", &grouped(kernel_drops.bench), "at the bench's socket")?;
         if let Some(daemon) = &self.daemon {
-            writeln!(f, "the daemon")?;
-            let per_ping = if daemon.cpu_ns_per_ping.is_finite() {
-                format!("{:.0} ns per ping", daemon.cpu_ns_per_ping)
-            } else {
-                String::new()
-            };
-            line(f, "  CPU", &format!("{:.3} cores", daemon.cpu_cores), &per_ping)?;
-            #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
-            let resident = daemon.resident_bytes as f64 / 1e6;
-            let per_client = format!("{:.1} bytes per client", daemon.resident_bytes_per_client);
-            line(f, "  resident memory", &format!("{resident:.1} MB"), &per_client)?;
-            line(f, "  clients at the end", &grouped(daemon.clients_at_end), "")?;
-            line(f, "  failed sends", &grouped(daemon.failed_sends), "")?;
-            line(f, "  skipped slots", &grouped(daemon.skipped_slots), "a whole second late")?;
-            let lateness = format!("{:.3} ms", daemon.worst_lateness_ms);
-            line(f, "  worst lateness", &lateness, "of a slot, by the daemon's own clock")?;
-            for warning in &daemon.warnings {
-                writeln!(f, "  it warned: {warning}")?;
-            }
+            write!(f, "{daemon}")?;
         }
-        if let Some(KernelLimit { cpu_ns_per_datagram, datagrams_per_second, ratio }) =
-            &self.baseline
-        {
-            let rate = format!("{datagrams_per_second:.0} datagrams a second on one core");
-            line(f, "a bare sendmmsg loop", &format!("{cpu_ns_per_datagram:.0} ns"), &rate)?;
-            line(f, "the daemon's CPU to that", &figure(*ratio, 2, "x"), "for a ping")?;
+        if let Some(limit) = &self.baseline {
+            write!(f, "{limit}")?;
+        }
+        if let Some(recovery) = &self.halving {
+            write!(f, "{recovery}")?;
         }
         if pings.delivered == 0 {
             writeln!(f, "Not one ping came: does a daemon listen at {}?", self.server)?;
         }
+        Ok(())
+    }
+}
+
+impl Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the daemon")?;
+        let per_ping = if self.cpu_ns_per_ping.is_finite() {
+            format!("{:.0} ns per ping", self.cpu_ns_per_ping)
+        } else {
+            String::new()
+        };
+        line(f, "  CPU", &format!("{:.3} cores", self.cpu_cores), &per_ping)?;
+        #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
+        let resident = self.resident_bytes as f64 / 1e6;
+        let per_client = format!("{:.1} bytes per client", self.resident_bytes_per_client);
+        line(f, "  resident memory", &format!("{resident:.1} MB"), &per_client)?;
+        line(f, "  clients at the end", &grouped(self.clients_at_end), "")?;
+        line(f, "  failed sends", &grouped(self.failed_sends), "")?;
+        line(f, "  skipped slots", &grouped(self.skipped_slots), "a whole second late")?;
+        let lateness = format!("{:.3} ms", self.worst_lateness_ms);
+        line(f, "  worst lateness", &lateness, "of a slot, by the daemon's own clock")?;
+        for warning in &self.warnings {
+            writeln!(f, "  it warned: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for MachineLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MachineLimit { cpu_ns_per_datagram, datagrams_per_second, ratio, .. } = self;
+        let rate = format!("{datagrams_per_second:.0} datagrams a second on one core");
+        line(f, "a bare sendmmsg loop", &format!("{cpu_ns_per_datagram:.0} ns"), &rate)?;
+        line(f, "the daemon's CPU to that", &figure(*ratio, 2, "x"), "for a ping")?;
+        let Quantiles { p99_9, max, .. } = self.wakeup_lateness_ms;
+        let lateness = format!("late at p99.9, at most {max:.3} ms");
+        line(f, "a thread that only sleeps", &format!("{p99_9:.3} ms"), &lateness)?;
+        Ok(())
+    }
+}
+
+impl Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pinged_on_seconds, recovered_in_seconds } = self;
+        let pinged_on = format!("{pinged_on_seconds:.1} s");
+        line(f, "the silent half", &pinged_on, "pinged still")?;
+        let (time, remark) = match recovered_in_seconds {
+            Some(time) => (format!("{time:.1} s"), "until all was in time again after that"),
+            None => ("-".to_owned(), "not in time again: was there enough time to expire?"),
+        };
+        line(f, "recovered in", &time, remark)?;
         Ok(())
     }
 }

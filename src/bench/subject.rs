@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use super::processes::{self, Usage};
 
-/// How long the daemon may take to stop.
+/// How long the daemon may take to start, and how long to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A program other than ours may say anything.
@@ -92,6 +93,7 @@ impl Daemon {
             .args(["--ends-with", &std::process::id().to_string()])
             .envs([("HOST", host), ("PORT", "0"), ("LOG_FORMAT", "json"), ("LOG_LEVEL", "INFO")])
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| {
@@ -100,13 +102,12 @@ impl Daemon {
         let Some(stderr) = child.stderr.take() else {
             return Err(io::Error::other("the daemon has no standard error"));
         };
-        let mut stderr = BufReader::new(stderr);
-        let mut log = Log::default();
-        let address = listening(&mut stderr, &mut log).inspect_err(|_| {
+        let (says, lines) = mpsc::channel();
+        let log = thread::spawn(move || Log::read(stderr, &says));
+        let address = listening(&lines).inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
         })?;
-        let log = thread::spawn(move || log.read(stderr));
         let idle = processes::usage(child.id())?;
         Ok(Self { child, address, idle, log: Some(log) })
     }
@@ -152,14 +153,13 @@ impl Drop for Daemon {
 }
 
 /// Waits until the daemon says where it listens.
-fn listening(stderr: &mut BufReader<ChildStderr>, log: &mut Log) -> io::Result<SocketAddr> {
+fn listening(lines: &Receiver<String>) -> io::Result<SocketAddr> {
     let mut said = String::new();
-    for line in stderr.lines() {
-        let line = line?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         if let Some(address) = listening_at(&line) {
             return Ok(address);
         }
-        log.add(&line);
         said = said + "\n  " + &line;
     }
     if said.is_empty() {
@@ -174,11 +174,14 @@ fn listening_at(line: &str) -> Option<SocketAddr> {
 }
 
 impl Log {
-    fn read(mut self, stderr: BufReader<ChildStderr>) -> Self {
-        for line in stderr.lines().map_while(Result::ok) {
-            self.add(&line);
+    /// Reads to the end, and passes the lines on as long as somebody wants them.
+    fn read(stderr: ChildStderr, says: &Sender<String>) -> Self {
+        let mut log = Self::default();
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            log.add(&line);
+            let _ = says.send(line);
         }
-        self
+        log
     }
 
     fn add(&mut self, text: &str) {
