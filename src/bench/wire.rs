@@ -77,37 +77,29 @@ impl Wire {
             "ip link add crowd address {CROWD_MAC} type veth peer name daemon address {DAEMON_MAC}"
         ))?;
         run(&format!("ip link set daemon netns {far_path}"))?;
-        match family {
-            Family::Ipv4 => {
-                run("ip address add 192.0.2.2/30 dev crowd")?;
-                run("ip link set crowd up")?;
-                run("ip route add local 10.0.0.0/8 dev lo")?;
-                wire.far(|| {
-                    run("ip address add 192.0.2.1/30 dev daemon")?;
-                    run("ip link set daemon up")?;
-                    run("ip route add 10.0.0.0/8 via 192.0.2.2")
-                })?;
-            }
-            Family::Ipv6 => {
-                // Or else an address that is no interface's own cannot be sent from.
-                fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1")?;
-                run("ip address add 2001:db8::2/64 dev crowd nodad")?;
-                run("ip link set crowd up")?;
-                run("ip -6 route add local 2001:db8:1::/48 dev lo")?;
-                wire.far(|| {
-                    run("ip address add 2001:db8::1/64 dev daemon nodad")?;
-                    run("ip link set daemon up")?;
-                    run("ip -6 route add 2001:db8:1::/48 via 2001:db8::2")
-                })?;
-            }
+        let (crowd, server) = (family.gateway(), family.server());
+        let (network, prefix, options) = match family {
+            Family::Ipv4 => ("10.0.0.0/8", 30, ""),
+            Family::Ipv6 => ("2001:db8:1::/48", 64, "nodad"),
+        };
+        if matches!(family, Family::Ipv6) {
+            // Or else an address that is no interface's own cannot be sent from.
+            fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1")?;
         }
         // Nobody need ask who is at the other end, nor lose what is sent meanwhile.
         let neighbour = |ip, mac, device| {
             run(&format!("ip neighbour replace {ip} lladdr {mac} dev {device} nud permanent"))
         };
-        let (crowd, server) = (family.gateway(), family.server());
+        run(&format!("ip address add {crowd}/{prefix} dev crowd {options}"))?;
+        run("ip link set crowd up")?;
+        run(&format!("ip route add local {network} dev lo"))?;
         neighbour(server, DAEMON_MAC, "crowd")?;
-        wire.far(|| neighbour(crowd, CROWD_MAC, "daemon"))?;
+        wire.far(|| {
+            run(&format!("ip address add {server}/{prefix} dev daemon {options}"))?;
+            run("ip link set daemon up")?;
+            run(&format!("ip route add {network} via {crowd}"))?;
+            neighbour(crowd, CROWD_MAC, "daemon")
+        })?;
         run("nft add table netdev crowd")?;
         run(
             "nft add chain netdev crowd ingress { type filter hook ingress device crowd priority 0 ; }",
