@@ -44,15 +44,12 @@ pub(super) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline>
             SocketAddr::V6(address) => v6.push(Some(SockaddrIn6::from(address))),
         }
     }
-    let (sent, cost) = if v6.is_empty() { send(socket, &v4)? } else { send(socket, &v6)? };
-    Ok(Baseline {
-        cost: cost.div_f64(sent),
-        datagrams_per_second: sent / SENDING.as_secs_f64(),
-        wakeup_lateness: sleep(),
-    })
+    let (datagrams_per_second, cost) =
+        if v6.is_empty() { send(socket, &v4)? } else { send(socket, &v6)? };
+    Ok(Baseline { cost, datagrams_per_second, wakeup_lateness: sleep() })
 }
 
-/// Sends for a while. Returns how many datagrams, and the processor time it took.
+/// Sends for a while. Returns how many datagrams a second, and the processor time for one.
 #[expect(clippy::cast_precision_loss, reason = "far fewer datagrams than 2^52")]
 fn send<A: SockaddrLike + Copy>(
     socket: &UdpSocket,
@@ -60,7 +57,7 @@ fn send<A: SockaddrLike + Copy>(
 ) -> io::Result<(f64, Duration)> {
     let slice = [IoSlice::new(&PING)];
     let mut headers = MultiHeaders::<A>::preallocate(BATCH, None);
-    let mut sent: usize = 0;
+    let mut sent = 0;
     let (start, cpu) = (Instant::now(), clock::thread_cpu_time());
     for batch in destinations.chunks(BATCH).cycle() {
         let slices = std::iter::repeat_n(&slice, batch.len());
@@ -75,7 +72,8 @@ fn send<A: SockaddrLike + Copy>(
             break;
         }
     }
-    Ok((sent as f64, clock::thread_cpu_time().saturating_sub(cpu)))
+    let cpu = clock::thread_cpu_time().saturating_sub(cpu);
+    Ok((sent as f64 / start.elapsed().as_secs_f64(), cpu.div_f64(sent as f64)))
 }
 
 /// Wakes up as often as the daemon's workers together, for a while.
