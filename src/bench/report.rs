@@ -404,14 +404,13 @@ impl Display for Daemon {
 
 impl Display for MachineLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MachineLimit { cpu_ns_per_datagram, datagrams_per_second, ratio, .. } = self;
+        let Self { cpu_ns_per_datagram, datagrams_per_second, ratio, .. } = self;
         let rate = format!("{datagrams_per_second:.0} datagrams a second on one core");
         line(f, "a bare sendmmsg loop", &format!("{cpu_ns_per_datagram:.0} ns"), &rate)?;
         line(f, "the daemon's CPU to that", &figure(*ratio, 2, "x"), "for a ping")?;
         let Quantiles { p99_9, max, .. } = self.wakeup_lateness_ms;
         let lateness = format!("late at p99.9, at most {max:.3} ms");
-        line(f, "a thread that only sleeps", &format!("{p99_9:.3} ms"), &lateness)?;
-        Ok(())
+        line(f, "a thread that only sleeps", &format!("{p99_9:.3} ms"), &lateness)
     }
 }
 
@@ -424,8 +423,7 @@ impl Display for Recovery {
             Some(time) => (format!("{time:.1} s"), "until all was in time again after that"),
             None => ("-".to_owned(), "not in time again: was there enough time to expire?"),
         };
-        line(f, "recovered in", &time, remark)?;
-        Ok(())
+        line(f, "recovered in", &time, remark)
     }
 }
 
