@@ -5,9 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ipnet::IpNet;
 use wakeupd::clock::Time;
-use wakeupd::registry::{Registry, SHARDS, Sweep};
+use wakeupd::guard::{Caps, Guard, Mode, Networks, Refused, Rules};
+use wakeupd::registry::{Refreshed, Registry, SHARDS, Sweep};
 use wakeupd::schedule::Schedule;
+use wakeupd::wire::DEFAULT_PORT;
 
 const EXPIRATION: Duration = Duration::from_secs(120);
 const NOW: Time = Time::from_nanos(1 << 40);
@@ -24,13 +27,13 @@ fn client(first: IpAddr, n: u32) -> SocketAddr {
         IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() + n).into(),
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() + u128::from(n)).into(),
     };
-    SocketAddr::new(ip, 7561)
+    SocketAddr::new(ip, 5000)
 }
 
 fn registry_of(first: IpAddr, clients: u32) -> Registry {
     let registry = Registry::new(SHARDS, EXPIRATION);
     for n in 0..clients {
-        registry.refresh(client(first, n), None, NOW);
+        registry.refresh(client(first, n), None, NOW, || true);
     }
     registry
 }
@@ -47,7 +50,7 @@ fn sweep(c: &mut Criterion) {
                 let mut clients = 0;
                 let start = Instant::now();
                 for shard in shards.by_ref().take(count(shards_to_sweep)) {
-                    registry.sweep(shard, NOW, &mut sweep);
+                    registry.sweep(shard, NOW, |_| false, &mut sweep);
                     clients += black_box(sweep.v4.len() + sweep.v6.len());
                 }
                 per_client(start.elapsed(), shards_to_sweep, clients)
@@ -67,18 +70,58 @@ fn per_client(time: Duration, iterations: u64, clients: usize) -> Duration {
     time.mul_f64(iterations as f64 / clients as f64)
 }
 
-/// The clients come in an order that the processor cannot foresee.
+/// The clients come in an order that the processor cannot foresee, and so do those whom the guard
+/// refuses, which must not cost more.
 fn refresh(c: &mut Criterion) {
     let mut group = c.benchmark_group("refresh one of 1,000,000 clients");
     group.throughput(Throughput::Elements(1));
     for (family, first) in FAMILIES {
         let registry = registry_of(first, MILLION);
+        let guard = guard(MILLION);
         let mut random = fastrand::Rng::with_seed(1);
         group.bench_function(family, |b| {
-            b.iter(|| registry.refresh(client(first, random.u32(..MILLION)), None, NOW));
+            b.iter(|| heartbeat(&guard, &registry, client(first, random.u32(..MILLION))));
+        });
+        let system_port = |ip: IpAddr| SocketAddr::new(ip, 53);
+        group.bench_function(format!("{family}, refused for the port"), |b| {
+            b.iter(|| {
+                let ip = client(first, random.u32(MILLION..2 * MILLION)).ip();
+                heartbeat(&guard, &registry, system_port(ip))
+            });
+        });
+        let denied = (0..100_000).map(|n| IpNet::from(client(first, MILLION + 2 * n).ip()));
+        guard.deny(denied.collect());
+        group.bench_function(format!("{family}, refused by one of 100,000 networks"), |b| {
+            b.iter(|| {
+                let n = MILLION + 2 * random.u32(..100_000);
+                heartbeat(&guard, &registry, client(first, n))
+            });
+        });
+        let full = self::guard(0);
+        group.bench_function(format!("{family}, refused for want of room"), |b| {
+            b.iter(|| heartbeat(&full, &registry, client(first, random.u32(MILLION..2 * MILLION))));
         });
     }
     group.finish();
+}
+
+/// A guard that lets in so many.
+fn guard(clients: u32) -> Guard {
+    let caps = Caps { clients, per_address: clients, per_prefix: clients };
+    let nobody = Networks::default();
+    let rules = Rules {
+        mode: Mode::Enforce,
+        refuse_nets: nobody.clone(),
+        local_nets: nobody.clone(),
+        caps,
+    };
+    Guard::new(rules, DEFAULT_PORT, nobody)
+}
+
+/// What the listener does with a datagram.
+fn heartbeat(guard: &Guard, registry: &Registry, source: SocketAddr) -> Result<Refreshed, Refused> {
+    guard.admit(source)?;
+    Ok(registry.refresh(source, None, NOW, || guard.reserve(source.ip()).is_ok()))
 }
 
 /// The tables grow meanwhile.
@@ -92,9 +135,10 @@ fn register(c: &mut Criterion) {
                 let mut time = Duration::ZERO;
                 for _ in 0..registries {
                     let registry = Registry::new(SHARDS, EXPIRATION);
+                    let guard = guard(CLIENTS);
                     let start = Instant::now();
                     for n in 0..CLIENTS {
-                        registry.refresh(client(first, n), None, NOW);
+                        let _ = heartbeat(&guard, &registry, client(first, n));
                     }
                     time += start.elapsed();
                 }

@@ -1,72 +1,37 @@
 //! From the environment to a [`Config`]: every mistake is told at once, each by its variable's name.
 
+mod deny_file;
+mod log;
 mod misspelt;
+mod variables;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::guard::{Caps, Mode, Networks, NotANetwork, Rules};
 use crate::registry::SHARDS;
 
+pub use deny_file::{DenyFile, DenyFileError};
+pub use log::{LogFormat, LogLevel};
 pub use misspelt::Misspelt;
+use variables::{
+    CLIENT_EXPIRATION_SECONDS, DENY_FILE, GUARD_MODE, HOST, LOCAL_NETS, LOG_FORMAT, LOG_LEVEL,
+    MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS, MAX_CLIENTS_PER_PREFIX, PORT, REFUSE_NETS,
+    WORKER_POOL_SIZE,
+};
+pub use variables::{VARIABLES, Variable};
 
-/// An environment variable of the daemon.
-#[derive(Debug)]
-pub struct Variable {
-    /// Its name.
-    pub name: &'static str,
-    /// Its value where it is unset or empty.
-    pub default: &'static str,
-    /// What it may be, as the end of a sentence that begins with "must be".
-    pub allowed: &'static str,
-    /// What it is for.
-    pub about: &'static str,
-}
+/// What a cap may be. Beyond that no machine has the memory.
+const CAPS: RangeInclusive<u32> = 1..=100_000_000;
 
-const HOST: Variable = Variable {
-    name: "HOST",
-    default: "0.0.0.0",
-    allowed: "an IP address of this machine or a name that resolves to one, without brackets or port",
-    about: "Local address or name to bind; :: is IPv6 and IPv4",
-};
-const PORT: Variable = Variable {
-    name: "PORT",
-    default: "7561",
-    allowed: "a whole number from 0 to 65535",
-    about: "Local UDP port; 0 lets the system choose one",
-};
-const LOG_LEVEL: Variable = Variable {
-    name: "LOG_LEVEL",
-    default: "INFO",
-    allowed: "one of DEBUG, INFO, WARNING (WARN), ERROR, CRITICAL (FATAL), NOTSET, or 10, 20, 30, 40, 50, 0",
-    about: "Minimum severity to log; NOTSET logs every datagram",
-};
-const LOG_FORMAT: Variable = Variable {
-    name: "LOG_FORMAT",
-    default: "text",
-    allowed: "text or json",
-    about: "Form of a log line: text or json",
-};
-const WORKER_POOL_SIZE: Variable = Variable {
-    name: "WORKER_POOL_SIZE",
-    default: "10",
-    allowed: "a whole number from 1 to 256 (the number of shards)",
-    about: "Number of workers that share the clients",
-};
-const CLIENT_EXPIRATION_SECONDS: Variable = Variable {
-    name: "CLIENT_EXPIRATION_SECONDS",
-    default: "120",
-    allowed: "a whole number from 1 to 86400",
-    about: "Seconds a client is pinged after its last heartbeat",
-};
-
-/// Every variable of the daemon, in the order in which they are shown.
-pub const VARIABLES: [&Variable; 6] =
-    [&HOST, &PORT, &CLIENT_EXPIRATION_SECONDS, &WORKER_POOL_SIZE, &LOG_LEVEL, &LOG_FORMAT];
+/// In the place of networks or of a path: not one.
+const NONE: &str = "none";
 
 /// The settings of a daemon, all of them valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,86 +44,14 @@ pub struct Config {
     pub client_expiration: Duration,
     /// `WORKER_POOL_SIZE`.
     pub worker_pool_size: usize,
+    /// `GUARD_MODE`, `REFUSE_NETS`, `LOCAL_NETS`, `MAX_CLIENTS` and its like.
+    pub guard: Rules,
+    /// `DENY_FILE` and what it held.
+    pub deny_file: Option<DenyFile>,
     /// `LOG_LEVEL`.
     pub log_level: LogLevel,
     /// `LOG_FORMAT`.
     pub log_format: LogFormat,
-}
-
-/// Severities by the names and numbers that Python gives them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Everything, each datagram included.
-    NotSet,
-    /// Clients that come and go as well.
-    Debug,
-    /// What an operator wants to read.
-    Info,
-    /// What an operator should look into.
-    Warning,
-    /// What stops the daemon from doing its work.
-    Error,
-    /// As [`LogLevel::Error`]: nothing here is graver.
-    Critical,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines: one JSON object a line.
-    Json,
-}
-
-impl FromStr for LogLevel {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.to_ascii_uppercase().as_str() {
-            "NOTSET" | "0" => Ok(Self::NotSet),
-            "DEBUG" | "10" => Ok(Self::Debug),
-            "INFO" | "20" => Ok(Self::Info),
-            "WARNING" | "WARN" | "30" => Ok(Self::Warning),
-            "ERROR" | "40" => Ok(Self::Error),
-            "CRITICAL" | "FATAL" | "50" => Ok(Self::Critical),
-            _ => Err(()),
-        }
-    }
-}
-
-impl Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotSet => "NOTSET",
-            Self::Debug => "DEBUG",
-            Self::Info => "INFO",
-            Self::Warning => "WARNING",
-            Self::Error => "ERROR",
-            Self::Critical => "CRITICAL",
-        })
-    }
-}
-
-impl FromStr for LogFormat {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.to_ascii_lowercase().as_str() {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(()),
-        }
-    }
-}
-
-impl Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
 }
 
 /// A variable with a value it must not have.
@@ -168,6 +61,8 @@ pub struct Mistake {
     value: String,
     allowed: &'static str,
     default: &'static str,
+    /// What exactly is wrong, where that is not plain to see.
+    detail: Option<String>,
 }
 
 /// Every variable that is wrong.
@@ -177,8 +72,11 @@ pub struct Mistakes(Vec<Mistake>);
 impl Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration is wrong, so nothing was started:")?;
-        for Mistake { name, value, allowed, default } in &self.0 {
+        for Mistake { name, value, allowed, default, detail } in &self.0 {
             write!(f, "\n  {name}={value} must be {allowed} (default: {default})")?;
+            if let Some(detail) = detail {
+                write!(f, ": {detail}")?;
+            }
         }
         Ok(())
     }
@@ -191,6 +89,13 @@ struct Texts {
     port: Option<String>,
     client_expiration_seconds: Option<String>,
     worker_pool_size: Option<String>,
+    max_clients: Option<String>,
+    max_clients_per_address: Option<String>,
+    max_clients_per_prefix: Option<String>,
+    local_nets: Option<String>,
+    refuse_nets: Option<String>,
+    deny_file: Option<String>,
+    guard_mode: Option<String>,
     log_level: Option<String>,
     log_format: Option<String>,
 }
@@ -226,43 +131,44 @@ impl Config {
                         texts.insert(name, value.to_owned());
                     }
                 }
-                Err(value) => mistakes.push(variable.mistake(value.display())),
+                Err(value) => mistakes.push(variable.mistake(value.display(), None)),
             }
         }
         let texts: Texts = envy::from_iter(texts).expect("a text becomes a text");
 
         let mut read = Reader { mistakes };
-        let host = read.value(&HOST, texts.host.as_ref(), host);
-        let port = read.value(&PORT, texts.port.as_ref(), |text| text.parse().ok());
-        let expiration = read.value(
-            &CLIENT_EXPIRATION_SECONDS,
-            texts.client_expiration_seconds.as_ref(),
-            |text| text.parse().ok().filter(|seconds| (1..=86_400).contains(seconds)),
-        );
-        let workers = read.value(&WORKER_POOL_SIZE, texts.worker_pool_size.as_ref(), |text| {
-            text.parse().ok().filter(|workers| (1..=SHARDS).contains(workers))
-        });
-        let log_level = read.value(&LOG_LEVEL, texts.log_level.as_ref(), |text| text.parse().ok());
-        let log_format =
-            read.value(&LOG_FORMAT, texts.log_format.as_ref(), |text| text.parse().ok());
-
-        match (host, port, expiration, workers, log_level, log_format, read.mistakes.is_empty()) {
-            (
-                Some(host),
-                Some(port),
-                Some(expiration),
-                Some(worker_pool_size),
-                Some(log_level),
-                Some(log_format),
-                true,
-            ) => {
-                let client_expiration = Duration::from_secs(expiration);
-                let config =
-                    Self { host, port, client_expiration, worker_pool_size, log_level, log_format };
-                Ok((config, misspelt))
-            }
-            _ => Err(Mistakes(read.mistakes)),
-        }
+        let config = Self {
+            host: read.value(&HOST, texts.host, host),
+            port: read.number(&PORT, texts.port, 0..=u16::MAX),
+            client_expiration: Duration::from_secs(read.number(
+                &CLIENT_EXPIRATION_SECONDS,
+                texts.client_expiration_seconds,
+                1..=86_400,
+            )),
+            worker_pool_size: read.number(&WORKER_POOL_SIZE, texts.worker_pool_size, 1..=SHARDS),
+            guard: Rules {
+                mode: read.value(&GUARD_MODE, texts.guard_mode, mode),
+                refuse_nets: read.value(&REFUSE_NETS, texts.refuse_nets, networks),
+                local_nets: read.value(&LOCAL_NETS, texts.local_nets, networks),
+                caps: Caps {
+                    clients: read.number(&MAX_CLIENTS, texts.max_clients, CAPS),
+                    per_address: read.number(
+                        &MAX_CLIENTS_PER_ADDRESS,
+                        texts.max_clients_per_address,
+                        CAPS,
+                    ),
+                    per_prefix: read.number(
+                        &MAX_CLIENTS_PER_PREFIX,
+                        texts.max_clients_per_prefix,
+                        CAPS,
+                    ),
+                },
+            },
+            deny_file: read.value(&DENY_FILE, texts.deny_file, deny_file),
+            log_level: read.value(&LOG_LEVEL, texts.log_level, plain),
+            log_format: read.value(&LOG_FORMAT, texts.log_format, plain),
+        };
+        if read.mistakes.is_empty() { Ok((config, misspelt)) } else { Err(Mistakes(read.mistakes)) }
     }
 
     /// Each variable's name with its effective value.
@@ -273,6 +179,13 @@ impl Config {
             (PORT.name, self.port.to_string()),
             (CLIENT_EXPIRATION_SECONDS.name, self.client_expiration.as_secs().to_string()),
             (WORKER_POOL_SIZE.name, self.worker_pool_size.to_string()),
+            (MAX_CLIENTS.name, self.guard.caps.clients.to_string()),
+            (MAX_CLIENTS_PER_ADDRESS.name, self.guard.caps.per_address.to_string()),
+            (MAX_CLIENTS_PER_PREFIX.name, self.guard.caps.per_prefix.to_string()),
+            (LOCAL_NETS.name, or_none(&self.guard.local_nets)),
+            (REFUSE_NETS.name, or_none(&self.guard.refuse_nets)),
+            (DENY_FILE.name, self.deny_file.as_ref().map_or(NONE.to_owned(), DenyFile::path)),
+            (GUARD_MODE.name, self.guard.mode.to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
         ]
@@ -296,11 +209,11 @@ pub fn help() -> String {
 }
 
 impl Variable {
-    fn mistake(&self, value: impl Display) -> Mistake {
+    fn mistake(&self, value: impl Display, detail: Option<String>) -> Mistake {
         let Self { name, default, allowed, .. } = *self;
         // Quoted, and with nothing in it that could move the cursor of a terminal.
         let value = format!("\"{}\"", value.to_string().escape_debug());
-        Mistake { name, value, allowed, default }
+        Mistake { name, value, allowed, default, detail }
     }
 }
 
@@ -309,18 +222,30 @@ struct Reader {
 }
 
 impl Reader {
+    /// The value of a variable, or that of its default if it is wrong.
     fn value<T>(
         &mut self,
         variable: &Variable,
-        text: Option<&String>,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let text = text.map_or(variable.default, String::as_str);
-        let value = parse(text);
-        if value.is_none() {
-            self.mistakes.push(variable.mistake(text));
-        }
-        value
+        text: Option<String>,
+        parse: impl Fn(&str) -> Result<T, Option<String>>,
+    ) -> T {
+        let default = || parse(variable.default).expect("a default is right");
+        let Some(text) = text else { return default() };
+        parse(&text).unwrap_or_else(|detail| {
+            self.mistakes.push(variable.mistake(text, detail));
+            default()
+        })
+    }
+
+    fn number<T: FromStr + PartialOrd>(
+        &mut self,
+        variable: &Variable,
+        text: Option<String>,
+        allowed: RangeInclusive<T>,
+    ) -> T {
+        self.value(variable, text, |text| {
+            text.parse().ok().filter(|number| allowed.contains(number)).ok_or(None)
+        })
     }
 }
 
@@ -334,11 +259,41 @@ fn unquoted(text: &str) -> &str {
         .trim()
 }
 
-fn host(text: &str) -> Option<String> {
+fn plain<T: FromStr>(text: &str) -> Result<T, Option<String>> {
+    text.parse().map_err(|_| None)
+}
+
+fn host(text: &str) -> Result<String, Option<String>> {
     let is_plausible = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
     // An IPv6 address has two colons at least, so a single one is that of a port.
     let has_port = text.matches(':').count() == 1;
-    (text.chars().all(is_plausible) && !has_port).then(|| text.to_owned())
+    if text.chars().all(is_plausible) && !has_port { Ok(text.to_owned()) } else { Err(None) }
+}
+
+fn mode(text: &str) -> Result<Mode, Option<String>> {
+    match text.to_ascii_lowercase().as_str() {
+        "enforce" => Ok(Mode::Enforce),
+        "observe" => Ok(Mode::Observe),
+        _ => Err(None),
+    }
+}
+
+fn networks(text: &str) -> Result<Networks, Option<String>> {
+    if text.eq_ignore_ascii_case(NONE) {
+        return Ok(Networks::default());
+    }
+    text.parse().map_err(|error: NotANetwork| Some(error.to_string()))
+}
+
+fn deny_file(text: &str) -> Result<Option<DenyFile>, Option<String>> {
+    if text.eq_ignore_ascii_case(NONE) {
+        return Ok(None);
+    }
+    DenyFile::read(text.into()).map(Some).map_err(|error| Some(error.to_string()))
+}
+
+fn or_none(networks: &Networks) -> String {
+    if networks.is_empty() { NONE.to_owned() } else { networks.to_string() }
 }
 
 #[cfg(test)]
@@ -361,6 +316,13 @@ mod tests {
             port: DEFAULT_PORT,
             client_expiration: Duration::from_secs(120),
             worker_pool_size: 10,
+            guard: Rules {
+                mode: Mode::Enforce,
+                refuse_nets: Networks::default(),
+                local_nets: LOCAL_NETS.default.parse().unwrap(),
+                caps: Caps { clients: 200_000, per_address: 1_024, per_prefix: 4_096 },
+            },
+            deny_file: None,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
         };

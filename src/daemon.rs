@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use thiserror::Error;
+use tokio::signal::unix::Signal;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, DenyFile};
+use crate::guard::{Guard, Networks};
 use crate::listener::Listener;
 use crate::metrics::{Metrics, Recent, Totals};
 use crate::net::{self, Buffers, Sender, Socket};
-use crate::registry::{Registry, SHARDS};
+use crate::registry::{Registry, Removal, SHARDS};
 use crate::schedule::Schedule;
 use crate::worker::{Alarm, Warnings, Worker};
 
@@ -78,6 +80,8 @@ pub struct Daemon {
     socket: Arc<Socket>,
     /// One for each worker.
     senders: Vec<Sender>,
+    deny_file: Option<DenyFile>,
+    guard: Arc<Guard>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
 }
@@ -95,19 +99,24 @@ impl Daemon {
             Ok((socket, senders))
         };
         let (socket, senders) = bind().map_err(|error| bind_error(address, error))?;
+        let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
+        let guard =
+            Guard::new(config.guard.clone(), socket.address().port(), denied.unwrap_or_default());
         Ok(Self {
             socket: Arc::new(socket),
             senders,
+            deny_file: config.deny_file.clone(),
+            guard: Arc::new(guard),
             registry: Arc::new(Registry::new(SHARDS, config.client_expiration)),
             metrics: Arc::default(),
         })
     }
 
-    /// Serves until `stop` is ready.
+    /// Serves until `stop` is ready. At each `hangup` it reads the file of those to deny again.
     ///
     /// # Errors
     /// Where a task ended before that.
-    pub async fn run(mut self, stop: impl Future) -> Result<(), TaskEnded> {
+    pub async fn run(mut self, stop: impl Future, mut hangup: Signal) -> Result<(), TaskEnded> {
         self.announce();
         let alarm = Arc::new(Alarm::new(self.senders.len()));
         let mut tasks = self.start_tasks(&alarm);
@@ -120,6 +129,7 @@ impl Daemon {
             tokio::select! {
                 _ = &mut stop => break,
                 Some(ended) = tasks.join_next() => ended?.map_err(TaskEnded::Listener)?,
+                Some(()) = hangup.recv() => self.read_deny_file(),
                 _ = summary.tick() => self.summarise(&mut recent),
             }
         }
@@ -155,23 +165,62 @@ impl Daemon {
 
     fn start_tasks(&mut self, alarm: &Arc<Alarm>) -> JoinSet<io::Result<()>> {
         let mut tasks = JoinSet::new();
-        let shared = || (self.registry.clone(), self.metrics.clone(), alarm.clone());
-        let (registry, metrics, alarm) = shared();
-        let listener = Listener::new(self.socket.clone(), registry, metrics, alarm);
+        let shared =
+            || (self.guard.clone(), self.registry.clone(), self.metrics.clone(), alarm.clone());
+        let (guard, registry, metrics, alarm) = shared();
+        let listener = Listener::new(self.socket.clone(), guard, registry, metrics, alarm);
         tasks.spawn(async { Err(listener.run().await) });
         let start = clock::now();
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
         for (number, sender) in std::mem::take(&mut self.senders).into_iter().enumerate() {
-            let (registry, metrics, alarm) = shared();
+            let (guard, registry, metrics, alarm) = shared();
             let schedule = Schedule::new(start, SHARDS, number, workers);
-            let worker = Worker::new(sender, registry, metrics, alarm, warnings.clone(), schedule);
+            let warnings = warnings.clone();
+            let worker = Worker::new(sender, guard, registry, metrics, alarm, warnings, schedule);
             tasks.spawn_blocking(|| {
                 worker.run();
                 Ok(())
             });
         }
         tasks
+    }
+
+    fn read_deny_file(&mut self) {
+        let Some(file) = &self.deny_file else {
+            return info!("SIGHUP: DENY_FILE is not set, so there is nothing to read again");
+        };
+        let path = file.path();
+        match file.read_again() {
+            Ok(file) => {
+                let networks = file.networks().clone();
+                let count = networks.len();
+                let removed = self.deny(networks);
+                info!(path, networks = count, removed, "read DENY_FILE again");
+                self.deny_file = Some(file);
+            }
+            Err(error) => {
+                error!(path, %error, "DENY_FILE is wrong, so the networks that it held before stay denied");
+            }
+        }
+    }
+
+    /// Refuses heartbeats from these networks from now on, and removes who is there.
+    fn deny(&self, networks: Networks) -> usize {
+        self.guard.deny(networks);
+        if !self.guard.enforces() {
+            return 0;
+        }
+        let mut removed = Vec::new();
+        for shard in 0..SHARDS {
+            self.registry.evict(shard, |ip| self.guard.denies(ip), &mut removed);
+        }
+        self.metrics.removed[Removal::Denied as usize].add(removed.len() as u64);
+        for client in &removed {
+            self.guard.release(client.ip());
+            debug!(%client, reason = Removal::Denied.label(), "removed");
+        }
+        removed.len()
     }
 
     fn summarise(&self, recent: &mut Recent) {

@@ -1,48 +1,430 @@
-//! Which sources may register.
+//! Which sources may register, how many of them, and whom the network says it cannot reach.
+//!
+//! Any source address may be forged, so what matters is where pings may go: not to where they could do
+//! harm ([`Guard::admit`]), and to no address or network more than so many at a time
+//! ([`Guard::reserve`]). `docs/security.md` says against whom.
 
-use std::net::SocketAddr;
+mod counts;
+mod networks;
+mod unreachable;
+
+use std::fmt::{self, Display};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
+
+use self::counts::{Count, Counts};
+pub use self::networks::{Networks, NotANetwork, network};
+pub use self::unreachable::{Budget, Unreachable};
+use crate::wire::DEFAULT_PORT;
+
+/// The ports below are those of services (RFC 6335, section 6), many of which answer whatever comes.
+/// NATs map clients to ports above.
+const FIRST_USER_PORT: u16 = 1024;
 
 /// Why a heartbeat was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Its source port is 0, to which nothing can be sent.
     SourcePortZero,
+    /// Its source port is below 1024: a service's, which might answer each ping.
+    SystemPort,
+    /// Its source port is 7561 or the daemon's own: a daemon's, which would take pings for heartbeats.
+    DaemonPort,
+    /// Its source is in 0.0.0.0/8 or is `::`, which nobody has.
+    Unspecified,
+    /// Its source is a multicast address, 224.0.0.0/4 or `ff00::/8`.
+    Multicast,
+    /// Its source is in 240.0.0.0/4, which nobody has, or 255.255.255.255.
+    Reserved,
+    /// Its source is in 169.254.0.0/16, where hosts without an address are, or a cloud's own services.
+    LinkLocal,
+    /// Its source is an IPv4-mapped address, which must not be on a wire.
+    Ipv4Mapped,
+    /// Its source is in one of `REFUSE_NETS`.
+    RefuseNets,
+    /// Its source is in one of the networks of `DENY_FILE`.
+    DenyFile,
+    /// There are `MAX_CLIENTS` clients.
+    MaxClients,
+    /// Its address has `MAX_CLIENTS_PER_ADDRESS` clients.
+    MaxClientsPerAddress,
+    /// Its prefix has `MAX_CLIENTS_PER_PREFIX` clients.
+    MaxClientsPerPrefix,
 }
 
 impl Refused {
     /// Every reason, each at the index `reason as usize`.
-    pub const ALL: [Self; 1] = [Self::SourcePortZero];
+    pub const ALL: [Self; 13] = [
+        Self::SourcePortZero,
+        Self::SystemPort,
+        Self::DaemonPort,
+        Self::Unspecified,
+        Self::Multicast,
+        Self::Reserved,
+        Self::LinkLocal,
+        Self::Ipv4Mapped,
+        Self::RefuseNets,
+        Self::DenyFile,
+        Self::MaxClients,
+        Self::MaxClientsPerAddress,
+        Self::MaxClientsPerPrefix,
+    ];
 
     /// The reason as it stands in logs and counters.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::SourcePortZero => "source_port_zero",
+            Self::SystemPort => "system_port",
+            Self::DaemonPort => "daemon_port",
+            Self::Unspecified => "unspecified",
+            Self::Multicast => "multicast",
+            Self::Reserved => "reserved",
+            Self::LinkLocal => "link_local",
+            Self::Ipv4Mapped => "ipv4_mapped",
+            Self::RefuseNets => "refuse_nets",
+            Self::DenyFile => "deny_file",
+            Self::MaxClients => "max_clients",
+            Self::MaxClientsPerAddress => "max_clients_per_address",
+            Self::MaxClientsPerPrefix => "max_clients_per_prefix",
         }
     }
 }
 
-/// Decides whether a heartbeat from `source` counts.
-///
-/// # Errors
-/// With the reason if it does not.
-pub const fn admit(source: SocketAddr) -> Result<(), Refused> {
-    if source.port() == 0 {
-        return Err(Refused::SourcePortZero);
+/// What the guard does with what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It refuses.
+    Enforce,
+    /// It only tells what it would refuse, and lets everything in.
+    Observe,
+}
+
+impl Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        })
     }
-    Ok(())
+}
+
+/// How many clients there may be at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Altogether.
+    pub clients: u32,
+    /// At one IPv4 address or in one IPv6 /64, outside the local networks.
+    pub per_address: u32,
+    /// In one IPv4 /24 or IPv6 /56, outside the local networks.
+    pub per_prefix: u32,
+}
+
+/// The rules that stay as they are while the daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Whether to refuse or only to tell.
+    pub mode: Mode,
+    /// From where nobody may register.
+    pub refuse_nets: Networks,
+    /// Where an address may stand for a crowd, so that the caps of addresses and prefixes do not apply.
+    pub local_nets: Networks,
+    /// How many may register.
+    pub caps: Caps,
+}
+
+/// Watches over who may register. Its counts are those of the registry's clients.
+#[derive(Debug)]
+pub struct Guard {
+    rules: Rules,
+    own_port: u16,
+    denied: RwLock<Networks>,
+    total: AtomicU32,
+    counts: Counts,
+}
+
+impl Guard {
+    /// A guard of a daemon at `own_port` that has no clients.
+    #[must_use]
+    pub fn new(rules: Rules, own_port: u16, denied: Networks) -> Self {
+        Self {
+            rules,
+            own_port,
+            denied: RwLock::new(denied),
+            total: AtomicU32::new(0),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether what is found to be refused must be refused.
+    #[must_use]
+    pub fn enforces(&self) -> bool {
+        self.rules.mode == Mode::Enforce
+    }
+
+    /// Decides whether a heartbeat from `source` counts at all, whoever is live.
+    ///
+    /// # Errors
+    /// With the reason if it does not.
+    pub fn admit(&self, source: SocketAddr) -> Result<(), Refused> {
+        let port = source.port();
+        if port == 0 {
+            return Err(Refused::SourcePortZero);
+        }
+        if port < FIRST_USER_PORT {
+            return Err(Refused::SystemPort);
+        }
+        if port == DEFAULT_PORT || port == self.own_port {
+            return Err(Refused::DaemonPort);
+        }
+        let ip = source.ip();
+        if let Some(reason) = never(ip) {
+            return Err(reason);
+        }
+        if self.rules.refuse_nets.contains(ip) {
+            return Err(Refused::RefuseNets);
+        }
+        if self.denies(ip) {
+            return Err(Refused::DenyFile);
+        }
+        Ok(())
+    }
+
+    /// Takes other networks than before from the file of those to deny.
+    pub fn deny(&self, networks: Networks) {
+        *self.denied.write().unwrap_or_else(PoisonError::into_inner) = networks;
+    }
+
+    /// Whether `ip` is in one of the networks that the file says to deny.
+    #[must_use]
+    pub fn denies(&self, ip: IpAddr) -> bool {
+        self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(ip)
+    }
+
+    /// Counts one client more at `ip`, which was admitted, if there is room for it or the guard only
+    /// observes. One thread alone may do this.
+    ///
+    /// # Errors
+    /// With the cap that is reached, mostly.
+    pub fn reserve(&self, ip: IpAddr) -> Result<(), Refused> {
+        // It may have been denied since it was admitted.
+        if self.enforces() && self.denies(ip) {
+            return Err(Refused::DenyFile);
+        }
+        let Caps { clients, per_address, per_prefix } = self.rules.caps;
+        let mut verdict = Ok(());
+        if self.total() >= clients {
+            verdict = Err(Refused::MaxClients);
+            if self.enforces() {
+                return verdict;
+            }
+        }
+        if !self.rules.local_nets.contains(ip) {
+            let address = ip.into();
+            let mut table = self.counts.table(address);
+            let Count { of_address, of_prefix } = table.count(address);
+            if of_address >= per_address {
+                verdict = verdict.and(Err(Refused::MaxClientsPerAddress));
+            } else if of_prefix >= per_prefix {
+                verdict = verdict.and(Err(Refused::MaxClientsPerPrefix));
+            }
+            if verdict.is_ok() || !self.enforces() {
+                table.add(address);
+            }
+        }
+        if verdict.is_ok() || !self.enforces() {
+            self.total.fetch_add(1, Relaxed);
+        }
+        verdict
+    }
+
+    /// Counts one client less at `ip`.
+    pub fn release(&self, ip: IpAddr) {
+        if !self.rules.local_nets.contains(ip) {
+            let address = ip.into();
+            self.counts.table(address).remove(address);
+        }
+        self.total.fetch_sub(1, Relaxed);
+    }
+
+    /// The number of clients.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.total.load(Relaxed)
+    }
+
+    /// Whether the room for clients at `ip` is more than three quarters full, so that one that has not
+    /// repeated its heartbeat should make way.
+    #[must_use]
+    pub fn is_pressed(&self, ip: IpAddr) -> bool {
+        if !self.enforces() {
+            return false;
+        }
+        let is_nearly_full = |count: u32, cap: u32| u64::from(count) * 4 > u64::from(cap) * 3;
+        let Caps { clients, per_address, per_prefix } = self.rules.caps;
+        is_nearly_full(self.total(), clients)
+            || !self.rules.local_nets.contains(ip) && {
+                let address = ip.into();
+                let Count { of_address, of_prefix } = self.counts.table(address).count(address);
+                is_nearly_full(of_address, per_address) || is_nearly_full(of_prefix, per_prefix)
+            }
+    }
+}
+
+/// Why nobody may ever register from `ip`, if so (RFC 6890).
+fn never(ip: IpAddr) -> Option<Refused> {
+    match ip {
+        IpAddr::V4(ip) => match ip.octets() {
+            [0, ..] => Some(Refused::Unspecified),
+            [224..=239, ..] => Some(Refused::Multicast),
+            [240..=255, ..] => Some(Refused::Reserved),
+            [169, 254, ..] => Some(Refused::LinkLocal),
+            _ => None,
+        },
+        IpAddr::V6(ip) if ip.is_unspecified() => Some(Refused::Unspecified),
+        IpAddr::V6(ip) if ip.is_multicast() => Some(Refused::Multicast),
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().map(|_| Refused::Ipv4Mapped),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const CAPS: Caps = Caps { clients: 100, per_address: 4, per_prefix: 8 };
+
+    fn guard(mode: Mode, caps: Caps) -> Guard {
+        let rules = Rules {
+            mode,
+            refuse_nets: "198.51.100.0/24".parse().unwrap(),
+            local_nets: "10.0.0.0/8,fd00::/8".parse().unwrap(),
+            caps,
+        };
+        Guard::new(rules, 9000, "203.0.113.0/24".parse().unwrap())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
-    fn port_zero_is_refused_and_no_other() {
-        for address in ["192.0.2.1", "2001:db8::1"] {
-            let address = address.parse().unwrap();
-            assert_eq!(admit(SocketAddr::new(address, 0)), Err(Refused::SourcePortZero));
-            assert_eq!(admit(SocketAddr::new(address, 1)), Ok(()));
+    fn some_sources_may_never_register() {
+        let guard = guard(Mode::Enforce, CAPS);
+        for (source, expected) in [
+            ("192.0.2.1:0", Err(Refused::SourcePortZero)),
+            ("192.0.2.1:1", Err(Refused::SystemPort)),
+            ("192.0.2.1:1023", Err(Refused::SystemPort)),
+            ("192.0.2.1:1024", Ok(())),
+            ("192.0.2.1:7560", Ok(())),
+            ("192.0.2.1:7561", Err(Refused::DaemonPort)),
+            ("192.0.2.1:7562", Ok(())),
+            ("192.0.2.1:9000", Err(Refused::DaemonPort)),
+            ("192.0.2.1:65535", Ok(())),
+            ("0.0.0.0:5000", Err(Refused::Unspecified)),
+            ("0.255.255.255:5000", Err(Refused::Unspecified)),
+            ("1.0.0.0:5000", Ok(())),
+            ("223.255.255.255:5000", Ok(())),
+            ("224.0.0.0:5000", Err(Refused::Multicast)),
+            ("239.255.255.255:5000", Err(Refused::Multicast)),
+            ("240.0.0.0:5000", Err(Refused::Reserved)),
+            ("255.255.255.255:5000", Err(Refused::Reserved)),
+            ("169.253.255.255:5000", Ok(())),
+            ("169.254.0.0:5000", Err(Refused::LinkLocal)),
+            ("169.254.169.254:5000", Err(Refused::LinkLocal)),
+            ("169.255.0.0:5000", Ok(())),
+            ("127.0.0.1:5000", Ok(())),
+            ("198.51.100.9:5000", Err(Refused::RefuseNets)),
+            ("203.0.113.9:5000", Err(Refused::DenyFile)),
+            ("[2001:db8::1]:0", Err(Refused::SourcePortZero)),
+            ("[2001:db8::1]:53", Err(Refused::SystemPort)),
+            ("[2001:db8::1]:7561", Err(Refused::DaemonPort)),
+            ("[2001:db8::1]:9000", Err(Refused::DaemonPort)),
+            ("[2001:db8::1]:5000", Ok(())),
+            ("[::]:5000", Err(Refused::Unspecified)),
+            ("[::1]:5000", Ok(())),
+            ("[ff00::]:5000", Err(Refused::Multicast)),
+            ("[ff02::1]:5000", Err(Refused::Multicast)),
+            ("[fe80::1]:5000", Ok(())),
+            ("[::ffff:192.0.2.1]:5000", Err(Refused::Ipv4Mapped)),
+        ] {
+            assert_eq!(guard.admit(source.parse().unwrap()), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_denied_may_change() {
+        let guard = guard(Mode::Enforce, CAPS);
+        let source = |text: &str| text.parse().unwrap();
+        guard.deny("192.0.2.0/24".parse().unwrap());
+        assert_eq!(guard.admit(source("192.0.2.9:5000")), Err(Refused::DenyFile));
+        assert_eq!(guard.admit(source("203.0.113.9:5000")), Ok(()));
+    }
+
+    #[test]
+    fn each_cap_is_told_by_its_name_and_what_goes_makes_room() {
+        let guard = guard(Mode::Enforce, CAPS);
+        for [address, neighbour, other, next] in [
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.3.1"],
+            ["2001:db8::1", "2001:db8:0:1::1", "2001:db8:0:ff::1", "2001:db8:0:100::1"],
+        ]
+        .map(|ips| ips.map(ip))
+        {
+            for _ in 0..4 {
+                assert_eq!(guard.reserve(address), Ok(()));
+                assert_eq!(guard.reserve(neighbour), Ok(()));
+            }
+            assert_eq!(guard.reserve(address), Err(Refused::MaxClientsPerAddress));
+            assert_eq!(guard.reserve(other), Err(Refused::MaxClientsPerPrefix));
+            assert_eq!(guard.reserve(next), Ok(()));
+            guard.release(address);
+            assert_eq!(guard.reserve(other), Ok(()));
+            assert_eq!(guard.reserve(address), Err(Refused::MaxClientsPerPrefix));
+        }
+        assert_eq!(guard.total(), 18);
+        while guard.total() < CAPS.clients {
+            assert_eq!(guard.reserve(ip("10.0.0.1")), Ok(()), "a local address is a crowd's");
+        }
+        assert_eq!(guard.reserve(ip("10.0.0.1")), Err(Refused::MaxClients));
+        assert_eq!(guard.reserve(ip("192.0.9.1")), Err(Refused::MaxClients));
+        guard.release(ip("10.0.0.1"));
+        assert_eq!(guard.reserve(ip("192.0.9.1")), Ok(()));
+    }
+
+    #[test]
+    fn an_observer_counts_those_whom_it_would_refuse() {
+        let guard = guard(Mode::Observe, Caps { clients: 3, ..CAPS });
+        for _ in 0..3 {
+            assert_eq!(guard.reserve(ip("192.0.2.1")), Ok(()));
+        }
+        assert_eq!(guard.reserve(ip("192.0.2.1")), Err(Refused::MaxClients));
+        assert_eq!(guard.total(), 4);
+        assert!(!guard.is_pressed(ip("192.0.2.1")));
+        for _ in 0..4 {
+            guard.release(ip("192.0.2.1"));
+        }
+        assert_eq!(guard.total(), 0);
+        assert_eq!(guard.reserve(ip("192.0.2.1")), Ok(()));
+    }
+
+    #[test]
+    fn beyond_three_quarters_it_is_pressed() {
+        for (text, caps) in [
+            ("192.0.2.1", Caps { clients: 8, per_address: 100, per_prefix: 100 }),
+            ("192.0.2.1", Caps { clients: 100, per_address: 8, per_prefix: 100 }),
+            ("192.0.2.1", Caps { clients: 100, per_address: 100, per_prefix: 8 }),
+            ("10.0.0.1", Caps { clients: 8, per_address: 1, per_prefix: 1 }),
+        ] {
+            let guard = guard(Mode::Enforce, caps);
+            let pressed: Vec<_> = (0..8)
+                .map(|_| {
+                    guard.reserve(ip(text)).unwrap();
+                    guard.is_pressed(ip(text))
+                })
+                .collect();
+            assert_eq!(pressed, [false, false, false, false, false, false, true, true], "{caps:?}");
+            let stranger = ip("192.0.9.1");
+            assert_eq!(guard.is_pressed(stranger), caps.clients == 8);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Receives heartbeats and records them.
 
+mod errors;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,12 +11,13 @@ use nix::errno::Errno;
 use tracing::{debug, trace, warn};
 
 use crate::clock::{self, Time};
-use crate::guard::{self, Refused};
+use crate::guard::{Guard, Refused};
 use crate::metrics::Metrics;
 use crate::net::{BATCH, Datagram, Socket};
 use crate::registry::{Refreshed, Registry};
 use crate::throttle::Throttle;
 use crate::worker::Alarm;
+use errors::Errors;
 
 /// How often the socket is looked at even when nothing seems to arrive. The clients whose time is
 /// over are removed only after such a look.
@@ -27,34 +30,39 @@ const RECOVERY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Listener {
     socket: Arc<Socket>,
+    guard: Arc<Guard>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     alarm: Arc<Alarm>,
+    errors: Errors,
     refusals: [Throttle; Refused::ALL.len()],
     failures: Throttle,
 }
 
 impl Listener {
-    /// A listener that records what `socket` receives in `registry`.
+    /// A listener that records in `registry` what `socket` receives and `guard` lets in.
     #[must_use]
     pub fn new(
         socket: Arc<Socket>,
+        guard: Arc<Guard>,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         alarm: Arc<Alarm>,
     ) -> Self {
         Self {
             socket,
+            guard,
             registry,
             metrics,
             alarm,
+            errors: Errors::default(),
             refusals: Default::default(),
             failures: Throttle::default(),
         }
     }
 
     /// Receives until the socket breaks, and tells what broke it.
-    pub async fn run(self) -> io::Error {
+    pub async fn run(mut self) -> io::Error {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let _ = tokio::time::timeout(LOOK_INTERVAL, self.socket.readable()).await;
@@ -71,9 +79,12 @@ impl Listener {
         }
     }
 
-    async fn drain(&self, batch: &mut Vec<Datagram>) -> io::Result<()> {
+    async fn drain(&mut self, batch: &mut Vec<Datagram>) -> io::Result<()> {
+        let mut begun = clock::now();
+        let mut received = 0;
         loop {
             let now = clock::now();
+            self.errors.take(&self.socket, &self.guard, &self.registry, &self.metrics, now)?;
             batch.clear();
             self.socket.receive(batch)?;
             for datagram in batch.iter() {
@@ -83,6 +94,13 @@ impl Listener {
                 self.registry.heard_until(now);
                 return Ok(());
             }
+            // In a flood there is always something waiting. But what was waiting when this began has
+            // been received once it is more than the socket holds.
+            received += batch.len();
+            if received > self.socket.most_waiting() {
+                self.registry.heard_until(begun);
+                (begun, received) = (now, 0);
+            }
             tokio::task::yield_now().await;
         }
     }
@@ -90,24 +108,42 @@ impl Listener {
     fn record(&self, datagram: Datagram, now: Time) {
         let Datagram { source, local, length } = datagram;
         trace!(%source, length, "datagram");
-        if let Err(reason) = guard::admit(source) {
-            return self.refuse(source, reason, now);
+        if let Err(reason) = self.guard.admit(source) {
+            self.refuse(source, reason, now);
+            if self.guard.enforces() {
+                return;
+            }
+        }
+        let admit = || {
+            let verdict = self.guard.reserve(source.ip());
+            if let Err(reason) = verdict {
+                self.refuse(source, reason, now);
+            }
+            verdict.is_ok() || !self.guard.enforces()
+        };
+        match self.registry.refresh(source, local, now, admit) {
+            Refreshed::Refused => return,
+            Refreshed::Renewed => {}
+            Refreshed::Registered { shard, is_first } => {
+                if is_first {
+                    self.alarm.wake(shard);
+                }
+                self.metrics.registered.add(1);
+                debug!(client = %source, "registered");
+            }
         }
         self.metrics.heartbeats.add(1);
-        if let Refreshed::Registered { shard, is_first } = self.registry.refresh(source, local, now)
-        {
-            if is_first {
-                self.alarm.wake(shard);
-            }
-            self.metrics.registered.add(1);
-            debug!(client = %source, "registered");
-        }
     }
 
     fn refuse(&self, source: SocketAddr, reason: Refused, now: Time) {
         self.metrics.refused[reason as usize].add(1);
         if let Some(left_out) = self.refusals[reason as usize].pass(now) {
-            warn!(%source, reason = reason.label(), left_out, "refused a datagram");
+            let reason = reason.label();
+            if self.guard.enforces() {
+                warn!(%source, reason, left_out, "refused a datagram");
+            } else {
+                warn!(%source, reason, left_out, "would refuse a datagram");
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tracing::{Level, error, info, warn};
 #[cfg(target_os = "linux")]
 use wakeupd::bench;
 use wakeupd::cli::{Cli, Command};
-use wakeupd::config::{Config, Misspelt};
+use wakeupd::config::{Config, DenyFile, Misspelt};
 use wakeupd::daemon::Daemon;
 use wakeupd::{logging, probe, signals};
 
@@ -57,12 +57,20 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     for misspelt in misspelt {
         warn!("{misspelt}");
     }
+    let caps = &config.guard.caps;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         host = config.host,
         port = config.port,
         client_expiration_seconds = config.client_expiration.as_secs(),
         worker_pool_size = config.worker_pool_size,
+        max_clients = caps.clients,
+        max_clients_per_address = caps.per_address,
+        max_clients_per_prefix = caps.per_prefix,
+        local_nets = %config.guard.local_nets,
+        refuse_nets = %config.guard.refuse_nets,
+        deny_file = config.deny_file.as_ref().map(DenyFile::path),
+        guard_mode = %config.guard.mode,
         log_level = %config.log_level,
         log_format = %config.log_format,
         "starting"
@@ -94,11 +102,12 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
 
 async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let mut stop = signals::stop()?;
+    let hangup = signals::hangup()?;
     let daemon = tokio::select! {
         daemon = Daemon::bind(config) => daemon?,
         _ = &mut stop => return Ok(()),
     };
-    daemon.run(stop).await?;
+    daemon.run(stop, hangup).await?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::guard::Refused;
 use crate::net::SendFailure;
+use crate::registry::Removal;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -29,9 +30,13 @@ pub struct Metrics {
     pub heartbeats: Counter,
     /// Clients that came.
     pub registered: Counter,
-    /// Clients removed because their time was over.
-    pub expired: Counter,
-    /// Datagrams not let in, by [`Refused`].
+    /// Clients that went, by [`Removal`].
+    pub removed: [Counter; Removal::ALL.len()],
+    /// Clients muted because their port is closed.
+    pub muted: Counter,
+    /// Errors that the network told.
+    pub network_errors: Counter,
+    /// Datagrams not let in, or that would not have been if the guard enforced its rules, by [`Refused`].
     pub refused: [Counter; Refused::ALL.len()],
     /// Pings that the kernel took.
     pub pings: Counter,

@@ -10,7 +10,7 @@ mod batch;
 #[path = "net/portable.rs"]
 mod batch;
 #[cfg(target_os = "linux")]
-pub(crate) mod linux;
+pub mod linux;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -46,6 +46,15 @@ pub struct Datagram {
     pub local: Option<IpAddr>,
     /// The length of its payload in bytes.
     pub length: usize,
+}
+
+/// What the network said of a datagram that had been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkError {
+    /// Nobody listens at the port that it was sent to.
+    PortUnreachable(SocketAddr),
+    /// Anything else.
+    Other,
 }
 
 /// Why the kernel did not take a datagram.
@@ -115,6 +124,21 @@ impl SendFailure {
         matches!(self, Self::NoBuffers | Self::WouldBlock)
     }
 
+    /// How often to try again at once, because the kernel may have meant another datagram, sent before,
+    /// of which the network said so. It tells each such error once, and fails one call.
+    const fn retries(self) -> usize {
+        match self {
+            // That is never about the datagram at hand, and more such errors may wait.
+            Self::ConnectionRefused => 4,
+            Self::NetworkUnreachable
+            | Self::HostUnreachable
+            | Self::Prohibited
+            | Self::MessageTooLong
+            | Self::Other => 1,
+            _ => 0,
+        }
+    }
+
     /// Whether the cause may be that the local address it was to leave from is gone.
     #[must_use]
     pub const fn may_be_the_local_address(self) -> bool {
@@ -140,6 +164,10 @@ impl From<&io::Error> for SendFailure {
     }
 }
 
+/// The least memory that a datagram takes in a socket's buffer: the kernel's record of it
+/// (`struct sk_buff`) is 232 bytes.
+const LEAST_IN_BUFFER: usize = 232;
+
 /// The bound UDP socket that receives. [`Sender`]s are made of it.
 #[derive(Debug)]
 pub struct Socket {
@@ -162,7 +190,24 @@ impl Socket {
         socket.bind(&address.into())?;
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let address = io.local_addr()?;
-        Ok(Self { io, address, buffers })
+        let socket = Self { io, address, buffers };
+        socket.report_errors(true)?;
+        Ok(socket)
+    }
+
+    /// Listens to what the network says of the datagrams that were sent, or does not.
+    ///
+    /// # Errors
+    /// With what the kernel said.
+    pub fn report_errors(&self, is_on: bool) -> io::Result<()> {
+        batch::report_errors(&self.io, self.address.is_ipv6(), is_on)
+    }
+
+    /// More datagrams than can wait to be received.
+    #[must_use]
+    pub fn most_waiting(&self) -> usize {
+        // Linux grants twice what it is asked for.
+        2 * self.buffers.receive / LEAST_IN_BUFFER
     }
 
     /// The address it is bound to.
@@ -177,32 +222,56 @@ impl Socket {
         self.buffers
     }
 
-    /// Waits until there may be something to receive.
+    /// Waits until there may be something to receive, be it an error.
     ///
     /// # Errors
     /// Where the runtime is being shut down.
     pub async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
+        self.io.ready(Interest::READABLE | Interest::ERROR).await.map(drop)
     }
 
     /// Appends up to [`BATCH`] waiting datagrams to `received`; fewer mean that no more are waiting.
     ///
-    /// The kernel is asked in any case. The runtime may not have learnt yet that something arrived,
-    /// as after a stop of the process, when its timers fire first.
-    ///
     /// # Errors
     /// With what the kernel said; that nothing is waiting is no error.
     pub fn receive(&self, received: &mut Vec<Datagram>) -> io::Result<()> {
-        let full = received.len() + BATCH;
+        let mut tries = 0;
+        loop {
+            match self.take(Interest::READABLE, received, batch::receive) {
+                Err(error) if tries < SendFailure::from(&error).retries() => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that no more are waiting.
+    ///
+    /// # Errors
+    /// With what the kernel said; that nothing is waiting is no error.
+    pub fn receive_errors(&self, errors: &mut Vec<NetworkError>) -> io::Result<()> {
+        self.take(Interest::ERROR, errors, batch::receive_errors)
+    }
+
+    /// Appends up to [`BATCH`] of what is waiting to `taken`.
+    ///
+    /// The kernel is asked in any case. The runtime may not have learnt yet that something arrived,
+    /// as after a stop of the process, when its timers fire first.
+    fn take<T>(
+        &self,
+        interest: Interest,
+        taken: &mut Vec<T>,
+        take: impl Fn(&tokio::net::UdpSocket, &mut Vec<T>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let full = taken.len() + BATCH;
         let mut is_asked = false;
-        let mut result = self.io.try_io(Interest::READABLE, || {
+        let mut result = self.io.try_io(interest, || {
             is_asked = true;
-            batch::receive(&self.io, received)?;
-            // Less than a full batch empties the socket, and the runtime is told so.
-            if received.len() < full { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            take(&self.io, taken)?;
+            // Less than a full batch means that nothing is left, and the runtime is told so.
+            if taken.len() < full { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if !is_asked {
-            result = batch::receive(&self.io, received);
+            result = take(&self.io, taken);
         }
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -246,11 +315,12 @@ impl Sender {
         // Only the receiving socket leaves the choice of a source address to the kernel.
         let is_open = local.is_none() && self.address.ip().is_unspecified();
         let socket = if is_open { &self.receiver } else { &self.socket };
-        let mut sent = 0;
+        let (mut sent, mut tries) = (0, 0);
         while sent < destinations.len() {
             let batch = &destinations[sent..destinations.len().min(sent + BATCH)];
             match batch::send(socket, self.address.is_ipv6(), payload, local, batch) {
-                Ok(n) => sent += n,
+                Ok(n) => (sent, tries) = (sent + n, 0),
+                Err(error) if tries < SendFailure::from(&error).retries() => tries += 1,
                 Err(error) => return (sent, Some(error)),
             }
         }
@@ -283,14 +353,15 @@ fn request_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {
 fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => (ip, address.port()).into(),
-        IpAddr::V6(_) => match address {
-            SocketAddr::V6(mut v6) => {
-                v6.set_flowinfo(0);
-                v6.into()
-            }
-            v4 @ SocketAddr::V4(_) => v4,
-        },
+        IpAddr::V6(_) => without_flow(address),
     }
+}
+
+fn without_flow(mut address: SocketAddr) -> SocketAddr {
+    if let SocketAddr::V6(v6) = &mut address {
+        v6.set_flowinfo(0);
+    }
+    address
 }
 
 /// The form in which a socket of the given family wants a canonical address.

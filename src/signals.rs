@@ -1,9 +1,10 @@
-//! SIGTERM and SIGINT: the first asks the process to stop, the second ends it.
+//! SIGTERM and SIGINT: the first asks the process to stop, the second ends it. SIGHUP: it is to read
+//! again what it read.
 
 use std::io;
 use std::process;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -30,6 +31,14 @@ pub fn stop() -> io::Result<oneshot::Receiver<()>> {
         process::exit(128 + number);
     });
     Ok(stopped)
+}
+
+/// Catches SIGHUP from now on.
+///
+/// # Errors
+/// Where the system refuses to register a handler.
+pub fn hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// Makes the kernel kill this process when the thread that started it ends, or at once if `parent`

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::clock::{self, Time};
+use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::net::{SendFailure, Sender};
-use crate::registry::{Registry, Sweep, Target};
+use crate::registry::{Registry, Removal, Sweep, Target};
 use crate::schedule::{Schedule, owner};
 use crate::throttle::Throttle;
 use crate::wire::PING;
@@ -61,6 +62,7 @@ impl Alarm {
 #[derive(Debug)]
 pub struct Worker {
     sender: Sender,
+    guard: Arc<Guard>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     alarm: Arc<Alarm>,
@@ -80,13 +82,14 @@ impl Worker {
     #[must_use]
     pub fn new(
         sender: Sender,
+        guard: Arc<Guard>,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         alarm: Arc<Alarm>,
         warnings: Arc<Warnings>,
         schedule: Schedule,
     ) -> Self {
-        Self { sender, registry, metrics, alarm, warnings, schedule }
+        Self { sender, guard, registry, metrics, alarm, warnings, schedule }
     }
 
     /// Serves slot after slot until the alarm says that all is over.
@@ -131,14 +134,20 @@ impl Worker {
             return;
         }
         self.metrics.served(slot.lateness);
-        self.registry.sweep(slot.shard, now, sweep);
-        self.metrics.expired.add(sweep.expired.len() as u64);
-        for client in &sweep.expired {
-            debug!(%client, "expired");
-        }
+        self.registry.sweep(slot.shard, now, |ip| self.guard.is_pressed(ip), sweep);
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
         self.ping_all(&mut sweep.v4, destinations, patient_until);
         self.ping_all(&mut sweep.v6, destinations, patient_until);
+        // The pings come first: there may be many to count.
+        for (client, removal) in sweep.removed.drain(..) {
+            self.removed(client, removal);
+        }
+    }
+
+    fn removed(&self, client: SocketAddr, removal: Removal) {
+        self.guard.release(client.ip());
+        self.metrics.removed[removal as usize].add(1);
+        debug!(%client, reason = removal.label(), "removed");
     }
 
     fn ping_all<A: Copy + Into<SocketAddr>>(
@@ -176,6 +185,13 @@ impl Worker {
                 continue;
             }
             let client = clients[done];
+            // To a broadcast address, say.
+            if failure == SendFailure::Prohibited
+                && self.guard.enforces()
+                && self.registry.remove(client)
+            {
+                self.removed(client, Removal::Prohibited);
+            }
             if local.is_some()
                 && failure.may_be_the_local_address()
                 && self.sender.send(&PING, None, &[client]).1.is_none()

@@ -87,7 +87,8 @@ impl History {
             if !self.deaf.iter().any(|pause| pause.covers(time)) {
                 for (_, client) in std::mem::take(&mut waiting) {
                     let is_known = present.insert(client, time).is_some();
-                    match registry.refresh(address(client), None, now) {
+                    match registry.refresh(address(client), None, now, || true) {
+                        Refreshed::Refused => unreachable!("everybody is let in"),
                         Refreshed::Renewed => assert!(is_known),
                         Refreshed::Registered { shard, is_first } => {
                             assert!(!is_known);
@@ -110,7 +111,7 @@ impl History {
                 while schedule.deadline() <= now && !self.idle.iter().any(is_idle) {
                     let slot = schedule.take(now);
                     assert!(slot.lateness < Duration::from_secs(1));
-                    registry.sweep(slot.shard, now, &mut sweep);
+                    registry.sweep(slot.shard, now, |_| false, &mut sweep);
                     let v4 = sweep.v4.iter().map(|target| SocketAddr::from(target.client));
                     let v6 = sweep.v6.iter().map(|target| SocketAddr::from(target.client));
                     for client in v4.chain(v6) {
@@ -121,8 +122,8 @@ impl History {
                         let pings = deeds.pings.entry(client.port()).or_default();
                         pings.push(Ping { sent: time, due });
                     }
-                    for expired in &sweep.expired {
-                        let client = expired.port();
+                    for (removed, _) in &sweep.removed {
+                        let client = removed.port();
                         let over = present.remove(&client).unwrap() + self.expiration;
                         assert!(over < time, "client {client} was dropped alive");
                         let saviour = waiting

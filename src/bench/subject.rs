@@ -92,6 +92,7 @@ impl Daemon {
         let mut child = Command::new(program)
             .args(["--ends-with", &std::process::id().to_string()])
             .envs([("HOST", host), ("PORT", "0"), ("LOG_FORMAT", "json"), ("LOG_LEVEL", "INFO")])
+            .env("MAX_CLIENTS", "100000000")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

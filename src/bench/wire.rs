@@ -32,11 +32,12 @@ pub(super) enum Family {
 }
 
 impl Family {
-    /// The first client's address; those of its network follow.
+    /// The first client's address; those of its network follow. It is one of the daemon's
+    /// `LOCAL_NETS`, where an address may have any number of clients.
     pub(super) fn first_client(self) -> IpAddr {
         match self {
             Self::Ipv4 => Ipv4Addr::new(10, 1, 0, 0).into(),
-            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0).into(),
+            Self::Ipv6 => Ipv6Addr::new(0xfd00, 0, 1, 0, 0, 0, 0, 0).into(),
         }
     }
 
@@ -44,7 +45,7 @@ impl Family {
     pub(super) fn server(self) -> IpAddr {
         match self {
             Self::Ipv4 => Ipv4Addr::new(192, 0, 2, 1).into(),
-            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+            Self::Ipv6 => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(),
         }
     }
 
@@ -52,7 +53,7 @@ impl Family {
     fn gateway(self) -> IpAddr {
         match self {
             Self::Ipv4 => Ipv4Addr::new(192, 0, 2, 2).into(),
-            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2).into(),
+            Self::Ipv6 => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2).into(),
         }
     }
 
@@ -80,7 +81,7 @@ impl Wire {
         let (crowd, server) = (family.gateway(), family.server());
         let (network, prefix, options) = match family {
             Family::Ipv4 => ("10.0.0.0/8", 30, ""),
-            Family::Ipv6 => ("2001:db8:1::/48", 64, "nodad"),
+            Family::Ipv6 => ("fd00:0:1::/48", 64, "nodad"),
         };
         if matches!(family, Family::Ipv6) {
             // Or else an address that is no interface's own cannot be sent from.

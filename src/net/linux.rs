@@ -36,6 +36,12 @@ pub(crate) fn report_local_addresses(socket: &impl AsFd, is_ipv6: bool) -> nix::
     }
 }
 
+/// Makes the kernel tell of errors that the network reports, and of full queues, or not.
+pub(crate) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool) -> nix::Result<()> {
+    setsockopt(socket, sockopt::Ipv4RecvErr, &is_on)?;
+    if is_ipv6 { setsockopt(socket, sockopt::Ipv6RecvErr, &is_on) } else { Ok(()) }
+}
+
 /// Lets a datagram leave from this local address.
 pub(crate) fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
     in_pktinfo {
@@ -51,13 +57,15 @@ pub(crate) fn from_v6(ip: Ipv6Addr) -> in6_pktinfo {
 }
 
 /// The peer of a received datagram.
-pub(crate) fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+#[must_use]
+pub fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }
 
 /// The local address that a received datagram hit, if this message tells it.
-pub(crate) fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
+#[must_use]
+pub fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
     match message {
         ControlMessageOwned::Ipv4PacketInfo(info) => {
             Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()))
@@ -66,5 +74,24 @@ pub(crate) fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
             Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
         }
         _ => None,
+    }
+}
+
+/// Whether this message tells that the peer's host said that nobody listens at the port.
+#[must_use]
+pub fn is_port_unreachable(message: &ControlMessageOwned) -> bool {
+    // The types and codes of RFC 792 and RFC 4443, which libc does not have.
+    const ICMP: (u8, u8) = (3, 3);
+    const ICMPV6: (u8, u8) = (1, 4);
+    match message {
+        ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
+            let kind = (error.ee_type, error.ee_code);
+            match error.ee_origin {
+                libc::SO_EE_ORIGIN_ICMP => kind == ICMP,
+                libc::SO_EE_ORIGIN_ICMP6 => kind == ICMPV6,
+                _ => false,
+            }
+        }
+        _ => false,
     }
 }

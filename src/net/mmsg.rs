@@ -1,17 +1,20 @@
 //! Many datagrams in one system call: `recvmmsg(2)` and `sendmmsg(2)`.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::cmsg_space;
 use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage,
-    recvmmsg, sendmmsg, setsockopt, sockopt,
+    recvmmsg, recvmsg, sendmmsg, setsockopt, sockopt,
 };
 
-use super::{BATCH, BUFFERS, Buffers, Datagram, canonical, linux, native, new_socket};
+use super::{
+    BATCH, BUFFERS, Buffers, Datagram, NetworkError, canonical, linux, native, new_socket,
+    without_flow,
+};
 
 /// Asks for buffers of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
 pub(super) fn request_buffers(socket: &impl AsFd, size: Buffers) -> nix::Result<()> {
@@ -36,11 +39,14 @@ pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::R
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     let messages = recvmmsg(socket.as_fd().as_raw_fd(), &mut headers, &mut slices, flags, None)?;
     received.extend(messages.filter_map(|message| {
-        let source = canonical(linux::socket_address(&message.address?)?);
         let local = message
             .cmsgs()
             .ok()
             .and_then(|mut messages| messages.find_map(|message| linux::local_address(&message)));
+        let source = linux::socket_address(&message.address?)?;
+        // On a wire an IPv4-mapped address is not IPv4.
+        let is_ipv6 = local.is_some_and(|local| local.is_ipv6());
+        let source = if is_ipv6 { without_flow(source) } else { canonical(source) };
         Some(Datagram { source, local, length: message.bytes })
     }));
     Ok(())
@@ -63,19 +69,47 @@ pub(super) fn open_senders(
     let bound = senders.iter().try_for_each(|sender| sender.bind(&address.into()));
     share(false)?;
     bound?;
-    // A connected socket gets nothing but what its peer sends, and that is the port itself.
-    let peer = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let peer = SocketAddr::new(peer, address.port()).into();
     for sender in &senders {
-        sender.connect(&peer)?;
+        sender.connect(&native(nobody(address.ip()), address.is_ipv6()).into())?;
         request_buffers(sender, BUFFERS)?;
         linux::forbid_fragments(sender)?;
+        linux::report_errors(sender, address.is_ipv6(), true)?;
     }
     Ok(senders.into_iter().map(UdpSocket::from).collect())
+}
+
+/// A peer that does not exist, of a socket that is bound to `ip`. A connected socket gets nothing but
+/// what its peer sends, and ICMP errors about that. It is chosen at random, because whoever knew it
+/// could forge such errors, each of which fails a send.
+fn nobody(ip: IpAddr) -> SocketAddr {
+    let ip = if ip.is_unspecified() {
+        Ipv4Addr::from_bits(0x7F00_0000 | fastrand::u32(1..0xFF_FFFF)).into()
+    } else {
+        ip
+    };
+    SocketAddr::new(ip, fastrand::u16(1..1024))
+}
+
+/// Makes the kernel tell of errors that the network reports, or not. Those that wait are dropped then.
+pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool) -> io::Result<()> {
+    Ok(linux::report_errors(socket, is_ipv6, is_on)?)
+}
+
+/// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that no more are waiting.
+pub(super) fn receive_errors(socket: &impl AsFd, errors: &mut Vec<NetworkError>) -> io::Result<()> {
+    for _ in 0..BATCH {
+        let mut space = cmsg_space!([u8; 256]);
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let fd = socket.as_fd().as_raw_fd();
+        let message = recvmsg::<SockaddrStorage>(fd, &mut [], Some(&mut space), flags)?;
+        let destination = message.address.as_ref().and_then(linux::socket_address).map(canonical);
+        let is_closed_port = message.cmsgs()?.any(|message| linux::is_port_unreachable(&message));
+        errors.push(match destination {
+            Some(destination) if is_closed_port => NetworkError::PortUnreachable(destination),
+            _ => NetworkError::Other,
+        });
+    }
+    Ok(())
 }
 
 /// Sends `payload` to the first of `destinations` (at most [`BATCH`]) and as many more as it can.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::SockRef;
 
-use super::{BATCH, Buffers, Datagram, canonical, native};
+use super::{BATCH, Buffers, Datagram, NetworkError, canonical, native};
 
 /// Asks for buffers of this size, or keeps what the system gives unasked: some systems refuse a
 /// size above their limit instead of granting the limit.
@@ -38,6 +38,17 @@ pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::R
             Err(_) => break,
         }
     }
+    Ok(())
+}
+
+/// Elsewhere the network's errors are not told with the client that they are about.
+#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
+pub(super) fn report_errors(_: &impl AsFd, _is_ipv6: bool, _is_on: bool) -> io::Result<()> {
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
+pub(super) fn receive_errors(_: &impl AsFd, _: &mut Vec<NetworkError>) -> io::Result<()> {
     Ok(())
 }
 

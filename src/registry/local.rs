@@ -1,4 +1,4 @@
-//! The local addresses that heartbeats hit, each in two bytes.
+//! The local addresses that heartbeats hit, each in 14 bits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,6 +11,17 @@ pub struct Local(u16);
 impl Local {
     /// The kernel's choice.
     pub const NONE: Self = Self(0);
+
+    /// The bits that one takes.
+    pub(super) const MASK: u16 = (1 << 14) - 1;
+
+    pub(super) const fn from_bits(bits: u16) -> Self {
+        Self(bits & Self::MASK)
+    }
+
+    pub(super) const fn to_bits(self) -> u16 {
+        self.0
+    }
 }
 
 /// The addresses behind every [`Local`]. None is ever forgotten.
@@ -24,7 +35,7 @@ struct Table {
 }
 
 impl Locals {
-    /// The short form of `address`. Where 65,535 others are known it is the kernel's choice.
+    /// The short form of `address`. Where 16,383 others are known it is the kernel's choice.
     pub(super) fn intern(&self, address: Option<IpAddr>) -> Local {
         let Some(address) = address else { return Local::NONE };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +48,8 @@ impl Locals {
         if let Some(local) = locals.get(&address) {
             return *local;
         }
-        let Ok(index) = u16::try_from(addresses.len() + 1) else { return Local::NONE };
+        let index = u16::try_from(addresses.len() + 1).ok().filter(|index| *index <= Local::MASK);
+        let Some(index) = index else { return Local::NONE };
         addresses.push(address);
         locals.insert(address, Local(index));
         Local(index)
@@ -76,7 +88,7 @@ mod tests {
     #[test]
     fn when_all_are_taken_the_kernel_chooses() {
         let locals = Locals::default();
-        let last = u32::from(u16::MAX);
+        let last = u32::from(Local::MASK);
         for number in 1..=last {
             let local = locals.intern(Some(address(number)));
             assert_eq!(locals.address_of(local), Some(address(number)));

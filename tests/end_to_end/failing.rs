@@ -35,26 +35,57 @@ fn a_failure_costs_that_ping_and_no_other() {
     if !needs::met("a_failure_costs_that_ping_and_no_other", &[Need::Program("strace")]) {
         return;
     }
+    // Some are tried again at once, because the kernel may have meant another datagram.
     let failures = [
-        ("EINVAL", "invalid"),
-        ("EPERM", "not_permitted"),
-        ("EACCES", "prohibited"),
-        ("ENETUNREACH", "network_unreachable"),
-        ("EHOSTUNREACH", "host_unreachable"),
-        ("ECONNREFUSED", "connection_refused"),
-        ("EMSGSIZE", "message_too_long"),
-        ("EIO", "other"),
+        ("EINVAL", 0, "invalid"),
+        ("EPERM", 0, "not_permitted"),
+        ("EACCES", 1, "prohibited"),
+        ("ENETUNREACH", 1, "network_unreachable"),
+        ("EHOSTUNREACH", 1, "host_unreachable"),
+        ("ECONNREFUSED", 4, "connection_refused"),
+        ("EMSGSIZE", 1, "message_too_long"),
+        ("EIO", 1, "other"),
     ];
-    let daemons = failures.map(|(error, _)| {
-        let daemon = failing_daemon(&format!("error={error}:when=2"));
+    let daemons = failures.map(|(error, retries, _)| {
+        let daemon = failing_daemon(&format!("error={error}:when=2..{}", 2 + retries));
         let client = Client::of(&daemon);
         client.heartbeat(&[]);
         (daemon, client)
     });
-    for ((daemon, client), (error, reason)) in daemons.into_iter().zip(failures) {
-        client.pings(3);
+    for ((daemon, client), (error, _, reason)) in daemons.into_iter().zip(failures) {
+        client.ping();
+        // Who may not be sent to is removed, and comes back with its next heartbeat.
+        if error == "EACCES" {
+            daemon.wait_for_line("reason=\"prohibited\"");
+            client.heartbeat(&[]);
+        }
+        client.pings(2);
         daemon.wait_for_line(&format!("reason=\"{reason}\""));
         assert_eq!(failed_sends(daemon), "1", "{error}");
+    }
+}
+
+#[test]
+fn what_the_network_said_of_another_costs_no_ping() {
+    if !needs::met("what_the_network_said_of_another_costs_no_ping", &[Need::Program("strace")]) {
+        return;
+    }
+    let errors = [
+        ("ECONNREFUSED", 4),
+        ("ENETUNREACH", 1),
+        ("EHOSTUNREACH", 1),
+        ("EACCES", 1),
+        ("EPROTO", 1),
+    ];
+    let daemons = errors.map(|(error, times)| {
+        let daemon = failing_daemon(&format!("error={error}:when=2..{}", 1 + times));
+        let client = Client::of(&daemon);
+        client.heartbeat(&[]);
+        (daemon, client)
+    });
+    for ((daemon, client), (error, _)) in daemons.into_iter().zip(errors) {
+        client.pings(3);
+        assert_eq!(failed_sends(daemon), "0", "{error}");
     }
 }
 

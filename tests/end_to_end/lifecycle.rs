@@ -113,7 +113,7 @@ fn heartbeats_that_waited_through_a_stop_keep_their_clients() {
     thread::sleep(Duration::from_secs(6));
     daemon.signal(Signal::SIGCONT);
 
-    daemon.wait_for_line(&format!("expired client={}", silent.address()));
+    daemon.wait_for_line(&format!("removed client={}", silent.address()));
     for client in &clients {
         client.ping();
     }

@@ -1,0 +1,111 @@
+//! Every variable of the environment that is read.
+
+/// An environment variable of the daemon.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value where it is unset or empty.
+    pub default: &'static str,
+    /// What it may be, as the end of a sentence that begins with "must be".
+    pub allowed: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+}
+
+pub(super) const HOST: Variable = Variable {
+    name: "HOST",
+    default: "0.0.0.0",
+    allowed: "an IP address of this machine or a name that resolves to one, without brackets or port",
+    about: "Local address or name to bind; :: is IPv6 and IPv4",
+};
+pub(super) const PORT: Variable = Variable {
+    name: "PORT",
+    default: "7561",
+    allowed: "a whole number from 0 to 65535",
+    about: "Local UDP port; 0 lets the system choose one",
+};
+pub(super) const LOG_LEVEL: Variable = Variable {
+    name: "LOG_LEVEL",
+    default: "INFO",
+    allowed: "one of DEBUG, INFO, WARNING (WARN), ERROR, CRITICAL (FATAL), NOTSET, or 10, 20, 30, 40, 50, 0",
+    about: "Minimum severity to log; NOTSET logs every datagram",
+};
+pub(super) const LOG_FORMAT: Variable = Variable {
+    name: "LOG_FORMAT",
+    default: "text",
+    allowed: "text or json",
+    about: "Form of a log line: text or json",
+};
+pub(super) const WORKER_POOL_SIZE: Variable = Variable {
+    name: "WORKER_POOL_SIZE",
+    default: "10",
+    allowed: "a whole number from 1 to 256 (the number of shards)",
+    about: "Number of workers that share the clients",
+};
+pub(super) const CLIENT_EXPIRATION_SECONDS: Variable = Variable {
+    name: "CLIENT_EXPIRATION_SECONDS",
+    default: "120",
+    allowed: "a whole number from 1 to 86400",
+    about: "Seconds a client is pinged after its last heartbeat",
+};
+
+pub(super) const GUARD_MODE: Variable = Variable {
+    name: "GUARD_MODE",
+    default: "enforce",
+    allowed: "enforce or observe",
+    about: "What the guard does: enforce its rules, or observe, which refuses nobody and only tells",
+};
+pub(super) const MAX_CLIENTS: Variable = Variable {
+    name: "MAX_CLIENTS",
+    default: "200000",
+    allowed: "a whole number from 1 to 100000000",
+    about: "Most clients at a time",
+};
+pub(super) const MAX_CLIENTS_PER_ADDRESS: Variable = Variable {
+    name: "MAX_CLIENTS_PER_ADDRESS",
+    default: "1024",
+    allowed: "a whole number from 1 to 100000000",
+    about: "Most clients at a time of one IPv4 address or IPv6 /64",
+};
+pub(super) const MAX_CLIENTS_PER_PREFIX: Variable = Variable {
+    name: "MAX_CLIENTS_PER_PREFIX",
+    default: "4096",
+    allowed: "a whole number from 1 to 100000000",
+    about: "Most clients at a time of one IPv4 /24 or IPv6 /56",
+};
+pub(super) const LOCAL_NETS: Variable = Variable {
+    name: "LOCAL_NETS",
+    default: "10.0.0.0/8,127.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1/128,fc00::/7,fe80::/10",
+    allowed: "networks with commas between them, or none",
+    about: "Networks to which the caps per address and prefix do not apply, or none",
+};
+pub(super) const REFUSE_NETS: Variable = Variable {
+    name: "REFUSE_NETS",
+    default: "none",
+    allowed: "networks with commas between them, or none",
+    about: "Networks from which nobody may register, or none",
+};
+pub(super) const DENY_FILE: Variable = Variable {
+    name: "DENY_FILE",
+    default: "none",
+    allowed: "the path of a file with a network on each line, or none",
+    about: "File of more such networks, read again at SIGHUP, or none",
+};
+
+/// Every variable of the daemon, in the order in which they are shown.
+pub const VARIABLES: [&Variable; 13] = [
+    &HOST,
+    &PORT,
+    &CLIENT_EXPIRATION_SECONDS,
+    &WORKER_POOL_SIZE,
+    &MAX_CLIENTS,
+    &MAX_CLIENTS_PER_ADDRESS,
+    &MAX_CLIENTS_PER_PREFIX,
+    &LOCAL_NETS,
+    &REFUSE_NETS,
+    &DENY_FILE,
+    &GUARD_MODE,
+    &LOG_LEVEL,
+    &LOG_FORMAT,
+];

@@ -1,0 +1,69 @@
+//! What the network says of the pings: that a client's port is closed.
+
+use std::io;
+
+use tracing::{debug, warn};
+
+use crate::clock::Time;
+use crate::guard::{Budget, Guard, Unreachable};
+use crate::metrics::Metrics;
+use crate::net::{BATCH, NetworkError, Socket};
+use crate::registry::Registry;
+
+/// Mutes clients whose port is closed, as long as there are not too many errors to look at.
+#[derive(Debug, Default)]
+pub(super) struct Errors {
+    unreachable: Unreachable,
+    budget: Budget,
+    deaf_until: Option<Time>,
+    batch: Vec<NetworkError>,
+}
+
+impl Errors {
+    /// Takes all that is waiting.
+    pub(super) fn take(
+        &mut self,
+        socket: &Socket,
+        guard: &Guard,
+        registry: &Registry,
+        metrics: &Metrics,
+        now: Time,
+    ) -> io::Result<()> {
+        if let Some(until) = self.deaf_until {
+            if now < until {
+                return Ok(());
+            }
+            socket.report_errors(true)?;
+            self.deaf_until = None;
+        }
+        loop {
+            self.batch.clear();
+            socket.receive_errors(&mut self.batch)?;
+            metrics.network_errors.add(self.batch.len() as u64);
+            for error in &self.batch {
+                if !self.budget.spend(now) {
+                    socket.report_errors(false)?;
+                    self.deaf_until = Some(now + Budget::PAUSE);
+                    warn!(
+                        "more than {} ICMP errors in a second, so clients whose port is closed are not muted for the next {} s",
+                        Budget::A_SECOND,
+                        Budget::PAUSE.as_secs()
+                    );
+                    return Ok(());
+                }
+                let NetworkError::PortUnreachable(client) = *error else { continue };
+                let Some(last_heartbeat) = registry.last_heartbeat(client, now) else { continue };
+                if self.unreachable.report(client, last_heartbeat, now) {
+                    metrics.muted.add(1);
+                    if guard.enforces() {
+                        registry.mute(client);
+                        debug!(%client, "muted: its port is closed");
+                    }
+                }
+            }
+            if self.batch.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+}
