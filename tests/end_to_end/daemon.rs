@@ -86,6 +86,14 @@ impl Daemon {
         signal::kill(self.pid, signal).unwrap();
     }
 
+    /// The memory that it takes.
+    #[cfg(target_os = "linux")]
+    pub fn resident_kilobytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Stops all threads of the process, until SIGCONT.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);

@@ -1,7 +1,10 @@
 //! System calls that fail, which strace(1) sees to, and datagrams that only root can send.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::{self, AssertUnwindSafe};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -12,12 +15,17 @@ use crate::needs::{self, Need};
 
 /// A daemon whose calls of `sendmmsg` fail as `injection` says.
 fn failing_daemon(injection: &str) -> Daemon {
+    hampered_daemon("sendmmsg", injection, &[])
+}
+
+/// A daemon with these settings, to whose calls of `call` strace does what `injection` says.
+fn hampered_daemon(call: &str, injection: &str, settings: &[(&str, &str)]) -> Daemon {
     let mut command = Command::new("strace");
-    let inject = format!("inject=sendmmsg:{injection}");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmmsg", "-e", &inject, PROGRAM]);
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{injection}"));
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, PROGRAM]);
     // strace counts the calls of each thread by itself, so there is but one to send.
     let variables = [("HOST", "127.0.0.1"), ("PORT", "0"), ("TOKIO_WORKER_THREADS", "1")];
-    command.env_clear().envs(variables);
+    command.env_clear().envs(variables).envs(settings.iter().copied());
     command.env("PATH", std::env::var_os("PATH").unwrap());
     let mut daemon = Daemon::start_command(&mut command);
     daemon.descend();
@@ -109,6 +117,33 @@ fn what_the_kernel_has_no_room_for_is_tried_once_more() {
         daemon.wait_for_line(&format!("reason=\"{reason}\""));
         assert_eq!(failed_sends(daemon), "1", "{error}");
     }
+}
+
+#[test]
+fn a_flood_that_never_ends_keeps_the_silent_no_longer() {
+    if !needs::met("a_flood_that_never_ends_keeps_the_silent_no_longer", &[Need::Program("strace")])
+    {
+        return;
+    }
+    // So slow that something is always waiting in the socket.
+    let settings = [("LOG_LEVEL", "DEBUG"), ("CLIENT_EXPIRATION_SECONDS", "1")];
+    let daemon = hampered_daemon("recvmmsg", "delay_enter=4000", &settings);
+    let silent = Client::of(&daemon);
+    silent.heartbeat(&[]);
+    silent.ping();
+    let noisy = Client::of(&daemon);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                noisy.heartbeat(&[]);
+            }
+        });
+        let removed = || daemon.wait_for_line(&format!("removed client={}", silent.address()));
+        let removed = panic::catch_unwind(AssertUnwindSafe(removed));
+        is_over.store(true, Relaxed);
+        removed.unwrap();
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod daemon;
+mod deny_file;
 mod lifecycle;
 mod logs;
 mod needs;
@@ -11,10 +12,22 @@ mod serving;
 #[cfg(target_os = "linux")]
 mod benching;
 #[cfg(target_os = "linux")]
+mod closed;
+#[cfg(target_os = "linux")]
+mod congestion;
+#[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
 mod failing;
 #[cfg(target_os = "linux")]
+mod loops;
+#[cfg(target_os = "linux")]
 mod network;
 #[cfg(target_os = "linux")]
 mod networks;
+#[cfg(target_os = "linux")]
+mod scene;
+#[cfg(target_os = "linux")]
+mod spoofing;
+#[cfg(target_os = "linux")]
+mod stranger;

@@ -86,6 +86,19 @@ fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
 }
 
 #[test]
+fn both_families_are_served_where_a_host_has_but_one() {
+    if !needs::met("both_families_are_served_where_a_host_has_but_one", &NEEDS) {
+        return;
+    }
+    let (server, client) = server_and_client();
+    server.run("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
+    let daemon = serve(&server, "::");
+    let (status, stdout, _) = output(&mut probe(&client, "10.9.0.2", "2"));
+    assert!(status.success(), "{stdout}");
+    daemon.stop();
+}
+
+#[test]
 fn a_client_behind_a_nat_is_pinged() {
     let needs = [&NEEDS[..], &[Need::Program("nft")]].concat();
     if !needs::met("a_client_behind_a_nat_is_pinged", &needs) {

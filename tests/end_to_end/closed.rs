@@ -1,0 +1,131 @@
+//! What the network says back: closed ports, true and forged.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::daemon::{Client, count};
+use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, possible};
+
+impl Scene {
+    fn phone(&self, ip: &str, port: u16, server: &str) -> Client {
+        let here = SocketAddr::new(ip.parse().unwrap(), port);
+        let socket = self.client.within(|| UdpSocket::bind(here).unwrap());
+        Client::new(socket, address(server))
+    }
+}
+
+#[test]
+fn a_closed_port_is_muted_until_its_next_heartbeat() {
+    if !possible("a_closed_port_is_muted_until_its_next_heartbeat", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let ends = [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)];
+    let closed = ends.map(|(client, server)| {
+        let phone = scene.phone(client, 0, server);
+        phone.heartbeat(&[]);
+        phone.ping();
+        phone.address()
+    });
+    let _ = scene.wire.pings(Duration::ZERO);
+    for client in closed {
+        scene.daemon.wait_for_line(&format!("muted: its port is closed client={client}"));
+    }
+    let pings = scene.wire.pings(Duration::ZERO);
+    for client in closed {
+        assert!((3..=4).contains(&pings[&client]), "{pings:?}");
+    }
+    let pings = scene.wire.pings(Duration::from_millis(2_500));
+    assert!(closed.iter().all(|client| !pings.contains_key(client)), "{pings:?}");
+    for (client, (ip, server)) in closed.into_iter().zip(ends) {
+        let phone = scene.phone(ip, client.port(), server);
+        phone.heartbeat(&[]);
+        phone.pings(5);
+    }
+    let lines = scene.end();
+    assert_eq!(count(&lines, "registered"), 3, "they stayed");
+}
+
+#[test]
+fn forged_errors_about_strangers_do_nothing() {
+    if !possible("forged_errors_about_strangers_do_nothing", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    for _ in 0..4 {
+        for (stranger, server) in [("203.0.113.7", SERVER), ("2001:db8:7::7", SERVER_V6)] {
+            let stranger = SocketAddr::new(stranger.parse().unwrap(), 5_000);
+            scene.stranger.port_unreachable(stranger, address(server));
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+    let lines = scene.end();
+    assert_eq!(count(&lines, "muted"), 0);
+}
+
+#[test]
+fn forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most() {
+    if !possible("forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let phone = scene.phone(CLIENT, 0, SERVER);
+    phone.heartbeat(&[]);
+    phone.ping();
+    scene.stranger.port_unreachable(phone.address(), address(SERVER));
+    phone.pings(4);
+    let muted = format!("muted: its port is closed client={}", phone.address());
+    assert_eq!(count(&scene.daemon.lines(), &muted), 0, "one is not enough");
+    for _ in 0..5 {
+        scene.stranger.port_unreachable(phone.address(), address(SERVER));
+        thread::sleep(Duration::from_millis(700));
+    }
+    scene.daemon.wait_for_line(&muted);
+    phone.forget_pings();
+    phone.heartbeat(&[]);
+    phone.pings(5);
+    scene.end();
+}
+
+#[test]
+fn a_flood_of_forged_errors_costs_nobody_a_ping() {
+    if !possible("a_flood_of_forged_errors_costs_nobody_a_ping", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let phone = scene.phone(CLIENT, 0, SERVER);
+    phone.heartbeat(&[]);
+    phone.ping();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sent = 0_u32;
+            while !is_over.load(Relaxed) {
+                let stranger = SocketAddr::new([203, 0, 113, 7].into(), 5_000);
+                scene.stranger.port_unreachable(stranger, address(SERVER));
+                scene.stranger.port_unreachable(phone.address(), address(SERVER));
+                sent += 2;
+            }
+            sent
+        });
+        let start = Instant::now();
+        scene.daemon.wait_for_line("more than 500 ICMP errors in a second");
+        // Its heartbeats come more often than an error is believed.
+        while start.elapsed() < Duration::from_secs(6) {
+            phone.heartbeat(&[]);
+            phone.ping();
+        }
+        is_over.store(true, Relaxed);
+        let sent = flood.join().unwrap();
+        assert!(sent > 10_000, "{sent} are no flood");
+    });
+    let lines = scene.end();
+    assert_eq!(
+        count(&lines, "more than 500 ICMP errors"),
+        1,
+        "it is silent about them for a minute"
+    );
+    assert_eq!((count(&lines, "muted: "), count(&lines, "cannot receive")), (0, 0));
+}

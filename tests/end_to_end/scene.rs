@@ -1,0 +1,140 @@
+//! A daemon on a host of its own, a stranger on the other end of the wire, and a witness beside it, a
+//! client that must miss no ping whatever the stranger does.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use wakeupd::clock;
+use wakeupd::tally::Tally;
+
+use crate::daemon::{Daemon, PROGRAM, field, summary};
+use crate::needs::{self, Need};
+use crate::network::{Host, NEEDS};
+use crate::stranger::{Sniffer, Stranger};
+
+pub const SERVER: &str = "192.0.2.1";
+pub const SERVER_V6: &str = "2001:db8::1";
+pub const CLIENT: &str = "192.0.2.9";
+pub const CLIENT_V6: &str = "2001:db8::9";
+pub const PORT: u16 = 7561;
+
+/// A flood takes what there is of the machine, so there is but one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Whether a test with a scene, and with what it needs besides, can run here.
+pub fn possible(test: &str, more: &[Need]) -> bool {
+    needs::met(test, &[&NEEDS[..], more].concat())
+}
+
+#[derive(Debug)]
+pub struct Scene {
+    pub server: Host,
+    pub client: Host,
+    pub daemon: Daemon,
+    pub stranger: Stranger,
+    /// Sees what comes to the client's host.
+    pub wire: Sniffer,
+    witness: Option<Witness>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    /// A daemon with these settings. Everything that it sends goes to the client's host.
+    pub fn new(variables: &[(&str, &str)]) -> Self {
+        Self::on_port(PORT, variables)
+    }
+
+    /// One whose `PORT` is another.
+    pub fn on_port(port: u16, variables: &[(&str, &str)]) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (server, client) = (Host::new(), Host::new());
+        server.wire("wire", &client, "wire");
+        server.run(
+            "ip address add 192.0.2.1/24 dev wire
+             ip address add 2001:db8::1/64 dev wire nodad
+             ip route add default via 192.0.2.9
+             ip route add default via 2001:db8::9",
+        );
+        client.run(
+            "ip address add 192.0.2.9/24 dev wire
+             ip address add 2001:db8::9/64 dev wire nodad",
+        );
+        let daemon = serve(&server, variables);
+        let (stranger, wire) = client.within(|| (Stranger::new(), Sniffer::new()));
+        let witness = Some(Witness::of(&client, SocketAddr::new(SERVER.parse().unwrap(), port)));
+        Self { server, client, daemon, stranger, wire, witness, _alone: alone }
+    }
+
+    /// Checks that the witness missed nothing, stops the daemon and returns all that it logged.
+    pub fn end(mut self) -> Vec<String> {
+        self.dismiss_witness();
+        self.daemon.stop()
+    }
+
+    /// Checks that the witness missed nothing so far, and ends it.
+    pub fn dismiss_witness(&mut self) {
+        if let Some(witness) = self.witness.take() {
+            witness.end(&self.daemon);
+        }
+    }
+}
+
+/// A daemon with these settings, on a host, in addition to a scene's.
+pub fn serve(host: &Host, variables: &[(&str, &str)]) -> Daemon {
+    let mut command = host.command(PROGRAM);
+    command.env_clear().envs([("HOST", "::"), ("LOG_LEVEL", "DEBUG")]);
+    Daemon::start_command(command.envs(variables.iter().copied()))
+}
+
+/// An address of the daemon of a scene.
+pub fn address(ip: &str) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), PORT)
+}
+
+/// A number of the summary.
+pub fn number(lines: &[String], name: &str) -> u64 {
+    field(summary(lines), name).parse().unwrap()
+}
+
+/// A client with a heartbeat a second.
+#[derive(Debug)]
+struct Witness {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<Tally>,
+}
+
+impl Witness {
+    /// Goes on as soon as it has got its first ping.
+    fn of(host: &Host, server: SocketAddr) -> Self {
+        let socket = host.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let (came, first) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut tally = Tally::default();
+            while !over.load(Relaxed) {
+                // A local firewall may have no room for it.
+                let _ = socket.send_to(&[0, 0], server);
+                if socket.recv(&mut [0; 64]).is_ok() {
+                    tally.ping(clock::now());
+                    let _ = came.send(());
+                }
+            }
+            tally.end(clock::now());
+            tally
+        });
+        first.recv().unwrap();
+        Self { is_over, thread }
+    }
+
+    fn end(self, daemon: &Daemon) {
+        self.is_over.store(true, Relaxed);
+        let tally = self.thread.join().unwrap();
+        let told = (tally.received() > 0, tally.missed(), tally.duplicated());
+        assert_eq!(told, (true, 0, 0), "{tally:?}; the daemon: {:#?}", daemon.lines());
+    }
+}

@@ -1,0 +1,256 @@
+//! What strangers do with heartbeats, from addresses that are not theirs.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::daemon::{Client, count, field};
+use crate::scene::{PORT, SERVER, SERVER_V6, Scene, address, number, possible};
+use crate::stranger::Sniffer;
+
+const MILLION: u32 = 1_000_000;
+
+/// How long is listened to see who is pinged: everybody at least once, but for those who make way.
+const A_WHILE: Duration = Duration::from_millis(2_500);
+
+fn source(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.into(), port)
+}
+
+/// One of those that NATs give to clients.
+fn any_port(n: u32) -> u16 {
+    u16::try_from(10_000 + n % 50_000).unwrap()
+}
+
+/// Those pings that do not go to an address of the wire itself, where the witness is.
+fn abroad(pings: HashMap<SocketAddr, u32>) -> HashMap<SocketAddr, u32> {
+    let is_witness = |ip: IpAddr| ip == IpAddr::from(Ipv4Addr::new(192, 0, 2, 9));
+    pings.into_iter().filter(|(client, _)| !is_witness(client.ip())).collect()
+}
+
+#[test]
+fn one_spoofed_datagram_costs_its_victim_one_life_of_pings() {
+    if !possible("one_spoofed_datagram_costs_its_victim_one_life_of_pings", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[("CLIENT_EXPIRATION_SECONDS", "4")]);
+    let victims = ["203.0.113.7:5000", "[2001:db8:7::7]:5000"].map(|text| text.parse().unwrap());
+    for (victim, server) in victims.into_iter().zip([SERVER, SERVER_V6]) {
+        scene.stranger.heartbeat(victim, address(server));
+    }
+    for victim in victims {
+        scene.daemon.wait_for_line(&format!("removed client={victim} reason=\"expired\""));
+    }
+    let pings = scene.wire.pings(Duration::ZERO);
+    for victim in victims {
+        assert!((3..=4).contains(&pings[&victim]), "{pings:?}");
+    }
+    assert_eq!(abroad(scene.wire.pings(A_WHILE)), HashMap::new());
+    scene.end();
+}
+
+#[test]
+fn all_ports_of_an_address_get_no_more_than_its_cap() {
+    if !possible("all_ports_of_an_address_get_no_more_than_its_cap", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let victim = Ipv4Addr::new(203, 0, 113, 7);
+    for n in 0..MILLION {
+        scene.stranger.heartbeat(source(victim, any_port(n)), address(SERVER));
+    }
+    // The addresses of a /64 are one's.
+    for n in 0..MILLION / 10 {
+        let victim = Ipv6Addr::new(0x2001, 0xdb8, 7, 7, 0, 0, 0, u16::try_from(n % 2_000).unwrap());
+        scene.stranger.heartbeat(source(victim, any_port(n)), address(SERVER_V6));
+    }
+    let _ = scene.wire.pings(Duration::ZERO);
+    let pings = abroad(scene.wire.pings(A_WHILE));
+    for is_ipv6 in [false, true] {
+        let clients = pings.keys().filter(|client| client.is_ipv6() == is_ipv6).count();
+        assert_eq!(clients, 1_024);
+    }
+    let seconds = 1 + u32::try_from(A_WHILE.as_secs()).unwrap();
+    assert!(pings.values().all(|pings| *pings <= seconds + 1));
+    let lines = scene.end();
+    assert!(count(&lines, "reason=\"max_clients_per_address\"") > 0);
+    assert_eq!(number(&lines, "clients"), 2 * 1_024 + 1);
+}
+
+#[test]
+fn all_addresses_of_a_prefix_get_no_more_than_its_cap() {
+    if !possible("all_addresses_of_a_prefix_get_no_more_than_its_cap", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    for n in 0..20_000_u32 {
+        let [.., octet] = n.to_be_bytes();
+        let victim = Ipv4Addr::new(203, 0, 113, octet);
+        scene.stranger.heartbeat(source(victim, any_port(n)), address(SERVER));
+        let victim = Ipv6Addr::new(0x2001, 0xdb8, 7, octet.into(), 0, 0, 0, 7);
+        scene.stranger.heartbeat(source(victim, any_port(n)), address(SERVER_V6));
+    }
+    let _ = scene.wire.pings(Duration::ZERO);
+    let pings = abroad(scene.wire.pings(A_WHILE));
+    for is_ipv6 in [false, true] {
+        let clients = pings.keys().filter(|client| client.is_ipv6() == is_ipv6).count();
+        assert_eq!(clients, 4_096);
+    }
+    let lines = scene.end();
+    assert!(count(&lines, "reason=\"max_clients_per_prefix\"") > 0);
+    assert_eq!(number(&lines, "clients"), 2 * 4_096 + 1);
+}
+
+#[test]
+fn a_million_random_sources_lock_nobody_out_for_long() {
+    if !possible("a_million_random_sources_lock_nobody_out_for_long", &[]) {
+        return;
+    }
+    // Who does not repeat its heartbeat makes way after 6 s.
+    let scene = Scene::new(&[("CLIENT_EXPIRATION_SECONDS", "16"), ("MAX_CLIENTS", "20000")]);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut flood = |datagrams| {
+        for _ in 0..datagrams {
+            let victim = source(Ipv4Addr::from(random.u32(..)), random.u16(..));
+            scene.stranger.heartbeat(victim, address(SERVER));
+        }
+    };
+    flood(MILLION / 2);
+    scene.daemon.wait_for_line("reason=\"max_clients\"");
+    let memory = scene.daemon.resident_kilobytes();
+    flood(MILLION / 2);
+    let end = Instant::now();
+    // Of that many, each refused one would take 12 bytes at the least: 10 MB.
+    let growth = scene.daemon.resident_kilobytes().saturating_sub(memory);
+    assert!(growth < 4_000, "{growth} kB more");
+
+    let phone = scene.client.within(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    let phone = Client::new(phone, address(SERVER));
+    phone.heartbeat(&[]);
+    // A protocol's client repeats it after a third of the expiration, here after 5.3 s, and the room
+    // is there after 6 s and one more, in which every shard is swept.
+    std::thread::sleep(Duration::from_secs(7).saturating_sub(end.elapsed()));
+    phone.heartbeat(&[]);
+    phone.pings(2);
+    let lines = scene.end();
+    assert!(number(&lines, "clients") <= 20_000);
+    assert!(count(&lines, "reason=\"made_way\"") > 0);
+}
+
+#[test]
+fn a_client_that_floods_is_pinged_once_a_second_all_the_same() {
+    if !possible("a_client_that_floods_is_pinged_once_a_second_all_the_same", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let client = "203.0.113.7:5000".parse().unwrap();
+    let start = Instant::now();
+    for _ in 0..4 * MILLION / 10 {
+        scene.stranger.heartbeat(client, address(SERVER));
+    }
+    let seconds = start.elapsed().as_secs();
+    let pings = scene.wire.pings(Duration::ZERO)[&client];
+    assert!(u64::from(pings) <= seconds + 2, "{pings} pings in {seconds} s");
+    let next = scene.wire.pings(Duration::from_secs(4))[&client];
+    assert!((3..=5).contains(&next), "{next} pings in 4 s");
+    let lines = scene.end();
+    assert_eq!(count(&lines, "registered"), 2);
+    assert!(number(&lines, "heartbeats") > 100_000);
+}
+
+#[test]
+fn sources_to_which_no_ping_may_go_get_none() {
+    if !possible("sources_to_which_no_ping_may_go_get_none", &[]) {
+        return;
+    }
+    let variables = [("PORT", "9000"), ("REFUSE_NETS", "198.51.100.0/24, 2001:db8:99::/48")];
+    let scene = Scene::on_port(9_000, &variables);
+    // The kernel itself drops what comes from most of these addresses, and so it may.
+    let addresses = [
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "127.9.9.9",
+        "169.254.169.254",
+        "224.0.0.1",
+        "239.255.255.250",
+        "240.0.0.1",
+        "255.255.255.255",
+        "198.51.100.7",
+        "192.0.2.1",
+        "::",
+        "::1",
+        "ff02::1",
+        "ff0e::1",
+        "::ffff:203.0.113.7",
+        "2001:db8:99::7",
+    ]
+    .map(|text| source(text.parse::<IpAddr>().unwrap(), 5_000));
+    let ports = [0, 1, 7, 19, 53, 123, 389, 1_023, PORT, 9_000];
+    let hosts = ["203.0.113.7", "2001:db8:7::7", SERVER, SERVER_V6]
+        .map(|text| text.parse::<IpAddr>().unwrap());
+    let hosts = hosts.into_iter().flat_map(|ip| ports.map(|port| source(ip, port)));
+    let allowed = ["203.0.113.8:1024", "[2001:db8:7::8]:65535"].map(|text| text.parse().unwrap());
+    let loopback = scene.server.within(Sniffer::new);
+    for source in addresses.into_iter().chain(hosts).chain(allowed) {
+        let server = if source.is_ipv6() { SERVER_V6 } else { SERVER };
+        scene.stranger.heartbeat(source, SocketAddr::new(server.parse().unwrap(), 9_000));
+    }
+    let pings = abroad(scene.wire.pings(A_WHILE));
+    let pinged: HashSet<_> = pings.into_keys().collect();
+    assert_eq!(pinged, HashSet::from(allowed));
+    assert_eq!(loopback.pings(Duration::ZERO), HashMap::new(), "to itself");
+    let lines = scene.end();
+    for reason in
+        ["source_port_zero", "system_port", "daemon_port", "reserved", "link_local", "refuse_nets"]
+    {
+        assert!(count(&lines, &format!("reason=\"{reason}\"")) > 0, "{reason}: {lines:#?}");
+    }
+}
+
+#[test]
+fn who_may_not_be_sent_to_goes_at_the_first_ping() {
+    if !possible("who_may_not_be_sent_to_goes_at_the_first_ping", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    scene.server.run("ip route add prohibit 203.0.113.0/24");
+    let sources = ["192.0.2.255:5000", "203.0.113.7:5000"].map(|text| text.parse().unwrap());
+    for source in sources {
+        scene.stranger.heartbeat(source, address(SERVER));
+    }
+    for source in sources {
+        scene.daemon.wait_for_line(&format!("removed client={source} reason=\"prohibited\""));
+    }
+    assert_eq!(abroad(scene.wire.pings(A_WHILE)), HashMap::new());
+    let lines = scene.end();
+    assert_eq!((number(&lines, "clients"), number(&lines, "failed_sends")), (1, 2), "{lines:#?}");
+}
+
+#[test]
+fn a_million_refused_datagrams_are_a_line_a_second() {
+    if !possible("a_million_refused_datagrams_are_a_line_a_second", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let start = Instant::now();
+    for n in 0..MILLION {
+        let reason =
+            if n % 2 == 0 { source([203, 0, 113, 7], 53) } else { source([240, 0, 0, 1], 5_000) };
+        scene.stranger.heartbeat(reason, address(SERVER));
+    }
+    let seconds = start.elapsed().as_secs();
+    let lines = scene.end();
+    for reason in ["system_port", "reserved"] {
+        let lines = count(&lines, &format!("reason=\"{reason}\"")) as u64;
+        assert!((1..=seconds + 2).contains(&lines), "{lines} lines in {seconds} s");
+    }
+    let refused = number(&lines, "refused");
+    assert!(refused > 100_000, "{refused}");
+    let told: u64 = lines
+        .iter()
+        .filter(|line| line.contains("refused a datagram"))
+        .map(|line| 1 + field(line, "left_out").parse::<u64>().unwrap())
+        .sum();
+    assert!(told <= refused);
+}
