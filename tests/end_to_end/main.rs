@@ -10,6 +10,8 @@ mod probing;
 mod serving;
 
 #[cfg(target_os = "linux")]
+mod amplification;
+#[cfg(target_os = "linux")]
 mod benching;
 #[cfg(target_os = "linux")]
 mod closed;

@@ -1,0 +1,205 @@
+use super::*;
+
+const EXPIRATION: Duration = Duration::from_secs(120);
+/// A minute before the stamps begin again at zero.
+const START: Time = Time::from_nanos(((1 << 32) - 60_000) * 1_000_000);
+
+fn client(port: u16) -> SocketAddr {
+    let ip = if port.is_multiple_of(2) { "2001:db8::1" } else { "192.0.2.1" };
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+type Live = Vec<(SocketAddr, Local)>;
+
+fn sweep_all(registry: &Registry, now: Time) -> (Live, Vec<SocketAddr>) {
+    let (live, removed) = sweep_pressed(registry, now, false);
+    assert!(removed.iter().all(|(_, removal)| *removal == Removal::Expired));
+    (live, removed.into_iter().map(|(client, _)| client).collect())
+}
+
+fn sweep_pressed(
+    registry: &Registry,
+    now: Time,
+    is_pressed: bool,
+) -> (Live, Vec<(SocketAddr, Removal)>) {
+    let (mut live, mut removed) = (Vec::new(), Vec::new());
+    let mut sweep = Sweep::default();
+    for shard in 0..SHARDS {
+        registry.sweep(shard, now, |_| is_pressed, &mut sweep);
+        live.extend(sweep.v4.iter().map(|target| (target.client.into(), target.local)));
+        live.extend(sweep.v6.iter().map(|target| (target.client.into(), target.local)));
+        removed.append(&mut sweep.removed);
+    }
+    (live, removed)
+}
+
+#[test]
+fn an_entry_is_small() {
+    assert_eq!(size_of::<(SocketAddrV4, SharedValue<Client>)>(), 12);
+    assert_eq!(size_of::<(KeyV6, SharedValue<Client>)>(), 24);
+}
+
+#[test]
+fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
+    for client in [client(1), client(2)] {
+        let registry = Registry::new(SHARDS, EXPIRATION);
+        let is_registered = |refreshed| matches!(refreshed, Refreshed::Registered { .. });
+        assert!(is_registered(registry.refresh(client, None, START, || true)));
+        // The fraction of a millisecond does not count.
+        let heartbeat = START + Duration::from_nanos(999_999);
+        assert_eq!(registry.refresh(client, None, heartbeat, || true), Refreshed::Renewed);
+        let last = START + EXPIRATION;
+        let over = last + Duration::from_nanos(1);
+        registry.heard_until(over);
+        assert_eq!(sweep_all(&registry, last), (vec![(client, Local::NONE)], vec![]));
+        assert_eq!(sweep_all(&registry, over), (vec![], vec![client]));
+        assert!(registry.is_empty());
+    }
+}
+
+#[test]
+fn nobody_is_removed_while_heartbeats_may_be_waiting() {
+    let registry = Registry::new(SHARDS, EXPIRATION);
+    registry.refresh(client(1), None, START, || true);
+    registry.refresh(client(2), None, START, || true);
+    registry.heard_until(START);
+    let later = START + Duration::from_secs(3600);
+    assert_eq!(sweep_all(&registry, later), (vec![], vec![]));
+    assert_eq!(registry.len(), 2);
+
+    registry.refresh(client(2), None, later, || true);
+    registry.heard_until(later);
+    let live = vec![(client(2), Local::NONE)];
+    assert_eq!(sweep_all(&registry, later), (live, vec![client(1)]));
+}
+
+#[test]
+fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
+    let registry = Registry::new(SHARDS, EXPIRATION);
+    for local in [Some("192.0.2.10"), Some("192.0.2.11"), None, Some("192.0.2.10")] {
+        let address = local.map(|ip| ip.parse().unwrap());
+        registry.refresh(client(1), address, START, || true);
+        let (live, _) = sweep_all(&registry, START);
+        assert_eq!(live.len(), 1);
+        assert_eq!(registry.address_of(live[0].1), address);
+    }
+}
+
+#[test]
+fn a_heartbeat_recorded_late_takes_nothing_from_a_newer_one() {
+    let registry = Registry::new(SHARDS, EXPIRATION);
+    let newer = START + Duration::from_secs(60);
+    registry.refresh(client(1), None, newer, || true);
+    registry.refresh(client(1), Some("192.0.2.10".parse().unwrap()), START, || true);
+    registry.heard_until(newer + EXPIRATION);
+    let live = vec![(client(1), Local::NONE)];
+    assert_eq!(sweep_all(&registry, newer + EXPIRATION), (live, vec![]));
+}
+
+#[test]
+fn a_heartbeat_newer_than_the_sweep_keeps_its_client() {
+    let registry = Registry::new(SHARDS, EXPIRATION);
+    let newer = START + Duration::from_secs(600);
+    registry.refresh(client(1), None, newer, || true);
+    registry.heard_until(newer);
+    assert_eq!(sweep_all(&registry, START).0.len(), 1);
+}
+
+#[test]
+fn the_scope_is_part_of_who_a_client_is() {
+    let registry = Registry::new(SHARDS, EXPIRATION);
+    let client = |scope| SocketAddrV6::new("fe80::1".parse().unwrap(), 1, 0, scope).into();
+    for scope in [2, 3, 2] {
+        registry.refresh(client(scope), None, START, || true);
+    }
+    let (mut live, _) = sweep_all(&registry, START);
+    live.sort_unstable();
+    assert_eq!(live, [(client(2), Local::NONE), (client(3), Local::NONE)]);
+}
+
+#[test]
+fn the_first_client_of_a_shard_is_told_of_for_each_family() {
+    let registry = Registry::new(2, EXPIRATION);
+    let mut firsts = [0, 0];
+    for port in 1..=100 {
+        let filled = [0, 1].map(|shard| !registry.is_shard_empty(shard));
+        let refreshed = registry.refresh(client(port), None, START, || true);
+        let Refreshed::Registered { shard, is_first } = refreshed else { panic!("is new") };
+        assert!(is_first || filled[shard]);
+        assert!(!registry.is_shard_empty(shard));
+        firsts[shard] += u32::from(is_first);
+    }
+    assert_eq!(firsts, [2, 2]);
+
+    let over = START + EXPIRATION + Duration::from_millis(1);
+    registry.heard_until(over);
+    registry.sweep(0, over, |_| false, &mut Sweep::default());
+    assert!(registry.is_shard_empty(0) && !registry.is_shard_empty(1));
+}
+
+#[test]
+fn nobody_registers_who_is_not_let_in_but_a_client_is_not_asked_again() {
+    let registry = Registry::new(SHARDS, EXPIRATION);
+    assert_eq!(registry.refresh(client(1), None, START, || false), Refreshed::Refused);
+    assert!(registry.is_empty());
+    registry.refresh(client(1), None, START, || true);
+    let refreshed = registry.refresh(client(1), None, START, || panic!("it is a client"));
+    assert_eq!(refreshed, Refreshed::Renewed);
+}
+
+#[test]
+fn who_has_not_repeated_its_heartbeat_makes_way_after_three_eighths() {
+    for (once, twice) in [(client(1), client(3)), (client(2), client(4))] {
+        let registry = Registry::new(SHARDS, EXPIRATION);
+        registry.refresh(once, None, START, || true);
+        registry.refresh(twice, None, START, || true);
+        registry.refresh(twice, None, START, || true);
+        let probation = START + Duration::from_secs(45);
+        let over = probation + Duration::from_nanos(1);
+        registry.heard_until(probation);
+        assert_eq!(sweep_pressed(&registry, over, true).0.len(), 2, "one may be waiting");
+        registry.heard_until(over);
+        assert_eq!(sweep_pressed(&registry, probation, true).0.len(), 2);
+        assert_eq!(sweep_pressed(&registry, over, false).0.len(), 2);
+        let expected = (vec![(twice, Local::NONE)], vec![(once, Removal::MadeWay)]);
+        assert_eq!(sweep_pressed(&registry, over, true), expected);
+    }
+}
+
+#[test]
+fn a_muted_client_is_pinged_again_after_its_next_heartbeat() {
+    for client in [client(1), client(2)] {
+        let registry = Registry::new(SHARDS, EXPIRATION);
+        registry.mute(client);
+        assert_eq!(registry.last_heartbeat(client, START), None);
+        registry.refresh(client, None, START, || true);
+        let last = START + EXPIRATION;
+        assert_eq!(registry.last_heartbeat(client, last), Some(START));
+        assert_eq!(registry.last_heartbeat(client, last + Duration::from_nanos(1)), None);
+        registry.mute(client);
+        assert_eq!(registry.last_heartbeat(client, START), None);
+        assert_eq!(sweep_all(&registry, START), (vec![], vec![]));
+        registry.refresh(client, None, START, || true);
+        assert_eq!(sweep_all(&registry, START), (vec![(client, Local::NONE)], vec![]));
+        registry.mute(client);
+        let over = last + Duration::from_secs(1);
+        registry.heard_until(over);
+        assert_eq!(sweep_all(&registry, over), (vec![], vec![client]));
+    }
+}
+
+#[test]
+fn the_unwanted_are_evicted_and_one_may_be_removed() {
+    let registry = Registry::new(SHARDS, EXPIRATION);
+    for port in 1..=100 {
+        registry.refresh(client(port), None, START, || true);
+    }
+    assert!(registry.remove(client(1)) && registry.remove(client(2)));
+    assert!(!registry.remove(client(1)) && !registry.remove(client(2)));
+    let mut evicted = Vec::new();
+    for shard in 0..SHARDS {
+        registry.evict(shard, |ip| ip.is_ipv4(), &mut evicted);
+    }
+    assert!(evicted.len() == 49 && evicted.iter().all(SocketAddr::is_ipv4));
+    assert_eq!(registry.len(), 49);
+}

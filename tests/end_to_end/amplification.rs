@@ -1,0 +1,47 @@
+//! What a spoofed datagram brings upon its victim with the default settings.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::scene::{CLIENT, SERVER, Scene, possible, serve};
+
+/// More than the default expiration.
+const TIME: Duration = Duration::from_secs(124);
+
+#[test]
+#[ignore = "takes two minutes and prints the figures of docs/security.md"]
+fn amplification() {
+    if !possible("amplification", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let pressed = serve(&scene.server, &[("PORT", "8001"), ("MAX_CLIENTS", "5")]);
+    let observer = serve(&scene.server, &[("PORT", "8002"), ("GUARD_MODE", "observe")]);
+    let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+    let [server, pressed, observer] =
+        [7561, pressed.address.port(), observer.address.port()].map(|port| at(SERVER, port));
+    for filler in 0..4 {
+        scene.stranger.heartbeat(at("198.51.100.1", 5_000 + filler), pressed);
+    }
+    let victims = [
+        ("enforce", "silent", at("203.0.113.1", 5_000), server),
+        ("enforce", "its host says that the port is closed", at(CLIENT, 5_000), server),
+        ("enforce", "silent, the daemon is three quarters full", at("203.0.113.2", 5_000), pressed),
+        ("enforce", "a system port", at("203.0.113.3", 53), server),
+        ("enforce", "another daemon", at("203.0.113.4", 7_561), server),
+        ("observe", "silent", at("203.0.113.5", 5_000), observer),
+        ("observe", "its host says that the port is closed", at(CLIENT, 5_001), observer),
+        ("observe", "another daemon", at("203.0.113.6", 7_561), observer),
+    ];
+    for (_, _, victim, server) in victims {
+        scene.stranger.heartbeat(victim, server);
+    }
+    let pings = scene.wire.pings(TIME);
+    for (mode, kind, victim, _) in victims {
+        let pings = pings.get(&victim).copied().unwrap_or(0);
+        // The test harness would keep what println! writes to itself.
+        writeln!(io::stderr(), "{mode} | {kind} | {pings}").unwrap();
+    }
+    scene.end();
+}
