@@ -64,6 +64,9 @@ pub struct Options {
     halve_after: Option<Duration>,
 
     /// Measure this daemon instead of one of the bench's own
+    ///
+    /// It lets in `MAX_CLIENTS_PER_ADDRESS` clients of this machine's address, unless that is in one
+    /// of its `LOCAL_NETS`.
     #[arg(long, value_name = "HOST[:PORT]")]
     target: Option<Target>,
 

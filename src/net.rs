@@ -232,51 +232,38 @@ impl Socket {
 
     /// Appends up to [`BATCH`] waiting datagrams to `received`; fewer mean that no more are waiting.
     ///
+    /// The kernel is asked in any case. The runtime may not have learnt yet that something arrived,
+    /// as after a stop of the process, when its timers fire first.
+    ///
     /// # Errors
     /// With what the kernel said; that nothing is waiting is no error.
     pub fn receive(&self, received: &mut Vec<Datagram>) -> io::Result<()> {
         let mut tries = 0;
         loop {
-            match self.take(Interest::READABLE, received, batch::receive) {
+            let mut is_asked = false;
+            let mut result = self.io.try_io(Interest::READABLE, || {
+                is_asked = true;
+                take_batch(received, |received| batch::receive(&self.io, received))
+            });
+            if !is_asked {
+                result = batch::receive(&self.io, received);
+            }
+            match unless_empty(result) {
                 Err(error) if tries < SendFailure::from(&error).retries() => tries += 1,
                 result => return result,
             }
         }
     }
 
-    /// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that no more are waiting.
+    /// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that the runtime knows of no
+    /// more.
     ///
     /// # Errors
     /// With what the kernel said; that nothing is waiting is no error.
     pub fn receive_errors(&self, errors: &mut Vec<NetworkError>) -> io::Result<()> {
-        self.take(Interest::ERROR, errors, batch::receive_errors)
-    }
-
-    /// Appends up to [`BATCH`] of what is waiting to `taken`.
-    ///
-    /// The kernel is asked in any case. The runtime may not have learnt yet that something arrived,
-    /// as after a stop of the process, when its timers fire first.
-    fn take<T>(
-        &self,
-        interest: Interest,
-        taken: &mut Vec<T>,
-        take: impl Fn(&tokio::net::UdpSocket, &mut Vec<T>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let full = taken.len() + BATCH;
-        let mut is_asked = false;
-        let mut result = self.io.try_io(interest, || {
-            is_asked = true;
-            take(&self.io, taken)?;
-            // Less than a full batch means that nothing is left, and the runtime is told so.
-            if taken.len() < full { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        if !is_asked {
-            result = take(&self.io, taken);
-        }
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            result => result,
-        }
+        unless_empty(self.io.try_io(Interest::ERROR, || {
+            take_batch(errors, |errors| batch::receive_errors(&self.io, errors))
+        }))
     }
 
     /// More sockets on the same port, only to send from.
@@ -325,6 +312,24 @@ impl Sender {
             }
         }
         (sent, None)
+    }
+}
+
+/// Takes a batch of what waits in a socket. Less than a full one means that nothing is left, and the
+/// runtime is told so.
+fn take_batch<T>(
+    taken: &mut Vec<T>,
+    take: impl FnOnce(&mut Vec<T>) -> io::Result<()>,
+) -> io::Result<()> {
+    let full = taken.len() + BATCH;
+    take(taken)?;
+    if taken.len() < full { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+}
+
+fn unless_empty(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        result => result,
     }
 }
 

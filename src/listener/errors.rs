@@ -29,29 +29,18 @@ impl Errors {
         metrics: &Metrics,
         now: Time,
     ) -> io::Result<()> {
-        if let Some(until) = self.deaf_until {
-            if now < until {
-                return Ok(());
-            }
+        if self.deaf_until.take_if(|until| *until <= now).is_some() {
             socket.report_errors(true)?;
-            self.deaf_until = None;
         }
         loop {
             self.batch.clear();
             socket.receive_errors(&mut self.batch)?;
             metrics.network_errors.add(self.batch.len() as u64);
-            for error in &self.batch {
-                if !self.budget.spend(now) {
-                    socket.report_errors(false)?;
-                    self.deaf_until = Some(now + Budget::PAUSE);
-                    warn!(
-                        "more than {} ICMP errors in a second, so clients whose port is closed are not muted for the next {} s",
-                        Budget::A_SECOND,
-                        Budget::PAUSE.as_secs()
-                    );
-                    return Ok(());
+            for index in 0..self.batch.len() {
+                if !self.listens(socket, now)? {
+                    continue;
                 }
-                let NetworkError::PortUnreachable(client) = *error else { continue };
+                let NetworkError::PortUnreachable(client) = self.batch[index] else { continue };
                 let Some(last_heartbeat) = registry.last_heartbeat(client, now) else { continue };
                 if self.unreachable.report(client, last_heartbeat, now) {
                     metrics.muted.add(1);
@@ -65,5 +54,23 @@ impl Errors {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether one error more is to be looked at. If there are too many, it begins to be deaf.
+    fn listens(&mut self, socket: &Socket, now: Time) -> io::Result<bool> {
+        if self.deaf_until.is_some() {
+            return Ok(false);
+        }
+        if self.budget.spend(now) {
+            return Ok(true);
+        }
+        socket.report_errors(false)?;
+        self.deaf_until = Some(now + Budget::PAUSE);
+        warn!(
+            "more than {} ICMP errors in a second, so clients whose port is closed are not muted for the next {} s",
+            Budget::A_SECOND,
+            Budget::PAUSE.as_secs()
+        );
+        Ok(false)
     }
 }

@@ -21,7 +21,8 @@ fn amplification() {
     let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
     let [server, pressed, observer] =
         [7561, pressed.address.port(), observer.address.port()].map(|port| at(SERVER, port));
-    for filler in 0..4 {
+    // They repeat their heartbeat, and so it is not they who make way.
+    for filler in (0..4).chain(0..4) {
         scene.stranger.heartbeat(at("198.51.100.1", 5_000 + filler), pressed);
     }
     let victims = [

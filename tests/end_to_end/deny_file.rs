@@ -110,7 +110,9 @@ fn an_observer_tells_whom_it_would_refuse_and_refuses_nobody() {
     let line = daemon.wait_for_line("read DENY_FILE again");
     assert_eq!(field(&line, "removed"), "0");
     clients[0].heartbeat(&[]);
-    clients.iter().for_each(|client| client.pings(2));
+    for client in &clients {
+        client.pings(2);
+    }
     for reason in ["refuse_nets", "max_clients"] {
         daemon.wait_for_line(&format!(
             "would refuse a datagram source=127.0.0.1:{} reason=\"{reason}\"",

@@ -31,6 +31,8 @@ fn an_operator_reads_what_is_in_force_and_what_was_done() {
         ("port", "0"),
         ("client_expiration_seconds", "60"),
         ("worker_pool_size", "10"),
+        ("max_clients", "200000"),
+        ("guard_mode", "enforce"),
         ("log_level", "INFO"),
         ("log_format", "text"),
     ];
