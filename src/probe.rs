@@ -234,7 +234,7 @@ impl Probe {
             }
             _ => format!(
                 "Nothing came back. Check that\n  \
-                 - wakeupd runs there and logs \"listening\" with port {port}\n  \
+                 - wakeupd runs there, logs \"listening\" with port {port}, and does not log \"refused\"\n  \
                  - that machine's firewall, and its provider's, let UDP {port} in\n  \
                  - this machine's firewall and NAT let the answers to outgoing UDP in"
             ),

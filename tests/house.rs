@@ -115,3 +115,23 @@ fn the_readme_tells_of_every_variable() {
         assert!(readme.contains(&row), "{row}");
     }
 }
+
+#[test]
+fn the_tests_that_the_threats_name_exist() {
+    let security = read("docs/security.md");
+    let code = security.split('`').skip(1).step_by(2);
+    let named: Vec<_> = code
+        .filter_map(|name| name.split_once("::"))
+        .filter(|(module, _)| !module.is_empty())
+        .collect();
+    assert!(named.len() > 15, "{named:?}");
+    for (module, test) in named {
+        let code = read(format!("tests/end_to_end/{module}.rs"));
+        // What is left out of a long name is an ellipsis.
+        let is_meant = |mut name: &str| {
+            test.split('…').all(|part| name.split_once(part).map(|(_, rest)| name = rest).is_some())
+        };
+        let mut tests = code.lines().filter_map(|line| line.strip_prefix("fn "));
+        assert!(tests.any(is_meant), "{module}::{test}");
+    }
+}
