@@ -1,0 +1,468 @@
+//! Guard and registry, joined as the daemon joins them, against a plain map that is counted anew for
+//! every question.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use wakeupd::clock::Time;
+use wakeupd::guard::{Caps, Guard, Mode, Networks, Refused, Rules, Unreachable};
+use wakeupd::registry::{Refreshed, Registry, Removal, Sweep};
+
+/// In milliseconds since the boot. The registry's stamps begin again at zero at a multiple of 2³².
+const STARTS: [u64; 4] = [0, 1 << 25, (1 << 32) - 20_000, (7 << 32) - 1];
+
+const OWN_PORT: u16 = 9000;
+
+/// Few, so that they meet in an address, a /64, a prefix, a local network or at its edge. The first
+/// half of the last one has the bits of the first one.
+const HOSTS: &str = "192.0.2.1 192.0.2.127 192.0.2.128 192.0.2.255 192.0.3.1 10.0.0.1 10.0.0.2 \
+    [2001:db8::1] [2001:db8::2] [2001:db8:0:80::1] [2001:db8:0:ff::1] [2001:db8:0:100::1] \
+    [fd00::1] [fe80::1%2] [fe80::1%3] [0:0:c000:201::1]";
+
+const PORTS: [u16; 6] = [1024, 5000, 5001, 5002, 5003, 65535];
+
+/// Who may never register.
+const BARRED: [(&str, Refused); 7] = [
+    ("192.0.2.1:0", Refused::SourcePortZero),
+    ("[2001:db8::1]:1023", Refused::SystemPort),
+    ("10.0.0.1:7561", Refused::DaemonPort),
+    ("192.0.2.1:9000", Refused::DaemonPort),
+    ("[::]:5000", Refused::Unspecified),
+    ("169.254.0.1:5000", Refused::LinkLocal),
+    ("198.51.100.7:5000", Refused::RefuseNets),
+];
+
+const REFUSE_NETS: &str = "198.51.100.0/24";
+
+/// Some are smaller than the prefixes that are counted.
+static LOCAL_NETS: LazyLock<Vec<IpNet>> =
+    LazyLock::new(|| networks(&["10.0.0.0/8", "192.0.2.128/26", "2001:db8:0:80::/58", "fd00::/8"]));
+
+const DENIABLE: [&str; 7] = [
+    "192.0.2.0/24",
+    "192.0.2.1/32",
+    "10.0.0.0/31",
+    "2001:db8::/63",
+    "2001:db8::/32",
+    "fe80::/10",
+    "0.0.0.0/0",
+];
+
+fn networks(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn is_in(networks: &[IpNet], ip: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&ip))
+}
+
+fn addresses() -> Vec<SocketAddr> {
+    let of_host = |host| PORTS.map(|port| format!("{host}:{port}").parse().unwrap());
+    HOSTS.split_whitespace().flat_map(of_host).collect()
+}
+
+/// From where a heartbeat comes.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    address: SocketAddr,
+    barred: Option<Refused>,
+}
+
+/// What happens to a daemon. Its clock shows whole milliseconds; some events come a little `after`.
+#[derive(Clone, Debug)]
+enum Event {
+    /// Time passes, in eighths of the expiration. All that arrived is recorded, or not yet.
+    Pass {
+        eighths: u32,
+        millis: u64,
+        is_heard: bool,
+    },
+    Heartbeat {
+        source: Source,
+        after: Duration,
+    },
+    Sweep {
+        shard: usize,
+        after: Duration,
+    },
+    SweepAll,
+    /// The network says that the port is closed.
+    PortClosed(SocketAddr),
+    /// The kernel says that no ping may be sent there.
+    Prohibited(SocketAddr),
+    Deny(Vec<&'static str>),
+    /// Somebody counts how many more there may be.
+    Measure(IpAddr),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    start: Time,
+    shards: usize,
+    /// Of the expiration.
+    eighth: Duration,
+    mode: Mode,
+    caps: Caps,
+}
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    shard: usize,
+    /// The last one, to the millisecond.
+    heartbeat: Time,
+    has_repeated: bool,
+    is_muted: bool,
+}
+
+/// What should be.
+#[derive(Debug)]
+struct Model {
+    settings: Settings,
+    denied: Vec<IpNet>,
+    heard_until: Time,
+    clients: BTreeMap<SocketAddr, Client>,
+    /// When a port was said to be closed, and when the last heartbeat had come then.
+    reports: BTreeMap<SocketAddr, Vec<(Time, Time)>>,
+}
+
+impl Model {
+    fn enforces(&self) -> bool {
+        self.settings.mode == Mode::Enforce
+    }
+
+    fn expiration(&self) -> Duration {
+        self.settings.eighth * 8
+    }
+
+    fn admit(&self, source: Source) -> Result<(), Refused> {
+        let is_denied = is_in(&self.denied, source.address.ip());
+        source.barred.or(is_denied.then_some(Refused::DenyFile)).map_or(Ok(()), Err)
+    }
+
+    /// How many clients there are and may be where `ip` counts, from the whole down to its prefix.
+    fn rooms(&self, ip: IpAddr) -> Vec<(usize, usize, Refused)> {
+        let Caps { clients, per_address, per_prefix } = self.settings.caps;
+        let mut rooms = vec![(self.clients.len(), clients as usize, Refused::MaxClients)];
+        if !is_in(&LOCAL_NETS, ip) {
+            let count = |v4_length, v6_length| {
+                let length = if ip.is_ipv4() { v4_length } else { v6_length };
+                let network = IpNet::new(ip, length).unwrap();
+                let others = self.clients.keys().map(SocketAddr::ip);
+                others.filter(|ip| network.contains(ip) && !is_in(&LOCAL_NETS, *ip)).count()
+            };
+            rooms.push((count(32, 64), per_address as usize, Refused::MaxClientsPerAddress));
+            rooms.push((count(24, 56), per_prefix as usize, Refused::MaxClientsPerPrefix));
+        }
+        rooms
+    }
+
+    fn verdict(&self, ip: IpAddr) -> Result<(), Refused> {
+        let full = self.rooms(ip).into_iter().find(|(count, cap, _)| count >= cap);
+        full.map_or(Ok(()), |(_, _, reason)| Err(reason))
+    }
+
+    fn is_pressed(&self, ip: IpAddr) -> bool {
+        self.enforces() && self.rooms(ip).iter().any(|(count, cap, _)| count * 100 > cap * 75)
+    }
+
+    /// How many clients more there may be at `ip`.
+    fn room(&self, ip: IpAddr) -> usize {
+        if self.enforces() && is_in(&self.denied, ip) {
+            return 0;
+        }
+        self.rooms(ip).iter().map(|(count, cap, _)| cap.saturating_sub(*count)).min().unwrap()
+    }
+
+    fn is_pinged(&self, client: Client, now: Time) -> bool {
+        now.since(client.heartbeat) <= self.expiration() && !client.is_muted
+    }
+
+    /// Why a client must go, if so.
+    fn removal(&self, address: SocketAddr, client: Client, now: Time) -> Option<Removal> {
+        let silence = now.min(self.heard_until).since(client.heartbeat);
+        if silence > self.expiration() {
+            return Some(Removal::Expired);
+        }
+        let is_on_probation = !client.has_repeated && silence > self.settings.eighth * 3;
+        (is_on_probation && self.is_pressed(address.ip())).then_some(Removal::MadeWay)
+    }
+
+    /// Takes a report that a port is closed. Returns whether it is to be believed. Heartbeats of the
+    /// same millisecond are not told apart.
+    fn is_believed(&mut self, address: SocketAddr, heartbeat: Time, now: Time) -> bool {
+        let reports = self.reports.entry(address).or_default();
+        reports.push((now, heartbeat));
+        reports.retain(|(_, before)| *before == heartbeat);
+        let is_enough = reports.len() >= 3 && now.since(reports[0].0) >= Duration::from_secs(2);
+        if is_enough {
+            reports.clear();
+        }
+        is_enough
+    }
+}
+
+/// A daemon without a network, and what it should be.
+#[derive(Debug)]
+struct Daemon {
+    guard: Guard,
+    registry: Registry,
+    unreachable: Unreachable,
+    sweep: Sweep,
+    clock: Time,
+    model: Model,
+}
+
+impl Daemon {
+    fn new(settings: Settings) -> Self {
+        let Settings { start, shards, mode, caps, .. } = settings;
+        let rules = Rules {
+            mode,
+            refuse_nets: REFUSE_NETS.parse().unwrap(),
+            local_nets: LOCAL_NETS.iter().copied().collect(),
+            caps,
+        };
+        let model = Model {
+            settings,
+            denied: Vec::new(),
+            heard_until: Time::default(),
+            clients: BTreeMap::new(),
+            reports: BTreeMap::new(),
+        };
+        Self {
+            guard: Guard::new(rules, OWN_PORT, Networks::default()),
+            registry: Registry::new(shards, model.expiration()),
+            unreachable: Unreachable::default(),
+            sweep: Sweep::default(),
+            clock: start,
+            model,
+        }
+    }
+
+    fn live(&mut self, event: Event) {
+        match event {
+            Event::Pass { eighths, millis, is_heard } => self.pass(eighths, millis, is_heard),
+            Event::Heartbeat { source, after } => self.hear(source, self.clock + after),
+            Event::Sweep { shard, after } => {
+                self.sweep(shard % self.model.settings.shards, self.clock + after);
+            }
+            Event::SweepAll => self.sweep_all(),
+            Event::PortClosed(client) => self.take_report(client),
+            Event::Prohibited(client) => self.remove(client),
+            Event::Deny(texts) => self.deny(networks(&texts)),
+            Event::Measure(ip) => self.measure(ip),
+        }
+        let count = self.model.clients.len();
+        assert_eq!((self.registry.len(), self.guard.total() as usize), (count, count));
+    }
+
+    fn pass(&mut self, eighths: u32, millis: u64, is_heard: bool) {
+        self.clock =
+            self.clock + self.model.settings.eighth * eighths + Duration::from_millis(millis);
+        if is_heard {
+            self.registry.heard_until(self.clock);
+            self.model.heard_until = self.clock;
+        }
+    }
+
+    /// As the listener does.
+    fn hear(&mut self, source: Source, now: Time) {
+        let Self { guard, registry, model, clock, .. } = self;
+        let Source { address, .. } = source;
+        let known = model.clients.get(&address).copied();
+        let admitted = guard.admit(address);
+        assert_eq!(admitted, model.admit(source));
+        if admitted.is_err() && guard.enforces() {
+            return assert!(known.is_none());
+        }
+        let mut verdict = None;
+        let refreshed = registry.refresh(address, None, now, || {
+            let verdict = verdict.insert(guard.reserve(address.ip()));
+            verdict.is_ok() || !guard.enforces()
+        });
+
+        let expected = known.is_none().then(|| model.verdict(address.ip()));
+        assert_eq!(verdict, expected, "strangers alone are counted, and exactly");
+        let is_let_in = verdict == Some(Ok(())) || !model.enforces();
+        let shard = match (refreshed, known) {
+            (Refreshed::Renewed, Some(client)) => client.shard,
+            (Refreshed::Registered { shard, .. }, None) if is_let_in => shard,
+            (Refreshed::Refused, None) if !is_let_in => return,
+            lie => panic!("{lie:?}"),
+        };
+        let has_repeated = known.is_some();
+        let client = Client { shard, heartbeat: *clock, has_repeated, is_muted: false };
+        model.clients.insert(address, client);
+        let rooms = model.rooms(address.ip());
+        assert!(!model.enforces() || rooms.iter().all(|(count, cap, _)| count <= cap), "{rooms:?}");
+    }
+
+    /// As a worker does.
+    fn sweep(&mut self, shard: usize, now: Time) {
+        let Self { guard, registry, model, sweep, .. } = self;
+        registry.sweep(shard, now, |ip| guard.is_pressed(ip), sweep);
+        let v4 = sweep.v4.iter().map(|target| SocketAddr::from(target.client));
+        let v6 = sweep.v6.iter().map(|target| SocketAddr::from(target.client));
+        let mut pinged: Vec<_> = v4.chain(v6).collect();
+        let mut removed: Vec<_> = sweep.removed.drain(..).collect();
+        for (client, _) in &removed {
+            guard.release(client.ip());
+        }
+
+        let (mut live, mut gone) = (Vec::new(), Vec::new());
+        for (address, client) in model.clients.iter().filter(|(_, client)| client.shard == shard) {
+            if let Some(removal) = model.removal(*address, *client, now) {
+                gone.push((*address, removal));
+            } else if model.is_pinged(*client, now) {
+                live.push(*address);
+            }
+        }
+        pinged.sort_unstable();
+        removed.sort_unstable_by_key(|(client, _)| *client);
+        assert_eq!((pinged, &removed), (live, &gone));
+        for (client, _) in &gone {
+            model.clients.remove(client);
+        }
+    }
+
+    fn sweep_all(&mut self) {
+        for shard in 0..self.model.settings.shards {
+            self.sweep(shard, self.clock);
+        }
+    }
+
+    /// As the listener does.
+    fn take_report(&mut self, address: SocketAddr) {
+        let Self { guard, registry, unreachable, model, clock, .. } = self;
+        let last_heartbeat = registry.last_heartbeat(address, *clock);
+        let client = model.clients.get(&address).copied();
+        let pinged = client.filter(|client| model.is_pinged(*client, *clock));
+        assert_eq!(last_heartbeat, pinged.map(|client| client.heartbeat));
+        let Some(last_heartbeat) = last_heartbeat else { return };
+        let is_believed = unreachable.report(address, last_heartbeat, *clock);
+        assert_eq!(is_believed, model.is_believed(address, last_heartbeat, *clock));
+        if is_believed && guard.enforces() {
+            registry.mute(address);
+            model.clients.get_mut(&address).unwrap().is_muted = true;
+        }
+    }
+
+    /// As a worker does whose ping is prohibited.
+    fn remove(&mut self, client: SocketAddr) {
+        let is_known = self.model.enforces() && self.model.clients.remove(&client).is_some();
+        let is_removed = self.guard.enforces() && self.registry.remove(client);
+        assert_eq!(is_removed, is_known);
+        if is_removed {
+            self.guard.release(client.ip());
+        }
+    }
+
+    /// As the daemon does.
+    fn deny(&mut self, networks: Vec<IpNet>) {
+        let Self { guard, registry, model, .. } = self;
+        guard.deny(networks.iter().copied().collect());
+        model.denied = networks;
+        if !guard.enforces() {
+            return;
+        }
+        let mut removed = Vec::new();
+        for shard in 0..model.settings.shards {
+            registry.evict(shard, |ip| guard.denies(ip), &mut removed);
+        }
+        for client in &removed {
+            guard.release(client.ip());
+        }
+        removed.sort_unstable();
+        let denied = model.clients.keys().filter(|client| is_in(&model.denied, client.ip()));
+        assert_eq!(removed, denied.copied().collect::<Vec<_>>());
+        model.clients.retain(|client, _| !is_in(&model.denied, client.ip()));
+    }
+
+    /// Takes all the room there is at `ip`, and gives it back.
+    fn measure(&self, ip: IpAddr) {
+        let room = (0..1_000).take_while(|_| self.guard.reserve(ip).is_ok()).count();
+        assert_eq!(room, self.model.room(ip), "room at {ip}");
+        // Who observes has counted also the one too many.
+        for _ in 0..room + usize::from(!self.guard.enforces()) {
+            self.guard.release(ip);
+        }
+    }
+
+    /// Outlives everybody.
+    fn end(mut self) {
+        self.pass(8, 1, true);
+        self.sweep_all();
+        assert!(self.registry.is_empty() && self.guard.total() == 0);
+        self.deny(Vec::new());
+        for address in addresses() {
+            self.measure(address.ip());
+        }
+    }
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let caps = (1_u32..=50, 1_u32..=6, 1_u32..=9)
+        .prop_map(|(clients, per_address, per_prefix)| Caps { clients, per_address, per_prefix });
+    let mode = prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Observe)];
+    (select(&STARTS), 1_u32..=3, select(&[500, 1_000, 15_000]), mode, caps).prop_map(
+        |(start, shards, eighth, mode, caps)| Settings {
+            start: Time::from_nanos(start * 1_000_000),
+            shards: 1 << shards,
+            eighth: Duration::from_millis(eighth),
+            mode,
+            caps,
+        },
+    )
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let addresses = addresses();
+    let ips: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
+    // So few that some are said to be closed three times in a life.
+    let closed: Vec<_> = addresses.iter().copied().step_by(25).collect();
+    let barred: Vec<_> = BARRED
+        .into_iter()
+        .map(|(address, reason)| Source { address: address.parse().unwrap(), barred: Some(reason) })
+        .collect();
+    let open = prop_oneof![8 => select(addresses.clone()), 1 => select(closed.clone())]
+        .prop_map(|address| Source { address, barred: None });
+    let source = prop_oneof![9 => open, 1 => select(barred)];
+    let nanos = |range: RangeInclusive<u64>| range.prop_map(Duration::from_nanos);
+    let eighths = prop_oneof![4 => Just(0_u32), 4 => Just(1), 3 => 2_u32..=4, 1 => 8_u32..=9];
+    let is_heard = prop::bool::weighted(0.8);
+    prop_oneof![
+        60 => (source, nanos(0..=999_999))
+            .prop_map(|(source, after)| Event::Heartbeat { source, after }),
+        10 => (eighths, select(&[0, 0, 1, 700]), is_heard)
+            .prop_map(|(eighths, millis, is_heard)| Event::Pass { eighths, millis, is_heard }),
+        14 => (0_usize..8, nanos(0..=1)).prop_map(|(shard, after)| Event::Sweep { shard, after }),
+        2 => Just(Event::SweepAll),
+        10 => select(closed).prop_map(Event::PortClosed),
+        1 => select(addresses).prop_map(Event::Prohibited),
+        1 => subsequence(&DENIABLE, 0..=2).prop_map(Event::Deny),
+        2 => select(ips).prop_map(Event::Measure),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// More than two million events.
+    #[test]
+    fn guard_and_registry_agree_with_a_plain_map(
+        settings in settings(),
+        events in prop::collection::vec(event(), 0..=1_200),
+    ) {
+        let mut daemon = Daemon::new(settings);
+        for event in events {
+            daemon.live(event);
+        }
+        daemon.end();
+    }
+}
