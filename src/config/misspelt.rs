@@ -44,7 +44,8 @@ impl Misspelt {
 
 impl Display for Misspelt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown variable {}: did you mean {}?", self.name, self.meant)
+        // With nothing in it that could move the cursor of a terminal.
+        write!(f, "unknown variable {}: did you mean {}?", self.name.escape_debug(), self.meant)
     }
 }
 
@@ -77,6 +78,12 @@ mod tests {
             let found = Misspelt::find(name.to_owned());
             assert_eq!(found.map(|misspelt| misspelt.meant), Some(meant), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_cannot_write_to_the_terminal() {
+        let misspelt = Misspelt::find("LOG\u{1b}LEVEL\n".to_owned()).unwrap().to_string();
+        assert!(misspelt.contains(r"LOG\u{1b}LEVEL\n"), "{misspelt}");
     }
 
     #[test]
