@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::guard::{Caps, Mode, Networks, NotANetwork, Rules};
 use crate::registry::SHARDS;
 
-pub use deny_file::{DenyFile, DenyFileError};
+pub use deny_file::{DenyFile, DenyFileError, parse as parse_deny_file};
 pub use log::{LogFormat, LogLevel};
 pub use misspelt::Misspelt;
 use variables::{
