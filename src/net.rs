@@ -200,7 +200,7 @@ impl Socket {
     /// # Errors
     /// With what the kernel said.
     pub fn report_errors(&self, is_on: bool) -> io::Result<()> {
-        batch::report_errors(&self.io, self.address.is_ipv6(), is_on)
+        Ok(batch::report_errors(&self.io, self.address.is_ipv6(), is_on)?)
     }
 
     /// More datagrams than can wait to be received.

@@ -36,12 +36,6 @@ pub(crate) fn report_local_addresses(socket: &impl AsFd, is_ipv6: bool) -> nix::
     }
 }
 
-/// Makes the kernel tell of errors that the network reports, and of full queues, or not.
-pub(crate) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool) -> nix::Result<()> {
-    setsockopt(socket, sockopt::Ipv4RecvErr, &is_on)?;
-    if is_ipv6 { setsockopt(socket, sockopt::Ipv6RecvErr, &is_on) } else { Ok(()) }
-}
-
 /// Lets a datagram leave from this local address.
 pub(crate) fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
     in_pktinfo {

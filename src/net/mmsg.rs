@@ -73,7 +73,7 @@ pub(super) fn open_senders(
         sender.connect(&native(nobody(address.ip()), address.is_ipv6()).into())?;
         request_buffers(sender, BUFFERS)?;
         linux::forbid_fragments(sender)?;
-        linux::report_errors(sender, address.is_ipv6(), true)?;
+        report_errors(sender, address.is_ipv6(), true)?;
     }
     Ok(senders.into_iter().map(UdpSocket::from).collect())
 }
@@ -90,9 +90,11 @@ fn nobody(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, fastrand::u16(1..1024))
 }
 
-/// Makes the kernel tell of errors that the network reports, or not. Those that wait are dropped then.
-pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool) -> io::Result<()> {
-    Ok(linux::report_errors(socket, is_ipv6, is_on)?)
+/// Makes the kernel tell of full queues and of errors that the network reports, or not. The errors that
+/// wait are dropped then.
+pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool) -> nix::Result<()> {
+    setsockopt(socket, sockopt::Ipv4RecvErr, &is_on)?;
+    if is_ipv6 { setsockopt(socket, sockopt::Ipv6RecvErr, &is_on) } else { Ok(()) }
 }
 
 /// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that no more are waiting.

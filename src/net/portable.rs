@@ -43,7 +43,7 @@ pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::R
 
 /// Elsewhere the network's errors are not told with the client that they are about.
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
-pub(super) fn report_errors(_: &impl AsFd, _is_ipv6: bool, _is_on: bool) -> io::Result<()> {
+pub(super) fn report_errors(_: &impl AsFd, _is_ipv6: bool, _is_on: bool) -> nix::Result<()> {
     Ok(())
 }
 
