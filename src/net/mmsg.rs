@@ -71,7 +71,8 @@ pub(super) fn open_senders(
     bound?;
     for sender in &senders {
         sender.connect(&native(nobody(address.ip()), address.is_ipv6()).into())?;
-        request_buffers(sender, BUFFERS)?;
+        // Nothing waits there to be received, unless it be forged errors.
+        request_buffers(sender, Buffers { receive: 0, ..BUFFERS })?;
         linux::forbid_fragments(sender)?;
         report_errors(sender, address.is_ipv6(), true)?;
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Client, count};
-use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, possible};
+use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, number, possible};
 
 impl Scene {
     fn phone(&self, ip: &str, port: u16, server: &str) -> Client {
@@ -63,6 +63,28 @@ fn forged_errors_about_strangers_do_nothing() {
     }
     let lines = scene.end();
     assert_eq!(count(&lines, "muted"), 0);
+}
+
+#[test]
+fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
+    if !possible("forged_errors_about_the_daemon_itself_cost_nobody_a_ping", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[("HOST", SERVER)]);
+    for port in 10_000..11_000 {
+        let client = SocketAddr::new([203, 0, 113, 7].into(), port);
+        scene.stranger.heartbeat(client, address(SERVER));
+    }
+    // Each worker's socket has a peer, which is one of these.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        for port in 1..1_024 {
+            let peer = SocketAddr::new(SERVER.parse().unwrap(), port);
+            scene.stranger.port_unreachable(peer, address(SERVER));
+        }
+    }
+    let lines = scene.end();
+    assert_eq!((number(&lines, "failed_sends"), number(&lines, "clients")), (0, 1_001));
 }
 
 #[test]

@@ -34,17 +34,20 @@ impl Stranger {
 
     /// Says to `server` that nobody listens at `client`, to whom it is to have sent something.
     pub fn port_unreachable(&self, client: SocketAddr, server: SocketAddr) {
+        // Any host on the way may say so.
+        let router = if server.is_ipv6() { "2001:db8:8::1" } else { "198.51.100.1" };
+        let router = router.parse().unwrap();
         let quoted = packet(server.ip(), client.ip(), UDP, &udp(server, client));
         let (protocol, kind) = if server.is_ipv6() { (ICMPV6, [1, 4]) } else { (ICMP, [3, 3]) };
         let mut message = [&kind[..], &[0; 6], &quoted].concat();
         let pseudo = if server.is_ipv6() {
-            pseudo_header(client.ip(), server.ip(), protocol, message.len())
+            pseudo_header(router, server.ip(), protocol, message.len())
         } else {
             vec![]
         };
         let checksum = checksum(&[&pseudo[..], &message].concat());
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
-        self.send(client.ip(), server.ip(), protocol, &message);
+        self.send(router, server.ip(), protocol, &message);
     }
 
     fn send(&self, source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) {
