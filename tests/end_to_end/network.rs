@@ -28,7 +28,11 @@ impl Host {
         let mut host = Self(child);
         // The empty line says that it has left our namespace.
         std::io::Read::read_exact(host.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-        host.run("ip link set lo up");
+        // An address is in use at once, and nobody first asks for a second whether it is another's.
+        host.run(
+            "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+             ip link set lo up",
+        );
         host
     }
 

@@ -1,10 +1,11 @@
 //! What strangers do with heartbeats, from addresses that are not theirs.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Client, count, field};
+use crate::needs::Need;
 use crate::scene::{PORT, SERVER, SERVER_V6, Scene, address, number, possible};
 use crate::stranger::Sniffer;
 
@@ -124,7 +125,7 @@ fn a_million_random_sources_lock_nobody_out_for_long() {
     let growth = scene.daemon.resident_kilobytes().saturating_sub(memory);
     assert!(growth < 4_000, "{growth} kB more");
 
-    let phone = scene.client.within(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    let phone = scene.client.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     let phone = Client::new(phone, address(SERVER));
     phone.heartbeat(&[]);
     // A protocol's client repeats it after a third of the expiration, here after 5.3 s, and the room
@@ -196,6 +197,9 @@ fn sources_to_which_no_ping_may_go_get_none() {
         let server = if source.is_ipv6() { SERVER_V6 } else { SERVER };
         scene.stranger.heartbeat(source, SocketAddr::new(server.parse().unwrap(), 9_000));
     }
+    for client in allowed {
+        scene.daemon.wait_for_line(&format!("registered client={client}"));
+    }
     let pings = abroad(scene.wire.pings(A_WHILE));
     let pinged: HashSet<_> = pings.into_keys().collect();
     assert_eq!(pinged, HashSet::from(allowed));
@@ -206,6 +210,35 @@ fn sources_to_which_no_ping_may_go_get_none() {
     {
         assert!(count(&lines, &format!("reason=\"{reason}\"")) > 0, "{reason}: {lines:#?}");
     }
+}
+
+#[test]
+fn our_own_address_with_another_port_is_for_the_firewall() {
+    let needs = [Need::Program("nft")];
+    if !possible("our_own_address_with_another_port_is_for_the_firewall", &needs) {
+        return;
+    }
+    let scene = Scene::new(&[]);
+    let loopback = scene.server.within(Sniffer::new);
+    let ourselves = source(SERVER_V6.parse::<IpAddr>().unwrap(), 5_000);
+    scene.stranger.heartbeat(ourselves, address(SERVER_V6));
+    scene.daemon.wait_for_line(&format!("registered client={ourselves}"));
+    let pings = loopback.pings(A_WHILE).remove(&ourselves);
+    assert!((1..=3).contains(&pings.unwrap_or(0)), "{pings:?}");
+
+    scene.server.run(
+        "nft add table inet filter
+         nft add chain inet filter input '{ type filter hook input priority 0; }'
+         nft add rule inet filter input iif != lo fib saddr type local drop",
+    );
+    let ourselves = source(SERVER_V6.parse::<IpAddr>().unwrap(), 5_001);
+    scene.stranger.heartbeat(ourselves, address(SERVER_V6));
+    assert!(!loopback.pings(A_WHILE).contains_key(&ourselves));
+    let neighbour = scene.server.within(|| UdpSocket::bind((SERVER_V6, 0)).unwrap());
+    let neighbour = Client::new(neighbour, address(SERVER_V6));
+    neighbour.heartbeat(&[]);
+    neighbour.ping();
+    scene.end();
 }
 
 #[test]
