@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::guard::{Caps, Mode, Networks, NotANetwork, Rules};
+use crate::guard::{Caps, Networks, NotANetwork, Rules};
 use crate::registry::SHARDS;
 
 pub use deny_file::{DenyFile, DenyFileError, parse as parse_deny_file};
@@ -147,7 +147,7 @@ impl Config {
             )),
             worker_pool_size: read.number(&WORKER_POOL_SIZE, texts.worker_pool_size, 1..=SHARDS),
             guard: Rules {
-                mode: read.value(&GUARD_MODE, texts.guard_mode, mode),
+                mode: read.value(&GUARD_MODE, texts.guard_mode, plain),
                 refuse_nets: read.value(&REFUSE_NETS, texts.refuse_nets, networks),
                 local_nets: read.value(&LOCAL_NETS, texts.local_nets, networks),
                 caps: Caps {
@@ -270,14 +270,6 @@ fn host(text: &str) -> Result<String, Option<String>> {
     if text.chars().all(is_plausible) && !has_port { Ok(text.to_owned()) } else { Err(None) }
 }
 
-fn mode(text: &str) -> Result<Mode, Option<String>> {
-    match text.to_ascii_lowercase().as_str() {
-        "enforce" => Ok(Mode::Enforce),
-        "observe" => Ok(Mode::Observe),
-        _ => Err(None),
-    }
-}
-
 fn networks(text: &str) -> Result<Networks, Option<String>> {
     if text.eq_ignore_ascii_case(NONE) {
         return Ok(Networks::default());
@@ -299,6 +291,7 @@ fn or_none(networks: &Networks) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::Mode;
     use crate::wire::DEFAULT_PORT;
 
     fn read(vars: &[(&str, &str)]) -> Result<(Config, Vec<Misspelt>), Mistakes> {

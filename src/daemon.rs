@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::signal::unix::Signal;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{Config, DenyFile};
@@ -20,7 +20,7 @@ use crate::metrics::{Metrics, Recent, Totals};
 use crate::net::{self, Buffers, Sender, Socket};
 use crate::registry::{Registry, Removal, SHARDS};
 use crate::schedule::Schedule;
-use crate::worker::{Alarm, Warnings, Worker};
+use crate::worker::{Alarm, Warnings, Worker, account_for};
 
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -215,10 +215,8 @@ impl Daemon {
         for shard in 0..SHARDS {
             self.registry.evict(shard, |ip| self.guard.denies(ip), &mut removed);
         }
-        self.metrics.removed[Removal::Denied as usize].add(removed.len() as u64);
         for client in &removed {
-            self.guard.release(client.ip());
-            debug!(%client, reason = Removal::Denied.label(), "removed");
+            account_for(&self.guard, &self.metrics, *client, Removal::Denied);
         }
         removed.len()
     }

@@ -10,6 +10,7 @@ mod unreachable;
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
 
@@ -99,6 +100,18 @@ pub enum Mode {
     Enforce,
     /// It only tells what it would refuse, and lets everything in.
     Observe,
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.to_ascii_lowercase().as_str() {
+            "enforce" => Ok(Self::Enforce),
+            "observe" => Ok(Self::Observe),
+            _ => Err(()),
+        }
+    }
 }
 
 impl Display for Mode {

@@ -58,6 +58,13 @@ impl Alarm {
     }
 }
 
+/// Gives the guard back the room of a client that was removed from the registry, and counts that.
+pub fn account_for(guard: &Guard, metrics: &Metrics, client: SocketAddr, removal: Removal) {
+    guard.release(client.ip());
+    metrics.removed[removal as usize].add(1);
+    debug!(%client, reason = removal.label(), "removed");
+}
+
 /// One of those that send. Each has a thread of its own, which no other task can hold up.
 #[derive(Debug)]
 pub struct Worker {
@@ -140,14 +147,8 @@ impl Worker {
         self.ping_all(&mut sweep.v6, destinations, patient_until);
         // The pings come first: there may be many to count.
         for (client, removal) in sweep.removed.drain(..) {
-            self.removed(client, removal);
+            account_for(&self.guard, &self.metrics, client, removal);
         }
-    }
-
-    fn removed(&self, client: SocketAddr, removal: Removal) {
-        self.guard.release(client.ip());
-        self.metrics.removed[removal as usize].add(1);
-        debug!(%client, reason = removal.label(), "removed");
     }
 
     fn ping_all<A: Copy + Into<SocketAddr>>(
@@ -190,7 +191,7 @@ impl Worker {
                 && self.guard.enforces()
                 && self.registry.remove(client)
             {
-                self.removed(client, Removal::Prohibited);
+                account_for(&self.guard, &self.metrics, client, Removal::Prohibited);
             }
             if local.is_some()
                 && failure.may_be_the_local_address()

@@ -1,10 +1,9 @@
 //! What a spoofed datagram brings upon its victim with the default settings.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::scene::{CLIENT, SERVER, Scene, possible, serve};
+use crate::scene::{CLIENT, SERVER, Scene, at, possible};
 
 /// More than the default expiration.
 const TIME: Duration = Duration::from_secs(124);
@@ -16,9 +15,8 @@ fn amplification() {
         return;
     }
     let scene = Scene::new(&[]);
-    let pressed = serve(&scene.server, &[("PORT", "8001"), ("MAX_CLIENTS", "5")]);
-    let observer = serve(&scene.server, &[("PORT", "8002"), ("GUARD_MODE", "observe")]);
-    let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+    let pressed = scene.server.serve(&[("PORT", "8001"), ("MAX_CLIENTS", "5")]);
+    let observer = scene.server.serve(&[("PORT", "8002"), ("GUARD_MODE", "observe")]);
     let [server, pressed, observer] =
         [7561, pressed.address.port(), observer.address.port()].map(|port| at(SERVER, port));
     // They repeat their heartbeat, and so it is not they who make way.

@@ -1,17 +1,16 @@
 //! What the network says back: closed ports, true and forged.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Client, count};
-use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, number, possible};
+use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, at, number, possible};
 
 impl Scene {
     fn phone(&self, ip: &str, port: u16, server: &str) -> Client {
-        let here = SocketAddr::new(ip.parse().unwrap(), port);
-        let socket = self.client.within(|| UdpSocket::bind(here).unwrap());
+        let socket = self.client.within(|| UdpSocket::bind(at(ip, port)).unwrap());
         Client::new(socket, address(server))
     }
 }
@@ -56,8 +55,7 @@ fn forged_errors_about_strangers_do_nothing() {
     let scene = Scene::new(&[]);
     for _ in 0..4 {
         for (stranger, server) in [("203.0.113.7", SERVER), ("2001:db8:7::7", SERVER_V6)] {
-            let stranger = SocketAddr::new(stranger.parse().unwrap(), 5_000);
-            scene.stranger.port_unreachable(stranger, address(server));
+            scene.stranger.port_unreachable(at(stranger, 5_000), address(server));
         }
         thread::sleep(Duration::from_secs(1));
     }
@@ -72,15 +70,13 @@ fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
     }
     let scene = Scene::new(&[("HOST", SERVER)]);
     for port in 10_000..11_000 {
-        let client = SocketAddr::new([203, 0, 113, 7].into(), port);
-        scene.stranger.heartbeat(client, address(SERVER));
+        scene.stranger.heartbeat(at("203.0.113.7", port), address(SERVER));
     }
     // Each worker's socket has a peer, which is one of these.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(5) {
         for port in 1..1_024 {
-            let peer = SocketAddr::new(SERVER.parse().unwrap(), port);
-            scene.stranger.port_unreachable(peer, address(SERVER));
+            scene.stranger.port_unreachable(at(SERVER, port), address(SERVER));
         }
     }
     let lines = scene.end();
@@ -125,8 +121,7 @@ fn a_flood_of_forged_errors_costs_nobody_a_ping() {
         let flood = scope.spawn(|| {
             let mut sent = 0_u32;
             while !is_over.load(Relaxed) {
-                let stranger = SocketAddr::new([203, 0, 113, 7].into(), 5_000);
-                scene.stranger.port_unreachable(stranger, address(SERVER));
+                scene.stranger.port_unreachable(at("203.0.113.7", 5_000), address(SERVER));
                 scene.stranger.port_unreachable(phone.address(), address(SERVER));
                 sent += 2;
             }

@@ -9,15 +9,11 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::count;
 use crate::deny_file::DenyFile;
-use crate::scene::{CLIENT, PORT, SERVER, Scene, possible, serve};
+use crate::scene::{CLIENT, PORT, SERVER, Scene, at, possible};
 use crate::stranger::Sniffer;
 
 /// How long is listened for pings, of which there may be one a second each way.
 const SECONDS: u32 = 5;
-
-fn at(ip: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.parse().unwrap(), port)
-}
 
 /// How many pings come to these two in a while.
 fn pings(wires: [&Sniffer; 2], ends: [SocketAddr; 2]) -> [u32; 2] {
@@ -36,7 +32,7 @@ fn two_daemons_on_the_port_of_the_service_do_not_ping_each_other() {
         return;
     }
     let scene = Scene::new(&[]);
-    let other = serve(&scene.client, &[]);
+    let other = scene.client.serve(&[]);
     let at_server = scene.server.within(Sniffer::new);
     let [here, there] = [at(SERVER, PORT), at(CLIENT, PORT)];
     scene.stranger.heartbeat(there, here);
@@ -56,7 +52,7 @@ fn two_daemons_on_other_ports_ping_each_other_once_a_second_until_one_is_denied(
     }
     let file = DenyFile::new(name, "# nobody yet\n");
     let mut scene = Scene::on_port(9_000, &[("PORT", "9000"), ("DENY_FILE", file.path())]);
-    let _other = serve(&scene.client, &[("PORT", "8000")]);
+    let _other = scene.client.serve(&[("PORT", "8000")]);
     let at_server = scene.server.within(Sniffer::new);
     let ends @ [here, there] = [at(SERVER, 9_000), at(CLIENT, 8_000)];
     scene.stranger.heartbeat(there, here);

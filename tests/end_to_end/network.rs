@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
+use crate::daemon::{Daemon, PROGRAM};
 use crate::needs::Need;
 
 /// What a test with namespaces needs.
@@ -41,6 +42,13 @@ impl Host {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--target", &self.0.id().to_string(), "--", program]);
         command
+    }
+
+    /// Starts a daemon on this host with these settings.
+    pub fn serve(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut command = self.command(PROGRAM);
+        command.env_clear().envs([("HOST", "::"), ("LOG_LEVEL", "DEBUG")]);
+        Daemon::start_command(command.envs(variables.iter().copied()))
     }
 
     /// Runs commands, one a line.

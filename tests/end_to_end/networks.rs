@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use crate::crowd::Crowd;
-use crate::daemon::{Client, Daemon, PROGRAM, count, field, output, summary};
+use crate::daemon::{Client, PROGRAM, count, field, output, summary};
 use crate::needs::{self, Need};
 use crate::network::{Host, NEEDS};
 
@@ -27,12 +27,6 @@ fn server_and_client() -> (Host, Host) {
     (server, client)
 }
 
-fn serve(host: &Host, address: &str) -> Daemon {
-    let mut command = host.command(PROGRAM);
-    command.env_clear().envs([("HOST", address), ("PORT", "7561"), ("LOG_LEVEL", "DEBUG")]);
-    Daemon::start_command(&mut command)
-}
-
 fn probe(host: &Host, target: &str, count: &str) -> Command {
     let mut command = host.command(PROGRAM);
     command.args(["probe", target, "--count", count]);
@@ -50,7 +44,7 @@ fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
         ("0.0.0.0", &["10.9.0.1", "10.9.0.2"]),
         ("::", &["10.9.0.1", "10.9.0.2", "fd09::1", "fd09::2", "fe80::2%wire"]),
     ] {
-        let daemon = serve(&server, host);
+        let daemon = server.serve(&[("HOST", host)]);
         for target in targets {
             // A probe hears only the address that it speaks to.
             let (status, stdout, _) = output(&mut probe(&client, target, "2"));
@@ -71,7 +65,7 @@ fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
         ("::", "[::]:0", "fd09::2", "fd09::1"),
     ] {
         let (server, client) = server_and_client();
-        let daemon = serve(&server, host);
+        let daemon = server.serve(&[("HOST", host)]);
         let [gone, left] = [gone, left].map(|ip| SocketAddr::new(ip.parse().unwrap(), 7561));
         let phone = Client::new(client.within(|| UdpSocket::bind(any).unwrap()), gone);
         phone.heartbeat(&[]);
@@ -92,7 +86,7 @@ fn both_families_are_served_where_a_host_has_but_one() {
     }
     let (server, client) = server_and_client();
     server.run("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
-    let daemon = serve(&server, "::");
+    let daemon = server.serve(&[("HOST", "::")]);
     let (status, stdout, _) = output(&mut probe(&client, "10.9.0.2", "2"));
     assert!(status.success(), "{stdout}");
     daemon.stop();
@@ -118,7 +112,7 @@ fn a_client_behind_a_nat_is_pinged() {
         "ip address add 192.168.7.2/24 dev wire
          ip route add default via 192.168.7.1",
     );
-    let daemon = serve(&server, "0.0.0.0");
+    let daemon = server.serve(&[("HOST", "0.0.0.0")]);
     let (status, stdout, _) = output(&mut probe(&phone, "10.9.0.1", "3"));
     assert!(status.success() && stdout.contains("0 missed, 0 duplicated"), "{stdout}");
     assert!(field(&daemon.wait_for_line("registered"), "client").starts_with("10.9.0.9:"));
@@ -133,7 +127,7 @@ fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
     let (server, client) = server_and_client();
     client.run("ip route add local 10.20.0.0/16 dev lo");
     server.run("ip route add 10.20.0.0/16 via 10.9.0.9");
-    let daemon = serve(&server, "0.0.0.0");
+    let daemon = server.serve(&[("HOST", "0.0.0.0")]);
     let crowd = client.within(|| Crowd::new("10.9.0.1:7561".parse().unwrap()));
     // A thousand of each kind, so that most of the healthy share their batches with others.
     let network =

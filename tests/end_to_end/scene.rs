@@ -10,7 +10,7 @@ use std::time::Duration;
 use wakeupd::clock;
 use wakeupd::tally::Tally;
 
-use crate::daemon::{Daemon, PROGRAM, field, summary};
+use crate::daemon::{Daemon, field, summary};
 use crate::needs::{self, Need};
 use crate::network::{Host, NEEDS};
 use crate::stranger::{Sniffer, Stranger};
@@ -62,9 +62,9 @@ impl Scene {
             "ip address add 192.0.2.9/24 dev wire
              ip address add 2001:db8::9/64 dev wire nodad",
         );
-        let daemon = serve(&server, variables);
+        let daemon = server.serve(variables);
         let (stranger, wire) = client.within(|| (Stranger::new(), Sniffer::new()));
-        let witness = Some(Witness::of(&client, SocketAddr::new(SERVER.parse().unwrap(), port)));
+        let witness = Some(Witness::of(&client, at(SERVER, port)));
         Self { server, client, daemon, stranger, wire, witness, _alone: alone }
     }
 
@@ -82,16 +82,13 @@ impl Scene {
     }
 }
 
-/// A daemon with these settings, on a host, in addition to a scene's.
-pub fn serve(host: &Host, variables: &[(&str, &str)]) -> Daemon {
-    let mut command = host.command(PROGRAM);
-    command.env_clear().envs([("HOST", "::"), ("LOG_LEVEL", "DEBUG")]);
-    Daemon::start_command(command.envs(variables.iter().copied()))
+pub fn at(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
 }
 
 /// An address of the daemon of a scene.
 pub fn address(ip: &str) -> SocketAddr {
-    SocketAddr::new(ip.parse().unwrap(), PORT)
+    at(ip, PORT)
 }
 
 /// A number of the summary.

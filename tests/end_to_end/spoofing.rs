@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::{Client, count, field};
 use crate::needs::Need;
-use crate::scene::{PORT, SERVER, SERVER_V6, Scene, address, number, possible};
+use crate::scene::{PORT, SERVER, SERVER_V6, Scene, address, at, number, possible};
 use crate::stranger::Sniffer;
 
 const MILLION: u32 = 1_000_000;
@@ -186,16 +186,15 @@ fn sources_to_which_no_ping_may_go_get_none() {
         "::ffff:203.0.113.7",
         "2001:db8:99::7",
     ]
-    .map(|text| source(text.parse::<IpAddr>().unwrap(), 5_000));
+    .map(|ip| at(ip, 5_000));
     let ports = [0, 1, 7, 19, 53, 123, 389, 1_023, PORT, 9_000];
-    let hosts = ["203.0.113.7", "2001:db8:7::7", SERVER, SERVER_V6]
-        .map(|text| text.parse::<IpAddr>().unwrap());
-    let hosts = hosts.into_iter().flat_map(|ip| ports.map(|port| source(ip, port)));
+    let hosts = ["203.0.113.7", "2001:db8:7::7", SERVER, SERVER_V6].into_iter();
+    let hosts = hosts.flat_map(|ip| ports.map(|port| at(ip, port)));
     let allowed = ["203.0.113.8:1024", "[2001:db8:7::8]:65535"].map(|text| text.parse().unwrap());
     let loopback = scene.server.within(Sniffer::new);
     for source in addresses.into_iter().chain(hosts).chain(allowed) {
         let server = if source.is_ipv6() { SERVER_V6 } else { SERVER };
-        scene.stranger.heartbeat(source, SocketAddr::new(server.parse().unwrap(), 9_000));
+        scene.stranger.heartbeat(source, at(server, 9_000));
     }
     for client in allowed {
         scene.daemon.wait_for_line(&format!("registered client={client}"));
@@ -220,7 +219,7 @@ fn our_own_address_with_another_port_is_for_the_firewall() {
     }
     let scene = Scene::new(&[]);
     let loopback = scene.server.within(Sniffer::new);
-    let ourselves = source(SERVER_V6.parse::<IpAddr>().unwrap(), 5_000);
+    let ourselves = at(SERVER_V6, 5_000);
     scene.stranger.heartbeat(ourselves, address(SERVER_V6));
     scene.daemon.wait_for_line(&format!("registered client={ourselves}"));
     let pings = loopback.pings(A_WHILE).remove(&ourselves);
@@ -231,7 +230,7 @@ fn our_own_address_with_another_port_is_for_the_firewall() {
          nft add chain inet filter input '{ type filter hook input priority 0; }'
          nft add rule inet filter input iif != lo fib saddr type local drop",
     );
-    let ourselves = source(SERVER_V6.parse::<IpAddr>().unwrap(), 5_001);
+    let ourselves = at(SERVER_V6, 5_001);
     scene.stranger.heartbeat(ourselves, address(SERVER_V6));
     assert!(!loopback.pings(A_WHILE).contains_key(&ourselves));
     let neighbour = scene.server.within(|| UdpSocket::bind((SERVER_V6, 0)).unwrap());
