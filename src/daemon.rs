@@ -16,11 +16,12 @@ use crate::clock;
 use crate::config::{Config, DenyFile};
 use crate::guard::{Guard, Networks};
 use crate::listener::Listener;
-use crate::metrics::{Metrics, Recent, Totals};
+use crate::metrics::{Recent, Totals};
 use crate::net::{self, Buffers, Sender, Socket};
 use crate::registry::{Registry, Removal, SHARDS};
 use crate::schedule::Schedule;
-use crate::worker::{Alarm, Warnings, Worker, account_for};
+use crate::state::State;
+use crate::worker::{Alarm, Warnings, Worker};
 
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -81,9 +82,7 @@ pub struct Daemon {
     /// One for each worker.
     senders: Vec<Sender>,
     deny_file: Option<DenyFile>,
-    guard: Arc<Guard>,
-    registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
+    state: Arc<State>,
 }
 
 impl Daemon {
@@ -102,13 +101,12 @@ impl Daemon {
         let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
         let guard =
             Guard::new(config.guard.clone(), socket.address().port(), denied.unwrap_or_default());
+        let registry = Registry::new(SHARDS, config.client_expiration);
         Ok(Self {
             socket: Arc::new(socket),
             senders,
             deny_file: config.deny_file.clone(),
-            guard: Arc::new(guard),
-            registry: Arc::new(Registry::new(SHARDS, config.client_expiration)),
-            metrics: Arc::default(),
+            state: Arc::new(State::new(guard, registry, config.worker_pool_size)),
         })
     }
 
@@ -165,19 +163,15 @@ impl Daemon {
 
     fn start_tasks(&mut self, alarm: &Arc<Alarm>) -> JoinSet<io::Result<()>> {
         let mut tasks = JoinSet::new();
-        let shared =
-            || (self.guard.clone(), self.registry.clone(), self.metrics.clone(), alarm.clone());
-        let (guard, registry, metrics, alarm) = shared();
-        let listener = Listener::new(self.socket.clone(), guard, registry, metrics, alarm);
+        let listener = Listener::new(self.socket.clone(), self.state.clone(), alarm.clone());
         tasks.spawn(async { Err(listener.run().await) });
         let start = clock::now();
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
         for (number, sender) in std::mem::take(&mut self.senders).into_iter().enumerate() {
-            let (guard, registry, metrics, alarm) = shared();
             let schedule = Schedule::new(start, SHARDS, number, workers);
-            let warnings = warnings.clone();
-            let worker = Worker::new(sender, guard, registry, metrics, alarm, warnings, schedule);
+            let (state, alarm, warnings) = (self.state.clone(), alarm.clone(), warnings.clone());
+            let worker = Worker::new(sender, state, alarm, warnings, schedule);
             tasks.spawn_blocking(|| {
                 worker.run();
                 Ok(())
@@ -207,26 +201,26 @@ impl Daemon {
 
     /// Refuses heartbeats from these networks from now on, and removes who is there.
     fn deny(&self, networks: Networks) -> usize {
-        self.guard.deny(networks);
-        if !self.guard.enforces() {
+        self.state.guard.deny(networks);
+        if !self.state.guard.enforces() {
             return 0;
         }
         let mut removed = Vec::new();
         for shard in 0..SHARDS {
-            self.registry.evict(shard, |ip| self.guard.denies(ip), &mut removed);
+            self.state.registry.evict(shard, |ip| self.state.guard.denies(ip), &mut removed);
         }
         for client in &removed {
-            account_for(&self.guard, &self.metrics, *client, Removal::Denied);
+            self.state.account_for(*client, Removal::Denied);
         }
         removed.len()
     }
 
     fn summarise(&self, recent: &mut Recent) {
-        let recent = recent.take(&self.metrics);
+        let recent = recent.take(&self.state.metrics);
         let Totals { heartbeats, pings, refused, failed_sends, skipped_slots, .. } = recent;
-        let worst_lateness = self.metrics.take_worst_lateness().as_secs_f64();
+        let worst_lateness = self.state.metrics.take_worst_lateness().as_secs_f64();
         info!(
-            clients = self.registry.len(),
+            clients = self.state.registry.len(),
             heartbeats,
             pings,
             refused,

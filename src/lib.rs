@@ -12,8 +12,9 @@
 //!
 //! - The core, pure and without a clock: [`registry`], [`schedule`], [`guard`].
 //! - Around it: [`net`] is the socket, [`listener`] and [`worker`] join the core to it, [`daemon`]
-//!   starts and stops them, [`metrics`] counts, [`throttle`] keeps the log readable, and [`wire`]
-//!   and [`clock`] hold the protocol and the time.
+//!   starts and stops them, [`state`] is what they share, [`metrics`] counts, [`health`] tells who is
+//!   stuck, [`throttle`] keeps the log readable, and [`wire`] and [`clock`] hold the protocol and the
+//!   time.
 //! - The program: [`cli`], [`config`], [`logging`], [`signals`], and the clients: [`probe`] is one
 //!   and `bench` many, [`tally`] counts what comes to one, [`args`] are the arguments of both.
 //!
@@ -27,6 +28,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod guard;
+pub mod health;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
@@ -35,6 +37,7 @@ pub mod probe;
 pub mod registry;
 pub mod schedule;
 pub mod signals;
+pub mod state;
 pub mod tally;
 pub mod throttle;
 pub mod wire;

@@ -11,10 +11,10 @@ use nix::errno::Errno;
 use tracing::{debug, trace, warn};
 
 use crate::clock::{self, Time};
-use crate::guard::{Guard, Refused};
-use crate::metrics::Metrics;
+use crate::guard::Refused;
 use crate::net::{BATCH, Datagram, Socket};
-use crate::registry::{Refreshed, Registry};
+use crate::registry::Refreshed;
+use crate::state::State;
 use crate::throttle::Throttle;
 use crate::worker::Alarm;
 use errors::Errors;
@@ -30,9 +30,7 @@ const RECOVERY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Listener {
     socket: Arc<Socket>,
-    guard: Arc<Guard>,
-    registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
+    state: Arc<State>,
     alarm: Arc<Alarm>,
     errors: Errors,
     refusals: [Throttle; Refused::ALL.len()],
@@ -40,20 +38,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener that records in `registry` what `socket` receives and `guard` lets in.
+    /// A listener that records in the registry what `socket` receives and the guard lets in.
     #[must_use]
-    pub fn new(
-        socket: Arc<Socket>,
-        guard: Arc<Guard>,
-        registry: Arc<Registry>,
-        metrics: Arc<Metrics>,
-        alarm: Arc<Alarm>,
-    ) -> Self {
+    pub fn new(socket: Arc<Socket>, state: Arc<State>, alarm: Arc<Alarm>) -> Self {
         Self {
             socket,
-            guard,
-            registry,
-            metrics,
+            state,
             alarm,
             errors: Errors::default(),
             refusals: Default::default(),
@@ -84,21 +74,22 @@ impl Listener {
         let mut received = 0;
         loop {
             let now = clock::now();
-            self.errors.take(&self.socket, &self.guard, &self.registry, &self.metrics, now)?;
+            self.state.health.listener.tick(now);
+            self.errors.take(&self.socket, &self.state, now)?;
             batch.clear();
             self.socket.receive(batch)?;
             for datagram in batch.iter() {
                 self.record(*datagram, now);
             }
             if batch.len() < BATCH {
-                self.registry.heard_until(now);
+                self.state.registry.heard_until(now);
                 return Ok(());
             }
             // In a flood there is always something waiting. But what was waiting when this began has
             // been received once it is more than the socket holds.
             received += batch.len();
             if received > self.socket.most_waiting() {
-                self.registry.heard_until(begun);
+                self.state.registry.heard_until(begun);
                 (begun, received) = (now, 0);
             }
             tokio::task::yield_now().await;
@@ -108,38 +99,38 @@ impl Listener {
     fn record(&self, datagram: Datagram, now: Time) {
         let Datagram { source, local, length } = datagram;
         trace!(%source, length, "datagram");
-        if let Err(reason) = self.guard.admit(source) {
+        if let Err(reason) = self.state.guard.admit(source) {
             self.refuse(source, reason, now);
-            if self.guard.enforces() {
+            if self.state.guard.enforces() {
                 return;
             }
         }
         let admit = || {
-            let verdict = self.guard.reserve(source.ip());
+            let verdict = self.state.guard.reserve(source.ip());
             if let Err(reason) = verdict {
                 self.refuse(source, reason, now);
             }
-            verdict.is_ok() || !self.guard.enforces()
+            verdict.is_ok() || !self.state.guard.enforces()
         };
-        match self.registry.refresh(source, local, now, admit) {
+        match self.state.registry.refresh(source, local, now, admit) {
             Refreshed::Refused => return,
             Refreshed::Renewed => {}
             Refreshed::Registered { shard, is_first } => {
                 if is_first {
                     self.alarm.wake(shard);
                 }
-                self.metrics.registered.add(1);
+                self.state.metrics.registered.add(1);
                 debug!(client = %source, "registered");
             }
         }
-        self.metrics.heartbeats.add(1);
+        self.state.metrics.heartbeats.add(1);
     }
 
     fn refuse(&self, source: SocketAddr, reason: Refused, now: Time) {
-        self.metrics.refused[reason as usize].add(1);
+        self.state.metrics.refused[reason as usize].add(1);
         if let Some(left_out) = self.refusals[reason as usize].pass(now) {
             let reason = reason.label();
-            if self.guard.enforces() {
+            if self.state.guard.enforces() {
                 warn!(%source, reason, left_out, "refused a datagram");
             } else {
                 warn!(%source, reason, left_out, "would refuse a datagram");

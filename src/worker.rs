@@ -1,19 +1,20 @@
 //! Pings the clients of the shards it owns, each shard in its slot of the second.
 
+#[cfg(target_os = "linux")]
+use std::ffi::CString;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::clock::{self, Time};
-use crate::guard::Guard;
-use crate::metrics::Metrics;
 use crate::net::{SendFailure, Sender};
-use crate::registry::{Registry, Removal, Sweep, Target};
+use crate::registry::{Removal, Sweep, Target};
 use crate::schedule::{Schedule, owner};
+use crate::state::State;
 use crate::throttle::Throttle;
 use crate::wire::PING;
 
@@ -58,23 +59,24 @@ impl Alarm {
     }
 }
 
-/// Gives the guard back the room of a client that was removed from the registry, and counts that.
-pub fn account_for(guard: &Guard, metrics: &Metrics, client: SocketAddr, removal: Removal) {
-    guard.release(client.ip());
-    metrics.removed[removal as usize].add(1);
-    debug!(%client, reason = removal.label(), "removed");
-}
-
 /// One of those that send. Each has a thread of its own, which no other task can hold up.
 #[derive(Debug)]
 pub struct Worker {
     sender: Sender,
-    guard: Arc<Guard>,
-    registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
+    state: Arc<State>,
     alarm: Arc<Alarm>,
     warnings: Arc<Warnings>,
     schedule: Schedule,
+}
+
+/// Makes `top -H` and its like tell the workers' threads apart.
+fn name_thread(worker: usize) {
+    #[cfg(target_os = "linux")]
+    if let Ok(name) = CString::new(format!("worker-{worker}")) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = worker;
 }
 
 /// What all workers together may warn of.
@@ -89,23 +91,24 @@ impl Worker {
     #[must_use]
     pub fn new(
         sender: Sender,
-        guard: Arc<Guard>,
-        registry: Arc<Registry>,
-        metrics: Arc<Metrics>,
+        state: Arc<State>,
         alarm: Arc<Alarm>,
         warnings: Arc<Warnings>,
         schedule: Schedule,
     ) -> Self {
-        Self { sender, guard, registry, metrics, alarm, warnings, schedule }
+        Self { sender, state, alarm, warnings, schedule }
     }
 
     /// Serves slot after slot until the alarm says that all is over.
     pub fn run(mut self) {
-        let _ = self.alarm.workers[self.schedule.worker()].set(thread::current());
+        let number = self.schedule.worker();
+        let _ = self.alarm.workers[number].set(thread::current());
+        name_thread(number);
         let mut sweep = Sweep::default();
         let mut destinations = Vec::new();
         while !self.alarm.is_over.load(Relaxed) {
             let now = clock::now();
+            self.state.health.workers[number].tick(now);
             if self.schedule.deadline() <= now {
                 self.serve(now, &mut sweep, &mut destinations);
             } else {
@@ -113,7 +116,7 @@ impl Worker {
                 thread::park_timeout(next.since(now));
                 // Who registered meanwhile in a shard that was empty in its slot waits for the next.
                 let passed = self.schedule.pass(next.min(clock::now()));
-                self.metrics.served_slots.add(passed);
+                self.state.metrics.served_slots.add(passed);
             }
         }
     }
@@ -124,30 +127,30 @@ impl Worker {
         self.schedule
             .upcoming()
             .take_while(|(_, deadline)| *deadline < latest)
-            .find(|(shard, _)| !self.registry.is_shard_empty(*shard))
+            .find(|(shard, _)| !self.state.registry.is_shard_empty(*shard))
             .map_or(latest, |(_, deadline)| deadline)
     }
 
     fn serve(&mut self, now: Time, sweep: &mut Sweep, destinations: &mut Vec<SocketAddr>) {
         let slot = self.schedule.take(now);
-        self.metrics.served_slots.add(1);
+        self.state.metrics.served_slots.add(1);
         if slot.skipped > 0 {
-            self.metrics.skipped_slots.add(slot.skipped);
+            self.state.metrics.skipped_slots.add(slot.skipped);
             if let Some(left_out) = self.warnings.skipped_slots.pass(now) {
                 warn!(left_out, "skipped slots: a worker was a whole second late");
             }
         }
-        if self.registry.is_shard_empty(slot.shard) {
+        if self.state.registry.is_shard_empty(slot.shard) {
             return;
         }
-        self.metrics.served(slot.lateness);
-        self.registry.sweep(slot.shard, now, |ip| self.guard.is_pressed(ip), sweep);
+        self.state.metrics.served(slot.lateness);
+        self.state.registry.sweep(slot.shard, now, |ip| self.state.guard.is_pressed(ip), sweep);
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
         self.ping_all(&mut sweep.v4, destinations, patient_until);
         self.ping_all(&mut sweep.v6, destinations, patient_until);
         // The pings come first: there may be many to count.
         for (client, removal) in sweep.removed.drain(..) {
-            account_for(&self.guard, &self.metrics, client, removal);
+            self.state.account_for(client, removal);
         }
     }
 
@@ -162,7 +165,7 @@ impl Worker {
         for group in targets.chunk_by(|a, b| a.local == b.local) {
             destinations.clear();
             destinations.extend(group.iter().map(|target| target.client.into()));
-            let local = self.registry.address_of(group[0].local);
+            let local = self.state.registry.address_of(group[0].local);
             self.ping(local, destinations, patient_until);
         }
     }
@@ -174,7 +177,7 @@ impl Worker {
         let mut retried = None;
         while done < clients.len() {
             let (sent, error) = self.sender.send(&PING, local, &clients[done..]);
-            self.metrics.pings.add(sent as u64);
+            self.state.metrics.pings.add(sent as u64);
             done += sent;
             let Some(error) = error else { break };
             let failure = SendFailure::from(&error);
@@ -188,16 +191,16 @@ impl Worker {
             let client = clients[done];
             // To a broadcast address, say.
             if failure == SendFailure::Prohibited
-                && self.guard.enforces()
-                && self.registry.remove(client)
+                && self.state.guard.enforces()
+                && self.state.registry.remove(client)
             {
-                account_for(&self.guard, &self.metrics, client, Removal::Prohibited);
+                self.state.account_for(client, Removal::Prohibited);
             }
             if local.is_some()
                 && failure.may_be_the_local_address()
                 && self.sender.send(&PING, None, &[client]).1.is_none()
             {
-                self.metrics.pings.add(1);
+                self.state.metrics.pings.add(1);
             } else {
                 self.fail(client, failure, clock::now());
             }
@@ -206,7 +209,7 @@ impl Worker {
     }
 
     fn fail(&self, client: SocketAddr, failure: SendFailure, now: Time) {
-        self.metrics.failed_sends[failure as usize].add(1);
+        self.state.metrics.failed_sends[failure as usize].add(1);
         if let Some(left_out) = self.warnings.failed_sends[failure as usize].pass(now) {
             warn!(%client, reason = failure.label(), left_out, "cannot send");
         }

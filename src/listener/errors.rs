@@ -5,10 +5,9 @@ use std::io;
 use tracing::{debug, warn};
 
 use crate::clock::Time;
-use crate::guard::{Budget, Guard, Unreachable};
-use crate::metrics::Metrics;
+use crate::guard::{Budget, Unreachable};
 use crate::net::{BATCH, NetworkError, Socket};
-use crate::registry::Registry;
+use crate::state::State;
 
 /// Mutes clients whose port is closed, as long as there are not too many errors to look at.
 #[derive(Debug, Default)]
@@ -21,31 +20,26 @@ pub(super) struct Errors {
 
 impl Errors {
     /// Takes all that is waiting.
-    pub(super) fn take(
-        &mut self,
-        socket: &Socket,
-        guard: &Guard,
-        registry: &Registry,
-        metrics: &Metrics,
-        now: Time,
-    ) -> io::Result<()> {
+    pub(super) fn take(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
         if self.deaf_until.take_if(|until| *until <= now).is_some() {
             socket.report_errors(true)?;
         }
         loop {
             self.batch.clear();
             socket.receive_errors(&mut self.batch)?;
-            metrics.network_errors.add(self.batch.len() as u64);
+            state.metrics.network_errors.add(self.batch.len() as u64);
             for index in 0..self.batch.len() {
                 if !self.listens(socket, now)? {
                     continue;
                 }
                 let NetworkError::PortUnreachable(client) = self.batch[index] else { continue };
-                let Some(last_heartbeat) = registry.last_heartbeat(client, now) else { continue };
+                let Some(last_heartbeat) = state.registry.last_heartbeat(client, now) else {
+                    continue;
+                };
                 if self.unreachable.report(client, last_heartbeat, now) {
-                    metrics.muted.add(1);
-                    if guard.enforces() {
-                        registry.mute(client);
+                    state.metrics.muted.add(1);
+                    if state.guard.enforces() {
+                        state.registry.mute(client);
                         debug!(%client, "muted: its port is closed");
                     }
                 }

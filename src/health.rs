@@ -1,0 +1,70 @@
+//! Whether every task still turns its loop.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::Time;
+
+/// How long a task may go without a tick. Each ticks twice a second or more, however little there is
+/// to do.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// When each task ticked last.
+#[derive(Debug)]
+pub struct Health {
+    /// Of the listener.
+    pub listener: Beat,
+    /// Of each worker.
+    pub workers: Vec<Beat>,
+}
+
+/// When a task ticked last.
+#[derive(Debug)]
+pub struct Beat(AtomicU64);
+
+impl Beat {
+    /// Says that the task is there.
+    pub fn tick(&self, now: Time) {
+        self.0.store(now.as_nanos(), Relaxed);
+    }
+
+    fn is_stuck(&self, now: Time) -> bool {
+        now.since(Time::from_nanos(self.0.load(Relaxed))) > PATIENCE
+    }
+}
+
+impl Health {
+    /// The health of a listener and so many workers, all of which tick `now`.
+    #[must_use]
+    pub fn new(workers: usize, now: Time) -> Self {
+        let beat = || Beat(now.as_nanos().into());
+        Self { listener: beat(), workers: (0..workers).map(|_| beat()).collect() }
+    }
+
+    /// The tasks that have not ticked for longer than [`PATIENCE`], by name.
+    #[must_use]
+    pub fn stuck(&self, now: Time) -> Vec<String> {
+        let workers = self.workers.iter().enumerate();
+        let listener = self.listener.is_stuck(now).then(|| "listener".to_owned());
+        let stuck = workers.filter(|(_, beat)| beat.is_stuck(now));
+        listener.into_iter().chain(stuck.map(|(number, _)| format!("worker {number}"))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_not_ticked_for_three_seconds_is_stuck() {
+        let start = Time::from_nanos(1 << 40);
+        let health = Health::new(3, start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(health.stuck(at(3)).is_empty());
+        health.workers[1].tick(at(3));
+        assert_eq!(health.stuck(at(4)), ["listener", "worker 0", "worker 2"]);
+        health.listener.tick(at(4));
+        assert_eq!(health.stuck(at(7)), ["worker 0", "worker 1", "worker 2"]);
+        assert!(health.stuck(start).is_empty());
+    }
+}
