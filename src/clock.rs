@@ -12,6 +12,8 @@ const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 /// A point in time: nanoseconds since the machine was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(u64);
@@ -23,10 +25,29 @@ impl Time {
         Self(nanos)
     }
 
+    /// The point this many seconds after the start of the machine.
+    #[must_use]
+    pub const fn from_secs(secs: u32) -> Self {
+        Self(secs as u64 * NANOS_PER_SECOND)
+    }
+
+    /// Whole seconds since the start of the machine.
+    #[must_use]
+    pub const fn as_secs(self) -> u64 {
+        self.0 / NANOS_PER_SECOND
+    }
+
     /// Nanoseconds since the start of the machine.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
+    }
+
+    /// The point so long before, or the start of the machine.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(nanos))
     }
 
     /// How long ago `earlier` was; zero if it is yet to come.

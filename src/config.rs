@@ -1,6 +1,7 @@
 //! From the environment to a [`Config`]: every mistake is told at once, each by its variable's name.
 
 mod deny_file;
+mod http;
 mod log;
 mod misspelt;
 mod variables;
@@ -8,6 +9,7 @@ mod variables;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,12 +20,13 @@ use crate::guard::{Caps, Networks, NotANetwork, Rules};
 use crate::registry::SHARDS;
 
 pub use deny_file::{DenyFile, DenyFileError, parse as parse_deny_file};
+pub use http::{Hosts, Token};
 pub use log::{LogFormat, LogLevel};
 pub use misspelt::Misspelt;
 use variables::{
-    CLIENT_EXPIRATION_SECONDS, DENY_FILE, GUARD_MODE, HOST, LOCAL_NETS, LOG_FORMAT, LOG_LEVEL,
-    MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS, MAX_CLIENTS_PER_PREFIX, PORT, REFUSE_NETS,
-    WORKER_POOL_SIZE,
+    ADMIN_TOKEN, CLIENT_EXPIRATION_SECONDS, DENY_FILE, GUARD_MODE, HOST, HTTP_ADDR, HTTP_HOSTS,
+    LOCAL_NETS, LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS,
+    MAX_CLIENTS_PER_PREFIX, PORT, REFUSE_NETS, WORKER_POOL_SIZE,
 };
 pub use variables::{VARIABLES, Variable};
 
@@ -32,6 +35,9 @@ const CAPS: RangeInclusive<u32> = 1..=100_000_000;
 
 /// In the place of networks or of a path: not one.
 const NONE: &str = "none";
+
+/// In the place of a secret. No token is as short.
+const HIDDEN: &str = "(hidden)";
 
 /// The settings of a daemon, all of them valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +54,12 @@ pub struct Config {
     pub guard: Rules,
     /// `DENY_FILE` and what it held.
     pub deny_file: Option<DenyFile>,
+    /// `HTTP_ADDR`; none where there is to be no endpoint.
+    pub http_address: Option<SocketAddr>,
+    /// `HTTP_HOSTS`.
+    pub http_hosts: Hosts,
+    /// `ADMIN_TOKEN`.
+    pub admin_token: Option<Token>,
     /// `LOG_LEVEL`.
     pub log_level: LogLevel,
     /// `LOG_FORMAT`.
@@ -96,6 +108,9 @@ struct Texts {
     refuse_nets: Option<String>,
     deny_file: Option<String>,
     guard_mode: Option<String>,
+    http_addr: Option<String>,
+    http_hosts: Option<String>,
+    admin_token: Option<String>,
     log_level: Option<String>,
     log_format: Option<String>,
 }
@@ -127,6 +142,9 @@ impl Config {
             match value.into_string() {
                 Ok(value) => {
                     let value = unquoted(&value);
+                    // Empty is the default, except where it is a way to turn something off.
+                    let turns_off = value.is_empty() && name == HTTP_ADDR.name;
+                    let value = if turns_off { NONE } else { value };
                     if !value.is_empty() {
                         texts.insert(name, value.to_owned());
                     }
@@ -165,6 +183,9 @@ impl Config {
                 },
             },
             deny_file: read.value(&DENY_FILE, texts.deny_file, deny_file),
+            http_address: read.value(&HTTP_ADDR, texts.http_addr, http::address),
+            http_hosts: read.value(&HTTP_HOSTS, texts.http_hosts, http::hosts),
+            admin_token: read.value(&ADMIN_TOKEN, texts.admin_token, http::token),
             log_level: read.value(&LOG_LEVEL, texts.log_level, plain),
             log_format: read.value(&LOG_FORMAT, texts.log_format, plain),
         };
@@ -186,6 +207,12 @@ impl Config {
             (REFUSE_NETS.name, or_none(&self.guard.refuse_nets)),
             (DENY_FILE.name, self.deny_file.as_ref().map_or(NONE.to_owned(), DenyFile::path)),
             (GUARD_MODE.name, self.guard.mode.to_string()),
+            (
+                HTTP_ADDR.name,
+                self.http_address.map_or(NONE.to_owned(), |address| address.to_string()),
+            ),
+            (HTTP_HOSTS.name, self.http_hosts.to_string()),
+            (ADMIN_TOKEN.name, self.admin_token.as_ref().map_or(NONE, |_| HIDDEN).to_owned()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
         ]
@@ -212,7 +239,8 @@ impl Variable {
     fn mistake(&self, value: impl Display, detail: Option<String>) -> Mistake {
         let Self { name, default, allowed, .. } = *self;
         // Quoted, and with nothing in it that could move the cursor of a terminal.
-        let value = format!("\"{}\"", value.to_string().escape_debug());
+        let value = if name == ADMIN_TOKEN.name { HIDDEN.to_owned() } else { value.to_string() };
+        let value = format!("\"{}\"", value.escape_debug());
         Mistake { name, value, allowed, default, detail }
     }
 }
@@ -316,6 +344,9 @@ mod tests {
                 caps: Caps { clients: 200_000, per_address: 1_024, per_prefix: 4_096 },
             },
             deny_file: None,
+            http_address: Some(([127, 0, 0, 1], DEFAULT_PORT).into()),
+            http_hosts: Hosts::default(),
+            admin_token: None,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
         };
@@ -365,6 +396,27 @@ mod tests {
         assert!(WORKER_POOL_SIZE.allowed.contains(&SHARDS.to_string()));
         assert_eq!(config(&[("WORKER_POOL_SIZE", "256")]).worker_pool_size, SHARDS);
         assert!(read(&[("WORKER_POOL_SIZE", "257")]).is_err());
+    }
+
+    #[test]
+    fn an_empty_http_address_is_none() {
+        for text in ["", " ", "\"\"", "none", "NONE"] {
+            assert_eq!(config(&[("HTTP_ADDR", text)]).http_address, None, "{text:?}");
+        }
+        assert_eq!(config(&[("HTTP_ADDR", "[::1]:80")]).http_address, "[::1]:80".parse().ok());
+        for text in ["7561", "localhost:7561", "127.0.0.1", "::1:80"] {
+            assert!(read(&[("HTTP_ADDR", text)]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let config = config(&[("ADMIN_TOKEN", "correct-horse-battery")]);
+        let mistakes = read(&[("ADMIN_TOKEN", "too-short")]).unwrap_err();
+        for shown in [config.to_string(), format!("{config:?}"), mistakes.to_string()] {
+            assert!(!shown.contains("horse") && !shown.contains("too-short"), "{shown}");
+        }
+        assert!(config.to_string().contains("ADMIN_TOKEN=(hidden)"));
     }
 
     #[test]

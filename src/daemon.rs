@@ -15,8 +15,10 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::config::{Config, DenyFile};
 use crate::guard::{Guard, Networks};
+use crate::http::Server;
 use crate::listener::Listener;
-use crate::metrics::{Recent, Totals};
+use crate::metrics::Totals;
+use crate::monitor::{self, Monitor};
 use crate::net::{self, Buffers, Sender, Socket};
 use crate::registry::{Registry, Removal, SHARDS};
 use crate::schedule::Schedule;
@@ -54,6 +56,16 @@ pub enum StartError {
     #[error("this system has no {family}: set HOST to an address of the other family, 0.0.0.0 or ::",
         family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
     NoSuchFamily(SocketAddr),
+    /// The operator's endpoint cannot be bound.
+    #[error(
+        "cannot bind TCP {address} for metrics and the status page ({error}): see who has the port with `sudo ss -ltnp`, or set another HTTP_ADDR, or an empty one to go without"
+    )]
+    Http {
+        /// `HTTP_ADDR`.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
     /// Anything else.
     #[error("cannot bind UDP {address}: {error}")]
     Bind {
@@ -70,6 +82,9 @@ pub enum TaskEnded {
     /// The socket cannot be received from any more.
     #[error("cannot receive any more: {0}")]
     Listener(io::Error),
+    /// The operator's endpoint has no thread.
+    #[error("cannot serve HTTP: {0}")]
+    Http(io::Error),
     /// A task panicked.
     #[error("a task ended: {0}")]
     Panicked(#[from] JoinError),
@@ -81,6 +96,7 @@ pub struct Daemon {
     socket: Arc<Socket>,
     /// One for each worker.
     senders: Vec<Sender>,
+    http: Option<Server>,
     deny_file: Option<DenyFile>,
     state: Arc<State>,
 }
@@ -98,6 +114,7 @@ impl Daemon {
             Ok((socket, senders))
         };
         let (socket, senders) = bind().map_err(|error| bind_error(address, error))?;
+        let http = bind_http(config)?;
         let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
         let guard =
             Guard::new(config.guard.clone(), socket.address().port(), denied.unwrap_or_default());
@@ -105,6 +122,7 @@ impl Daemon {
         Ok(Self {
             socket: Arc::new(socket),
             senders,
+            http,
             deny_file: config.deny_file.clone(),
             state: Arc::new(State::new(guard, registry, config.worker_pool_size)),
         })
@@ -118,22 +136,33 @@ impl Daemon {
         self.announce();
         let alarm = Arc::new(Alarm::new(self.senders.len()));
         let mut tasks = self.start_tasks(&alarm);
-        let mut summary =
-            tokio::time::interval_at(Instant::now() + SUMMARY_INTERVAL, SUMMARY_INTERVAL);
-        summary.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut recent = Recent::default();
+        let mut monitor = Monitor::new(self.state.clone(), self.socket.clone());
+        if let Some(http) = self.http.take() {
+            http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
+        }
+        self.state.health.set_ready(true);
+        let mut second = tokio::time::interval(monitor::INTERVAL);
+        second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut summary = Summary::new();
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 _ = &mut stop => break,
                 Some(ended) = tasks.join_next() => ended?.map_err(TaskEnded::Listener)?,
                 Some(()) = hangup.recv() => self.read_deny_file(),
-                _ = summary.tick() => self.summarise(&mut recent),
+                _ = second.tick() => {
+                    summary.add(monitor.look());
+                    if summary.is_due() {
+                        summary.tell(&self.state);
+                    }
+                }
             }
         }
+        self.state.health.set_ready(false);
         alarm.end();
         tasks.shutdown().await;
-        self.summarise(&mut recent);
+        summary.add(monitor.look());
+        summary.tell(&self.state);
         info!("stopped");
         Ok(())
     }
@@ -214,22 +243,47 @@ impl Daemon {
         }
         removed.len()
     }
+}
 
-    fn summarise(&self, recent: &mut Recent) {
-        let recent = recent.take(&self.state.metrics);
-        let Totals { heartbeats, pings, refused, failed_sends, skipped_slots, .. } = recent;
-        let worst_lateness = self.state.metrics.take_worst_lateness().as_secs_f64();
+/// What is logged every minute.
+#[derive(Debug)]
+struct Summary {
+    due: Instant,
+    /// What had been counted at the last one.
+    last: Totals,
+    worst_lateness: Duration,
+}
+
+impl Summary {
+    fn new() -> Self {
+        let due = Instant::now() + SUMMARY_INTERVAL;
+        Self { due, last: Totals::default(), worst_lateness: Duration::ZERO }
+    }
+
+    fn add(&mut self, worst_lateness: Duration) {
+        self.worst_lateness = self.worst_lateness.max(worst_lateness);
+    }
+
+    fn is_due(&self) -> bool {
+        self.due <= Instant::now()
+    }
+
+    /// Tells what happened since the last time, and begins anew.
+    fn tell(&mut self, state: &State) {
+        let totals = state.metrics.totals();
+        let recent = totals.since(&self.last);
         info!(
-            clients = self.state.registry.len(),
-            heartbeats,
-            pings,
-            refused,
-            failed_sends,
-            skipped_slots,
+            clients = state.registry.len(),
+            heartbeats = recent.heartbeats,
+            pings = recent.pings(),
+            refused = recent.refused(),
+            failed_sends = recent.failed_sends(),
+            skipped_slots = recent.skipped_slots,
             short_percent = (recent.short_percent() * 10.0).round() / 10.0,
-            worst_lateness_ms = (worst_lateness * 1e6).round() / 1e3,
+            worst_lateness_ms = (self.worst_lateness.as_secs_f64() * 1e6).round() / 1e3,
             "summary"
         );
+        *self = Self { last: totals, ..Self::new() };
     }
 }
 
@@ -246,6 +300,13 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
         info!(%host, ip = %address.ip(), "HOST has several addresses; binding one of them");
     }
     Ok(address)
+}
+
+fn bind_http(config: &Config) -> Result<Option<Server>, StartError> {
+    Server::bind(config).map_err(|error| {
+        let address = config.http_address.expect("only a set address can be in the way");
+        StartError::Http { address, error }
+    })
 }
 
 fn bind_error(address: SocketAddr, error: io::Error) -> StartError {

@@ -176,6 +176,12 @@ impl Guard {
         self.rules.mode == Mode::Enforce
     }
 
+    /// How many clients there may be.
+    #[must_use]
+    pub fn caps(&self) -> Caps {
+        self.rules.caps
+    }
+
     /// Decides whether a heartbeat from `source` counts at all, whoever is live.
     ///
     /// # Errors
@@ -207,6 +213,12 @@ impl Guard {
     /// Takes other networks than before from the file of those to deny.
     pub fn deny(&self, networks: Networks) {
         *self.denied.write().unwrap_or_else(PoisonError::into_inner) = networks;
+    }
+
+    /// How many networks the file says to deny.
+    #[must_use]
+    pub fn denied(&self) -> usize {
+        self.denied.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether `ip` is in one of the networks that the file says to deny.

@@ -1,6 +1,6 @@
 //! Whether every task still turns its loop.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Time;
@@ -9,13 +9,14 @@ use crate::clock::Time;
 /// to do.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// When each task ticked last.
+/// When each task ticked last, and whether the daemon serves.
 #[derive(Debug)]
 pub struct Health {
     /// Of the listener.
     pub listener: Beat,
     /// Of each worker.
     pub workers: Vec<Beat>,
+    is_ready: AtomicBool,
 }
 
 /// When a task ticked last.
@@ -38,7 +39,22 @@ impl Health {
     #[must_use]
     pub fn new(workers: usize, now: Time) -> Self {
         let beat = || Beat(now.as_nanos().into());
-        Self { listener: beat(), workers: (0..workers).map(|_| beat()).collect() }
+        Self {
+            listener: beat(),
+            workers: (0..workers).map(|_| beat()).collect(),
+            is_ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Says whether heartbeats are received and the daemon is not stopping.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.is_ready.store(is_ready, Relaxed);
+    }
+
+    /// Whether heartbeats are received and the daemon is not stopping.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Relaxed)
     }
 
     /// The tasks that have not ticked for longer than [`PATIENCE`], by name.

@@ -15,6 +15,8 @@
 //!   starts and stops them, [`state`] is what they share, [`metrics`] counts, [`health`] tells who is
 //!   stuck, [`throttle`] keeps the log readable, and [`wire`] and [`clock`] hold the protocol and the
 //!   time.
+//! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
+//!   and [`http`] tells it.
 //! - The program: [`cli`], [`config`], [`logging`], [`signals`], and the clients: [`probe`] is one
 //!   and `bench` many, [`tally`] counts what comes to one, [`args`] are the arguments of both.
 //!
@@ -29,15 +31,18 @@ pub mod config;
 pub mod daemon;
 pub mod guard;
 pub mod health;
+pub mod http;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod monitor;
 pub mod net;
 pub mod probe;
 pub mod registry;
 pub mod schedule;
 pub mod signals;
 pub mod state;
+pub mod status;
 pub mod tally;
 pub mod throttle;
 pub mod wire;

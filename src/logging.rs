@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
@@ -24,6 +24,9 @@ const WAITING_LINES: usize = 4096;
 
 /// How long the end of the process waits for the last lines to be written.
 const LONGEST_FLUSH: Duration = Duration::from_millis(100);
+
+/// Counts the lines that were dropped.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Logging that goes on.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ impl Logging {
 pub fn start(level: LogLevel, format: LogFormat) -> Logging {
     let (writer, worker) =
         NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(io::stderr());
+    let _ = DROPPED.set(writer.error_counter());
     let builder = SubscriberBuilder::default()
         .with_max_level(filter(level))
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -69,6 +73,12 @@ pub fn start(level: LogLevel, format: LogFormat) -> Logging {
         }
     }
     Logging { worker }
+}
+
+/// How many lines were dropped because standard error did not take them in time.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
 }
 
 /// Writes `message` to standard error before, or instead of, logging.

@@ -71,6 +71,9 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
         refuse_nets = %config.guard.refuse_nets,
         deny_file = config.deny_file.as_ref().map(DenyFile::path),
         guard_mode = %config.guard.mode,
+        http_addr = config.http_address.map(tracing::field::display),
+        http_hosts = %config.http_hosts,
+        has_admin_token = config.admin_token.is_some(),
         log_level = %config.log_level,
         log_format = %config.log_format,
         "starting"

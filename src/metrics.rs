@@ -17,11 +17,34 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
+    /// Takes over what somebody else counted.
+    pub fn raise_to(&self, count: u64) {
+        self.0.fetch_max(count, Relaxed);
+    }
+
     /// The count since the start.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
+
+/// The upper bounds of the histogram of lateness. One bucket more holds what is beyond.
+pub const LATENESS_BOUNDS: [Duration; 11] = [
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// The number of buckets of the histogram of lateness.
+pub const LATENESS_BUCKETS: usize = LATENESS_BOUNDS.len() + 1;
 
 /// Every counter of the daemon. All threads share one of these.
 #[derive(Debug, Default)]
@@ -36,62 +59,126 @@ pub struct Metrics {
     pub muted: Counter,
     /// Errors that the network told.
     pub network_errors: Counter,
+    /// Datagrams that the kernel dropped because the receive buffer was full.
+    pub receive_drops: Counter,
     /// Datagrams not let in, or that would not have been if the guard enforced its rules, by [`Refused`].
     pub refused: [Counter; Refused::ALL.len()],
-    /// Pings that the kernel took.
-    pub pings: Counter,
+    /// Pings that the kernel took, each in the bucket of its lateness.
+    lateness: [Counter; LATENESS_BUCKETS],
+    /// The lateness of all these together, in microseconds.
+    lateness_micros: Counter,
+    /// The worst since it was last asked for, in nanoseconds.
+    worst_lateness: AtomicU64,
     /// Pings that the kernel did not take, by [`SendFailure`].
     pub failed_sends: [Counter; SendFailure::ALL.len()],
+    /// Pings left out with the slots.
+    pub skipped_pings: Counter,
     /// Slots left out because their worker was a whole second late.
     pub skipped_slots: Counter,
     /// Slots that were not skipped.
     pub served_slots: Counter,
-    worst_lateness: AtomicU64,
 }
 
 impl Metrics {
-    /// Records how late a slot was served.
-    pub fn served(&self, lateness: Duration) {
+    /// Counts pings that the kernel took so long after they were due.
+    pub fn pinged(&self, pings: u64, lateness: Duration) {
+        if pings == 0 {
+            return;
+        }
         let nanos = u64::try_from(lateness.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = LATENESS_BOUNDS.partition_point(|bound| *bound < lateness);
+        self.lateness[bucket].add(pings);
+        self.lateness_micros.add((nanos / 1_000).saturating_mul(pings));
         self.worst_lateness.fetch_max(nanos, Relaxed);
     }
 
-    /// The worst lateness since this was last asked.
+    /// The worst lateness of a ping since this was last asked.
     pub fn take_worst_lateness(&self) -> Duration {
         Duration::from_nanos(self.worst_lateness.swap(0, Relaxed))
     }
 
-    fn totals(&self) -> Totals {
-        let sum = |counters: &[Counter]| counters.iter().map(Counter::get).sum();
+    /// All counts as they are now.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
         Totals {
             heartbeats: self.heartbeats.get(),
-            pings: self.pings.get(),
-            refused: sum(&self.refused),
-            failed_sends: sum(&self.failed_sends),
+            registered: self.registered.get(),
+            removed: self.removed.each_ref().map(Counter::get),
+            muted: self.muted.get(),
+            network_errors: self.network_errors.get(),
+            receive_drops: self.receive_drops.get(),
+            refused: self.refused.each_ref().map(Counter::get),
+            lateness: self.lateness.each_ref().map(Counter::get),
+            lateness_micros: self.lateness_micros.get(),
+            failed_sends: self.failed_sends.each_ref().map(Counter::get),
+            skipped_pings: self.skipped_pings.get(),
             skipped_slots: self.skipped_slots.get(),
             served_slots: self.served_slots.get(),
         }
     }
 }
 
-/// The sums that the summary line shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was counted since the start or in some time. Each field is that of [`Metrics`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are those of `Metrics`")]
 pub struct Totals {
-    /// See [`Metrics::heartbeats`].
     pub heartbeats: u64,
-    /// See [`Metrics::pings`].
-    pub pings: u64,
-    /// Datagrams not let in, for any reason.
-    pub refused: u64,
-    /// Pings that the kernel did not take, for any reason.
-    pub failed_sends: u64,
-    /// See [`Metrics::skipped_slots`].
+    pub registered: u64,
+    pub removed: [u64; Removal::ALL.len()],
+    pub muted: u64,
+    pub network_errors: u64,
+    pub receive_drops: u64,
+    pub refused: [u64; Refused::ALL.len()],
+    pub lateness: [u64; LATENESS_BUCKETS],
+    pub lateness_micros: u64,
+    pub failed_sends: [u64; SendFailure::ALL.len()],
+    pub skipped_pings: u64,
     pub skipped_slots: u64,
-    /// See [`Metrics::served_slots`].
     pub served_slots: u64,
 }
 
 impl Totals {
+    /// What was counted after `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        fn each<const N: usize>(now: &[u64; N], then: &[u64; N]) -> [u64; N] {
+            std::array::from_fn(|index| now[index] - then[index])
+        }
+        Self {
+            heartbeats: self.heartbeats - earlier.heartbeats,
+            registered: self.registered - earlier.registered,
+            removed: each(&self.removed, &earlier.removed),
+            muted: self.muted - earlier.muted,
+            network_errors: self.network_errors - earlier.network_errors,
+            receive_drops: self.receive_drops - earlier.receive_drops,
+            refused: each(&self.refused, &earlier.refused),
+            lateness: each(&self.lateness, &earlier.lateness),
+            lateness_micros: self.lateness_micros - earlier.lateness_micros,
+            failed_sends: each(&self.failed_sends, &earlier.failed_sends),
+            skipped_pings: self.skipped_pings - earlier.skipped_pings,
+            skipped_slots: self.skipped_slots - earlier.skipped_slots,
+            served_slots: self.served_slots - earlier.served_slots,
+        }
+    }
+
+    /// The pings that the kernel took.
+    #[must_use]
+    pub fn pings(&self) -> u64 {
+        self.lateness.iter().sum()
+    }
+
+    /// Datagrams not let in, for any reason.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.iter().sum()
+    }
+
+    /// Pings that the kernel did not take, for any reason.
+    #[must_use]
+    pub fn failed_sends(&self) -> u64 {
+        self.failed_sends.iter().sum()
+    }
+
     /// By how many per cent the machine was too slow: the share of the slots that were skipped.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "far fewer slots than 2^52")]
@@ -101,60 +188,55 @@ impl Totals {
     }
 }
 
-/// Tells what was counted since it was last asked.
-#[derive(Debug, Default)]
-pub struct Recent {
-    last: Totals,
-}
-
-impl Recent {
-    /// What was counted since the last call, or since the start.
-    pub fn take(&mut self, metrics: &Metrics) -> Totals {
-        let now = metrics.totals();
-        let last = std::mem::replace(&mut self.last, now);
-        Totals {
-            heartbeats: now.heartbeats - last.heartbeats,
-            pings: now.pings - last.pings,
-            refused: now.refused - last.refused,
-            failed_sends: now.failed_sends - last.failed_sends,
-            skipped_slots: now.skipped_slots - last.skipped_slots,
-            served_slots: now.served_slots - last.served_slots,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn recent_is_what_came_since_the_last_time() {
+    fn what_was_counted_since_is_the_difference() {
         let metrics = Metrics::default();
-        let mut recent = Recent::default();
-        metrics.pings.add(5);
+        metrics.pinged(5, Duration::from_micros(300));
         metrics.refused[0].add(2);
-        let first = recent.take(&metrics);
-        assert_eq!((first.pings, first.refused), (5, 2));
-        metrics.pings.add(1);
-        assert_eq!(recent.take(&metrics), Totals { pings: 1, ..Totals::default() });
+        let first = metrics.totals();
+        assert_eq!((first.pings(), first.refused()), (5, 2));
+        assert_eq!(first.since(&Totals::default()), first);
+        metrics.heartbeats.add(1);
+        let recent = metrics.totals().since(&first);
+        assert_eq!(recent, Totals { heartbeats: 1, ..Totals::default() });
+        assert_eq!(metrics.totals().since(&metrics.totals()), Totals::default());
     }
 
     #[test]
-    fn what_is_short_is_the_share_of_skipped_slots() {
+    fn a_ping_counts_in_the_first_bucket_that_is_not_below_its_lateness() {
+        let metrics = Metrics::default();
+        let mut expected = [0; LATENESS_BUCKETS];
+        for (micros, bucket) in
+            [(0, 0), (500, 0), (501, 1), (1_000, 1), (2_500, 3), (1_000_000, 10), (1_000_001, 11)]
+        {
+            metrics.pinged(3, Duration::from_micros(micros));
+            expected[bucket] += 3;
+        }
+        assert_eq!(metrics.totals().lateness, expected);
+        assert_eq!(metrics.totals().lateness_micros, 3 * 2_004_502);
+        assert_eq!(metrics.take_worst_lateness(), Duration::from_micros(1_000_001));
+        assert_eq!(metrics.take_worst_lateness(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_others_count_never_shrinks() {
+        let counter = Counter::default();
+        for (told, count) in [(3, 3), (2, 3), (5, 5)] {
+            counter.raise_to(told);
+            assert_eq!(counter.get(), count);
+        }
+    }
+
+    #[test]
+    fn the_machine_is_short_by_the_share_of_the_slots_that_were_skipped() {
         let short = |skipped_slots, served_slots| {
             Totals { skipped_slots, served_slots, ..Totals::default() }.short_percent()
         };
         let shares = [short(0, 0), short(0, 9), short(1, 3), short(5, 0)];
         assert_eq!(shares.map(|share| format!("{share}")), ["0", "0", "25", "100"]);
-    }
-
-    #[test]
-    fn the_worst_lateness_is_told_once() {
-        let metrics = Metrics::default();
-        for millis in [1, 9, 4] {
-            metrics.served(Duration::from_millis(millis));
-        }
-        assert_eq!(metrics.take_worst_lateness(), Duration::from_millis(9));
-        assert_eq!(metrics.take_worst_lateness(), Duration::ZERO);
     }
 }

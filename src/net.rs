@@ -10,6 +10,8 @@ mod batch;
 #[path = "net/portable.rs"]
 mod batch;
 #[cfg(target_os = "linux")]
+mod drops;
+#[cfg(target_os = "linux")]
 pub mod linux;
 
 use std::io;
@@ -20,6 +22,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
+
+#[cfg(target_os = "linux")]
+pub use self::drops::drops;
 
 /// The most datagrams that one call receives or sends.
 pub const BATCH: usize = 64;
@@ -220,6 +225,15 @@ impl Socket {
     #[must_use]
     pub fn buffers(&self) -> Buffers {
         self.buffers
+    }
+
+    /// How many datagrams the kernel has dropped because the receive buffer was full, if it can be known.
+    #[must_use]
+    pub fn receive_drops(&self) -> Option<u64> {
+        #[cfg(target_os = "linux")]
+        return drops(None, &[self.address.port()]).ok();
+        #[cfg(not(target_os = "linux"))]
+        None
     }
 
     /// Waits until there may be something to receive, be it an error.

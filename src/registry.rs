@@ -4,7 +4,7 @@
 //! together a slot of the second: a client's shard says when in each second it is pinged. A shard's
 //! lock is held while its entries are copied out, never longer.
 //!
-//! Memory is mostly the clients' tables, so an entry is small: 12 bytes for an IPv4 client and 24 for
+//! Memory is mostly the clients' tables, so an entry is small: 24 bytes for an IPv4 client and 36 for
 //! an IPv6 one.
 
 mod client;
@@ -79,6 +79,36 @@ impl Removal {
     }
 }
 
+/// What is known of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The second in which its first heartbeat came.
+    pub first_seen: Time,
+    /// When its last heartbeat came.
+    pub last_heartbeat: Time,
+    /// Its heartbeats.
+    pub heartbeats: u32,
+    /// The pings that the kernel took.
+    pub pings: u32,
+    /// Whether it gets no pings until its next heartbeat.
+    pub is_muted: bool,
+}
+
+impl View {
+    fn of(address: SocketAddr, client: Client, now: Time) -> Self {
+        Self {
+            address,
+            first_seen: client.first_seen(),
+            last_heartbeat: client.last_heartbeat(now),
+            heartbeats: client.heartbeats(),
+            pings: client.pings(),
+            is_muted: client.is_muted(),
+        }
+    }
+}
+
 /// Where to send a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<A> {
@@ -147,21 +177,48 @@ impl Registry {
     /// When the last heartbeat of `client` came, if it is live and gets pings.
     #[must_use]
     pub fn last_heartbeat(&self, client: SocketAddr, now: Time) -> Option<Time> {
+        let View { last_heartbeat, is_muted, .. } = self.view(client, now)?;
+        let is_live = now.since(last_heartbeat) <= self.expiration;
+        (is_live && !is_muted).then_some(last_heartbeat)
+    }
+
+    /// What is known of `client`, if it is one.
+    #[must_use]
+    pub fn view(&self, client: SocketAddr, now: Time) -> Option<View> {
         let known = match client {
             SocketAddr::V4(client) => *self.v4.get(&client)?,
             SocketAddr::V6(client) => *self.v6.get(&client.into())?,
         };
-        let last_heartbeat = known.last_heartbeat(now);
-        let is_live = now.since(last_heartbeat) <= self.expiration;
-        (is_live && !known.is_muted()).then_some(last_heartbeat)
+        Some(View::of(client, known, now))
+    }
+
+    /// Looks at every client of `shard`. Its locks are held meanwhile, so `look` must be quick.
+    pub fn look_at(&self, shard: usize, now: Time, mut look: impl FnMut(View)) {
+        shard::for_each(&self.v4, shard, |client, known| {
+            look(View::of((*client).into(), *known, now));
+        });
+        shard::for_each(&self.v6, shard, |client, known| {
+            look(View::of(SocketAddrV6::from(*client).into(), *known, now));
+        });
     }
 
     /// Sends `client` no pings until its next heartbeat.
     pub fn mute(&self, client: SocketAddr) {
+        self.change(client, Client::mute);
+    }
+
+    /// Says that the last ping of `client` could not be sent.
+    pub fn take_ping_back(&self, client: SocketAddr) {
+        self.change(client, Client::unping);
+    }
+
+    fn change(&self, client: SocketAddr, change: impl FnOnce(&mut Client)) {
         match client {
-            SocketAddr::V4(client) => self.v4.get_mut(&client).map(|mut client| client.mute()),
+            SocketAddr::V4(client) => {
+                self.v4.get_mut(&client).map(|mut client| change(&mut client))
+            }
             SocketAddr::V6(client) => {
-                self.v6.get_mut(&client.into()).map(|mut client| client.mute())
+                self.v6.get_mut(&client.into()).map(|mut client| change(&mut client))
             }
         };
     }
@@ -249,6 +306,7 @@ impl Registry {
                 return false;
             }
             if longest_silence <= self.expiration && !client.is_muted() {
+                client.ping();
                 live.push(Target { client: key.into(), local: client.local() });
             }
             true
@@ -272,13 +330,32 @@ impl Registry {
     /// Whether there is no client in `shard`.
     #[must_use]
     pub fn is_shard_empty(&self, shard: usize) -> bool {
-        self.v4.shards()[shard].read().is_empty() && self.v6.shards()[shard].read().is_empty()
+        self.shard_len(shard) == 0
+    }
+
+    /// How many clients there are in `shard`.
+    #[must_use]
+    pub fn shard_len(&self, shard: usize) -> usize {
+        self.v4.shards()[shard].read().len() + self.v6.shards()[shard].read().len()
+    }
+
+    /// The number of IPv4 and of IPv6 clients.
+    #[must_use]
+    pub fn families(&self) -> (usize, usize) {
+        (self.v4.len(), self.v6.len())
     }
 
     /// The number of clients.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.v4.len() + self.v6.len()
+        let (v4, v6) = self.families();
+        v4 + v6
+    }
+
+    /// How long a client lives after its last heartbeat.
+    #[must_use]
+    pub fn expiration(&self) -> Duration {
+        self.expiration
     }
 
     /// Whether there is no client.

@@ -19,10 +19,10 @@ const PERIOD_NANOS: u64 = PERIOD.as_secs() * 1_000_000_000;
 pub struct Slot {
     /// The shard to serve.
     pub shard: usize,
-    /// How long after its deadline it is served; always less than a second.
-    pub lateness: Duration,
-    /// How many of the worker's slots before it are left out for good: those of whole seconds.
-    pub skipped: u64,
+    /// When it was due, which is less than a second ago.
+    pub due: Time,
+    /// How many seconds before it are left out for good, with each of the worker's slots.
+    pub skipped_seconds: u64,
 }
 
 /// The number of the worker, of `workers`, that owns `shard`.
@@ -72,6 +72,11 @@ impl Schedule {
         })
     }
 
+    /// The shards of the worker whose walk this is.
+    pub fn shards(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.worker..self.shards).step_by(self.workers)
+    }
+
     /// The number of the worker whose walk this is.
     #[must_use]
     pub fn worker(&self) -> usize {
@@ -82,11 +87,7 @@ impl Schedule {
     pub fn take(&mut self, now: Time) -> Slot {
         let seconds = now.since(self.deadline()).as_secs();
         self.second += seconds;
-        let slot = Slot {
-            shard: self.shard,
-            lateness: now.since(self.deadline()),
-            skipped: seconds * self.slots_per_second(),
-        };
+        let slot = Slot { shard: self.shard, due: self.deadline(), skipped_seconds: seconds };
         self.advance();
         slot
     }
@@ -107,10 +108,6 @@ impl Schedule {
             self.shard = self.worker;
             self.second += 1;
         }
-    }
-
-    fn slots_per_second(&self) -> u64 {
-        (self.shards - self.worker).div_ceil(self.workers) as u64
     }
 }
 
@@ -146,6 +143,7 @@ mod tests {
                 while schedule.deadline() < START + PERIOD {
                     served[schedule.take(schedule.deadline()).shard] += 1;
                 }
+                assert!(schedule.shards().all(|shard| owner(shard, workers) == worker));
             }
             assert_eq!(served, vec![1; 1024], "{workers} workers");
         }
@@ -156,25 +154,24 @@ mod tests {
         let mut schedule = Schedule::new(START, 8, 1, 3);
         assert_eq!(schedule.pass(at(125)), 0);
         assert_eq!(schedule.pass(at(875)), 2);
-        assert_eq!(schedule.take(at(880)).lateness, Duration::from_millis(5));
+        assert_eq!(schedule.take(at(880)).due, at(875));
         assert_eq!((schedule.pass(at(1_200)), schedule.deadline()), (1, at(1_500)));
     }
 
     #[test]
-    fn lateness_is_told_and_moves_no_deadline() {
+    fn lateness_moves_no_deadline() {
         let mut schedule = Schedule::new(START, 4, 0, 1);
         let slot = schedule.take(at(700));
-        assert_eq!(slot, Slot { shard: 0, lateness: Duration::from_millis(700), skipped: 0 });
+        assert_eq!(slot, Slot { shard: 0, due: START, skipped_seconds: 0 });
         assert_eq!(schedule.deadline(), at(250));
     }
 
     #[test]
     fn whole_seconds_of_lateness_are_skipped() {
-        for (now, lateness, seconds) in [(1_249, 999, 0), (1_250, 0, 1), (3_900, 650, 3)] {
+        for (now, due, seconds) in [(1_249, 250, 0), (1_250, 1_250, 1), (3_900, 3_250, 3)] {
             let mut schedule = Schedule::new(START, 4, 0, 1);
             schedule.take(START);
-            let lateness = Duration::from_millis(lateness);
-            let slot = Slot { shard: 1, lateness, skipped: seconds * 4 };
+            let slot = Slot { shard: 1, due: at(due), skipped_seconds: seconds };
             assert_eq!(schedule.take(at(now)), slot);
             assert_eq!(schedule.deadline(), at(seconds * 1_000 + 500));
         }
@@ -184,17 +181,17 @@ mod tests {
     fn an_overload_takes_from_every_shard_the_same() {
         let (shards, worker, workers) = (64, 3, 8);
         let mut schedule = Schedule::new(START, shards, worker, workers);
-        let slots = schedule.slots_per_second();
+        let slots = schedule.shards().count() as u64;
         let mut now = START;
         let (mut taken, mut skipped) = (0, 0);
         let mut served = vec![0_u64; shards];
         while now < START + Duration::from_secs(100) {
             now = now.max(schedule.deadline());
             let slot = schedule.take(now);
-            assert!(slot.lateness < PERIOD);
+            assert!(now.since(slot.due) < PERIOD);
             served[slot.shard] += 1;
             taken += 1;
-            skipped += slot.skipped;
+            skipped += slot.skipped_seconds * slots;
             let least = served.iter().skip(worker).step_by(workers).min().unwrap();
             let most = served.iter().max().unwrap();
             assert!(most - least <= 1, "{served:?}");
@@ -212,16 +209,17 @@ mod tests {
         let deadline = schedule.deadline();
         assert!(now < deadline, "still late");
         let slot = schedule.take(deadline);
-        assert_eq!((slot.lateness, slot.skipped), (Duration::ZERO, 0));
+        assert_eq!((slot.due, slot.skipped_seconds), (deadline, 0));
     }
 
     #[test]
     fn a_stop_of_a_year_is_skipped_at_once() {
         let year = 365 * 24 * 3600;
         let mut schedule = Schedule::new(START, 1024, 3, 10);
-        let slot = schedule.take(START + Duration::from_secs(year));
-        assert!(slot.lateness < PERIOD);
-        assert_eq!(slot.skipped, (year - 1) * schedule.slots_per_second());
+        let now = START + Duration::from_secs(year);
+        let slot = schedule.take(now);
+        assert!(now.since(slot.due) < PERIOD);
+        assert_eq!(slot.skipped_seconds, year - 1);
     }
 
     #[test]

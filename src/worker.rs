@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::clock::{self, Time};
-use crate::net::{SendFailure, Sender};
+use crate::net::{BATCH, SendFailure, Sender};
 use crate::registry::{Removal, Sweep, Target};
 use crate::schedule::{Schedule, owner};
 use crate::state::State;
@@ -79,6 +79,14 @@ fn name_thread(worker: usize) {
     let _ = worker;
 }
 
+/// The serving of a slot.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    due: Time,
+    /// Until when to wait for room.
+    patient_until: Time,
+}
+
 /// What all workers together may warn of.
 #[derive(Debug, Default)]
 pub struct Warnings {
@@ -134,8 +142,8 @@ impl Worker {
     fn serve(&mut self, now: Time, sweep: &mut Sweep, destinations: &mut Vec<SocketAddr>) {
         let slot = self.schedule.take(now);
         self.state.metrics.served_slots.add(1);
-        if slot.skipped > 0 {
-            self.state.metrics.skipped_slots.add(slot.skipped);
+        if slot.skipped_seconds > 0 {
+            self.skip(slot.skipped_seconds);
             if let Some(left_out) = self.warnings.skipped_slots.pass(now) {
                 warn!(left_out, "skipped slots: a worker was a whole second late");
             }
@@ -143,22 +151,30 @@ impl Worker {
         if self.state.registry.is_shard_empty(slot.shard) {
             return;
         }
-        self.state.metrics.served(slot.lateness);
         self.state.registry.sweep(slot.shard, now, |ip| self.state.guard.is_pressed(ip), sweep);
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
-        self.ping_all(&mut sweep.v4, destinations, patient_until);
-        self.ping_all(&mut sweep.v6, destinations, patient_until);
+        let round = Round { due: slot.due, patient_until };
+        self.ping_all(&mut sweep.v4, destinations, round);
+        self.ping_all(&mut sweep.v6, destinations, round);
         // The pings come first: there may be many to count.
         for (client, removal) in sweep.removed.drain(..) {
             self.state.account_for(client, removal);
         }
     }
 
+    fn skip(&self, seconds: u64) {
+        let clients = self.schedule.shards().map(|shard| self.state.registry.shard_len(shard));
+        let (slots, clients) =
+            clients.fold((0, 0), |(n, sum), clients| (n + 1, sum + clients as u64));
+        self.state.metrics.skipped_slots.add(seconds * slots);
+        self.state.metrics.skipped_pings.add(seconds * clients);
+    }
+
     fn ping_all<A: Copy + Into<SocketAddr>>(
         &self,
         targets: &mut [Target<A>],
         destinations: &mut Vec<SocketAddr>,
-        patient_until: Time,
+        round: Round,
     ) {
         // A call to the kernel sends from one address.
         targets.sort_unstable_by_key(|target| target.local);
@@ -166,24 +182,26 @@ impl Worker {
             destinations.clear();
             destinations.extend(group.iter().map(|target| target.client.into()));
             let local = self.state.registry.address_of(group[0].local);
-            self.ping(local, destinations, patient_until);
+            self.ping(local, destinations, round);
         }
     }
 
-    /// Pings every client once. One that the kernel has no room for is tried once more, until
-    /// `patient_until` after a wait.
-    fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], patient_until: Time) {
+    /// Pings every client once. One that the kernel has no room for is tried once more, as long as the
+    /// round is patient after a wait.
+    fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], round: Round) {
         let mut done = 0;
         let mut retried = None;
         while done < clients.len() {
-            let (sent, error) = self.sender.send(&PING, local, &clients[done..]);
-            self.state.metrics.pings.add(sent as u64);
+            let batch = &clients[done..clients.len().min(done + BATCH)];
+            let (sent, error) = self.sender.send(&PING, local, batch);
+            let now = clock::now();
+            self.state.metrics.pinged(sent as u64, now.since(round.due));
             done += sent;
-            let Some(error) = error else { break };
+            let Some(error) = error else { continue };
             let failure = SendFailure::from(&error);
             if failure.is_for_want_of_room() && retried != Some(done) {
                 retried = Some(done);
-                if clock::now() < patient_until {
+                if now < round.patient_until {
                     thread::sleep(WAIT_FOR_ROOM);
                 }
                 continue;
@@ -200,15 +218,16 @@ impl Worker {
                 && failure.may_be_the_local_address()
                 && self.sender.send(&PING, None, &[client]).1.is_none()
             {
-                self.state.metrics.pings.add(1);
+                self.state.metrics.pinged(1, now.since(round.due));
             } else {
-                self.fail(client, failure, clock::now());
+                self.fail(client, failure, now);
             }
             done += 1;
         }
     }
 
     fn fail(&self, client: SocketAddr, failure: SendFailure, now: Time) {
+        self.state.registry.take_ping_back(client);
         self.state.metrics.failed_sends[failure as usize].add(1);
         if let Some(left_out) = self.warnings.failed_sends[failure as usize].pass(now) {
             warn!(%client, reason = failure.label(), left_out, "cannot send");

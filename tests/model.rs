@@ -110,17 +110,14 @@ impl History {
                     |(worker, pause): &(usize, Pause)| *worker == index && pause.covers(time);
                 while schedule.deadline() <= now && !self.idle.iter().any(is_idle) {
                     let slot = schedule.take(now);
-                    assert!(slot.lateness < Duration::from_secs(1));
+                    assert!(now.since(slot.due) < Duration::from_secs(1));
                     registry.sweep(slot.shard, now, |_| false, &mut sweep);
                     let v4 = sweep.v4.iter().map(|target| SocketAddr::from(target.client));
                     let v6 = sweep.v6.iter().map(|target| SocketAddr::from(target.client));
                     for client in v4.chain(v6) {
                         assert_eq!(homes[&client.port()], slot.shard);
-                        let due = Time::from_nanos(
-                            now.as_nanos() - u64::try_from(slot.lateness.as_nanos()).unwrap(),
-                        );
                         let pings = deeds.pings.entry(client.port()).or_default();
-                        pings.push(Ping { sent: time, due });
+                        pings.push(Ping { sent: time, due: slot.due });
                     }
                     for (removed, _) in &sweep.removed {
                         let client = removed.port();

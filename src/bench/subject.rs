@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::processes::{self, Usage};
+use crate::net;
 
 /// How long the daemon may take to start, and how long to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,7 +71,7 @@ impl Subject {
     pub(super) fn drops(&self) -> io::Result<Option<u64>> {
         match self {
             Self::Own(daemon) => {
-                processes::drops(Some(daemon.child.id()), &[daemon.address.port()]).map(Some)
+                net::drops(Some(daemon.child.id()), &[daemon.address.port()]).map(Some)
             }
             Self::Other(_) => Ok(None),
         }
@@ -93,6 +94,7 @@ impl Daemon {
             .args(["--ends-with", &std::process::id().to_string()])
             .envs([("HOST", host), ("PORT", "0"), ("LOG_FORMAT", "json"), ("LOG_LEVEL", "INFO")])
             .env("MAX_CLIENTS", "100000000")
+            .env("HTTP_ADDR", "")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

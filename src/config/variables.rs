@@ -93,8 +93,27 @@ pub(super) const DENY_FILE: Variable = Variable {
     about: "File of more such networks, read again at SIGHUP, or none",
 };
 
+pub(super) const HTTP_ADDR: Variable = Variable {
+    name: "HTTP_ADDR",
+    default: "127.0.0.1:7561",
+    allowed: "an IP address of this machine and a TCP port, like 127.0.0.1:7561 or [::1]:7561, or none",
+    about: "Local address and TCP port of metrics, health and the status page; none (or empty) for neither",
+};
+pub(super) const HTTP_HOSTS: Variable = Variable {
+    name: "HTTP_HOSTS",
+    default: "none",
+    allowed: "names of hosts with commas between them, without ports, or none",
+    about: "Names by which a browser may call the status page, besides localhost and addresses, or none",
+};
+pub(super) const ADMIN_TOKEN: Variable = Variable {
+    name: "ADMIN_TOKEN",
+    default: "none",
+    allowed: "at least 16 printable ASCII characters without spaces, or none",
+    about: "Secret to show for clients' addresses where HTTP_ADDR is not a loopback address, or none",
+};
+
 /// Every variable of the daemon, in the order in which they are shown.
-pub const VARIABLES: [&Variable; 13] = [
+pub const VARIABLES: [&Variable; 16] = [
     &HOST,
     &PORT,
     &CLIENT_EXPIRATION_SECONDS,
@@ -106,6 +125,9 @@ pub const VARIABLES: [&Variable; 13] = [
     &REFUSE_NETS,
     &DENY_FILE,
     &GUARD_MODE,
+    &HTTP_ADDR,
+    &HTTP_HOSTS,
+    &ADMIN_TOKEN,
     &LOG_LEVEL,
     &LOG_FORMAT,
 ];

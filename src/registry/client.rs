@@ -1,39 +1,63 @@
-//! What the registry knows of a client besides its address, in six bytes.
+//! What the registry knows of a client besides its address, in 18 bytes.
 
 use super::local::Local;
 use super::stamp::Stamp;
 use crate::clock::Time;
 
-const _: () = assert!(Local::MASK & (REPEATED | MUTED) == 0);
+const _: () = assert!(Local::MASK & MUTED == 0);
 
-/// There has been more than one heartbeat.
-const REPEATED: u16 = 1 << 14;
 /// No pings are wanted until the next heartbeat.
 const MUTED: u16 = 1 << 15;
 
-/// Packed, because padding would make an IPv4 client's entry 16 bytes instead of 12.
+/// Packed, because padding would make an IPv4 client's entry 28 bytes instead of 24.
 #[derive(Clone, Copy, Debug)]
 #[repr(Rust, packed(2))]
 pub(super) struct Client {
+    /// In whole seconds, so that it does not wrap as a [`Stamp`] does.
+    first_seen: u32,
     last_heartbeat: Stamp,
-    /// A [`Local`] and the two flags.
+    heartbeats: u32,
+    pings: u32,
+    /// A [`Local`] and the flag.
     bits: u16,
 }
 
 impl Client {
     /// One whose first heartbeat came `now` and hit the address `local`.
-    pub(super) const fn new(local: Local, now: Time) -> Self {
-        Self { last_heartbeat: Stamp::of(now), bits: local.to_bits() }
+    pub(super) fn new(local: Local, now: Time) -> Self {
+        Self {
+            first_seen: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+            last_heartbeat: Stamp::of(now),
+            heartbeats: 1,
+            pings: 0,
+            bits: local.to_bits(),
+        }
     }
 
     /// Records another heartbeat.
     pub(super) const fn renew(&mut self, local: Local, now: Time) {
-        *self = Self::new(local, now);
-        self.bits |= REPEATED;
+        self.last_heartbeat = Stamp::of(now);
+        self.heartbeats = self.heartbeats.saturating_add(1);
+        self.bits = local.to_bits();
     }
 
     pub(super) const fn mute(&mut self) {
         self.bits |= MUTED;
+    }
+
+    /// Counts a ping that is about to be sent.
+    pub(super) const fn ping(&mut self) {
+        self.pings = self.pings.saturating_add(1);
+    }
+
+    /// Takes a ping back that could not be sent.
+    pub(super) const fn unping(&mut self) {
+        self.pings = self.pings.saturating_sub(1);
+    }
+
+    /// The second in which the first heartbeat came.
+    pub(super) const fn first_seen(self) -> Time {
+        Time::from_secs(self.first_seen)
     }
 
     /// When the last heartbeat came, if that was not weeks before `now`.
@@ -42,12 +66,20 @@ impl Client {
         stamp.near(now)
     }
 
+    pub(super) const fn heartbeats(self) -> u32 {
+        self.heartbeats
+    }
+
+    pub(super) const fn pings(self) -> u32 {
+        self.pings
+    }
+
     pub(super) const fn local(self) -> Local {
         Local::from_bits(self.bits)
     }
 
     pub(super) const fn has_repeated(self) -> bool {
-        self.bits & REPEATED != 0
+        self.heartbeats > 1
     }
 
     pub(super) const fn is_muted(self) -> bool {

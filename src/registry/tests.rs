@@ -35,8 +35,8 @@ fn sweep_pressed(
 
 #[test]
 fn an_entry_is_small() {
-    assert_eq!(size_of::<(SocketAddrV4, SharedValue<Client>)>(), 12);
-    assert_eq!(size_of::<(KeyV6, SharedValue<Client>)>(), 24);
+    assert_eq!(size_of::<(SocketAddrV4, SharedValue<Client>)>(), 24);
+    assert_eq!(size_of::<(KeyV6, SharedValue<Client>)>(), 36);
 }
 
 #[test]
@@ -202,4 +202,40 @@ fn the_unwanted_are_evicted_and_one_may_be_removed() {
     }
     assert!(evicted.len() == 49 && evicted.iter().all(SocketAddr::is_ipv4));
     assert_eq!(registry.len(), 49);
+}
+
+#[test]
+fn all_that_is_known_of_a_client_can_be_looked_at() {
+    for client in [client(1), client(2)] {
+        let registry = Registry::new(SHARDS, EXPIRATION);
+        assert_eq!(registry.view(client, START), None);
+        let later = START + Duration::from_millis(90_500);
+        registry.refresh(client, None, START, || true);
+        sweep_all(&registry, START);
+        registry.refresh(client, None, later, || true);
+        sweep_all(&registry, later);
+        sweep_all(&registry, later);
+        registry.take_ping_back(client);
+        registry.mute(client);
+        sweep_all(&registry, later);
+
+        let expected = View {
+            address: client,
+            first_seen: Time::from_secs(START.as_secs().try_into().unwrap()),
+            last_heartbeat: later,
+            heartbeats: 2,
+            pings: 2,
+            is_muted: true,
+        };
+        assert_eq!(registry.view(client, later), Some(expected));
+        let mut seen = Vec::new();
+        for shard in 0..SHARDS {
+            let before = seen.len();
+            registry.look_at(shard, later, |view| seen.push(view));
+            assert_eq!(registry.shard_len(shard), seen.len() - before);
+        }
+        assert_eq!(seen, [expected]);
+        let families = if client.is_ipv4() { (1, 0) } else { (0, 1) };
+        assert_eq!(registry.families(), families);
+    }
 }

@@ -17,6 +17,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_wakeupd");
 
+/// What lets a daemon serve beside others: a port of the system's choice, and no endpoint.
+pub const SERVING: [(&str, &str); 3] = [("HOST", "127.0.0.1"), ("PORT", "0"), ("HTTP_ADDR", "")];
+
 pub const PING: &[u8] = b"ua";
 
 /// The program with nothing in its environment but these variables.
@@ -50,9 +53,9 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the program on a port of the system's choice.
     pub fn start(variables: &[(&str, &str)]) -> Self {
-        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", "0"), ("LOG_LEVEL", "DEBUG")];
-        all.extend(variables);
-        Self::start_command(&mut wakeupd(&all))
+        let mut command = wakeupd(&SERVING);
+        command.env("LOG_LEVEL", "DEBUG").envs(variables.iter().copied());
+        Self::start_command(&mut command)
     }
 
     /// Starts the program by a command that becomes it or waits for it.

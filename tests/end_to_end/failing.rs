@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::daemon::{Client, Daemon, PROGRAM, count, field, summary};
+use crate::daemon::{Client, Daemon, PROGRAM, SERVING, count, field, summary};
 use crate::needs::{self, Need};
 
 /// A daemon whose calls of `sendmmsg` fail as `injection` says.
@@ -24,8 +24,8 @@ fn hampered_daemon(call: &str, injection: &str, settings: &[(&str, &str)]) -> Da
     let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{injection}"));
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, PROGRAM]);
     // strace counts the calls of each thread by itself, so there is but one to send.
-    let variables = [("HOST", "127.0.0.1"), ("PORT", "0"), ("TOKIO_WORKER_THREADS", "1")];
-    command.env_clear().envs(variables).envs(settings.iter().copied());
+    command.env_clear().envs(SERVING).envs(settings.iter().copied());
+    command.env("TOKIO_WORKER_THREADS", "1");
     command.env("PATH", std::env::var_os("PATH").unwrap());
     let mut daemon = Daemon::start_command(&mut command);
     daemon.descend();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, Daemon, PROGRAM, count, output, wakeupd};
+use crate::daemon::{Client, Daemon, PROGRAM, SERVING, count, output, wakeupd};
 use crate::needs::{self, Need};
 
 #[test]
@@ -30,7 +30,7 @@ fn the_first_process_of_a_container_stops_too() {
     }
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", PROGRAM]);
-    command.envs([("HOST", "127.0.0.1"), ("PORT", "0")]);
+    command.envs(SERVING);
     let mut daemon = Daemon::start_command(&mut command);
     daemon.descend();
     daemon.signal(Signal::SIGTERM);

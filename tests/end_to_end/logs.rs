@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Client, Daemon, PROGRAM, field, send_signal, wakeupd};
+use crate::daemon::{Client, Daemon, PROGRAM, SERVING, field, send_signal, wakeupd};
 use crate::needs::{self, Need};
 
 #[test]
@@ -106,8 +106,8 @@ fn the_journal_gets_priorities_and_no_second_timestamp() {
 
 /// A daemon that has far more to log than the pipe holds from which nobody reads.
 fn stuck_daemon() -> (Child, BufReader<ChildStderr>, SocketAddr) {
-    let mut command = wakeupd(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("LOG_LEVEL", "NOTSET")]);
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = wakeupd(&SERVING);
+    let mut child = command.env("LOG_LEVEL", "NOTSET").stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let server = field(&line_with("listening", &mut stderr), "address").parse().unwrap();
     let talkative = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
@@ -157,7 +157,7 @@ fn a_small_buffer_is_pointed_out_with_what_to_do() {
     // Without the capability to exceed the system's limits, which are mostly far lower.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", PROGRAM]);
-    let daemon = Daemon::start_command(command.envs([("HOST", "127.0.0.1"), ("PORT", "0")]));
+    let daemon = Daemon::start_command(command.envs(SERVING));
     let listening = daemon.wait_for_line("listening");
     let granted: usize = field(&listening, "receive_buffer").parse().unwrap();
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
@@ -174,8 +174,11 @@ fn stderr_of_a_short_life(variables: &[(&str, &str)], journal: bool) -> String {
     let writer = File::from(OwnedFd::from(writer));
     let stream = writer.metadata().map(|file| format!("{}:{}", file.dev(), file.ino())).unwrap();
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = wakeupd(&[("HOST", "127.0.0.1"), ("PORT", &port.to_string())]);
-    command.envs(variables.iter().copied()).stderr(Stdio::from(writer));
+    let mut command = wakeupd(&SERVING);
+    command
+        .env("PORT", port.to_string())
+        .envs(variables.iter().copied())
+        .stderr(Stdio::from(writer));
     if journal {
         command.env("JOURNAL_STREAM", stream);
     }

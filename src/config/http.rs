@@ -1,0 +1,122 @@
+//! What the operator's endpoint is given: where it listens, by which names it may be called, and who
+//! may see addresses.
+
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+
+use constant_time_eq::constant_time_eq;
+use sha2::{Digest, Sha256};
+
+use super::NONE;
+
+/// The least length of a token. Sixteen random letters and digits cannot be guessed.
+const LEAST_TOKEN: usize = 16;
+
+/// Names by which the endpoint may be called, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// Whether `host`, a name without a port, is one of them.
+    #[must_use]
+    pub fn contains(&self, host: &str) -> bool {
+        self.0.iter().any(|known| known.eq_ignore_ascii_case(host))
+    }
+}
+
+impl Display for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { f.write_str(NONE) } else { f.write_str(&self.0.join(",")) }
+    }
+}
+
+/// A secret that an operator shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Whether `shown` is the secret. How long that takes tells nothing about it.
+    #[must_use]
+    pub fn is(&self, shown: &[u8]) -> bool {
+        constant_time_eq(&Sha256::digest(shown), &Sha256::digest(&self.0))
+    }
+
+    /// The secret itself, to be shown.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, Option<String>> {
+    if text.eq_ignore_ascii_case(NONE) {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| None)
+}
+
+pub(super) fn hosts(text: &str) -> Result<Hosts, Option<String>> {
+    if text.eq_ignore_ascii_case(NONE) {
+        return Ok(Hosts::default());
+    }
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    let mut hosts = Vec::new();
+    for name in names {
+        if !is_name(name) {
+            return Err(Some(format!("\"{}\" is no name", name.escape_debug())));
+        }
+        hosts.push(name.to_ascii_lowercase());
+    }
+    Ok(Hosts(hosts))
+}
+
+pub(super) fn token(text: &str) -> Result<Option<Token>, Option<String>> {
+    if text.eq_ignore_ascii_case(NONE) {
+        return Ok(None);
+    }
+    let is_showable = text.chars().all(|c| c.is_ascii_graphic());
+    if text.len() < LEAST_TOKEN || !is_showable {
+        Err(None)
+    } else {
+        Ok(Some(Token(text.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself_is_it() {
+        let token = token("0123456789abcdef").unwrap().unwrap();
+        assert!(token.is(b"0123456789abcdef"));
+        for other in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF"] {
+            assert!(!token.is(other.as_bytes()), "{other}");
+        }
+        assert_eq!(format!("{token:?}"), "Token");
+    }
+
+    #[test]
+    fn a_token_is_long_and_can_stand_in_a_header() {
+        assert_eq!(token("none"), Ok(None));
+        for wrong in ["0123456789abcde", "0123456789 abcdef", "0123456789abcdéf"] {
+            assert!(token(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_in_any_case() {
+        let hosts = hosts("Status.Example.com, gateway").unwrap();
+        assert!(hosts.contains("status.example.COM") && hosts.contains("gateway"));
+        assert!(!hosts.contains("example.com") && !hosts.contains(""));
+        assert_eq!(hosts.to_string(), "status.example.com,gateway");
+        assert!(super::hosts("gateway:80").is_err() && super::hosts("http://a").is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! Who may ask for what.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::{Request, StatusCode, Version};
+
+use super::answer::Failure;
+use crate::config::{Hosts, Token};
+
+/// The rules of access.
+#[derive(Debug)]
+pub(super) struct Access {
+    /// Whether only this machine can ask.
+    is_loopback: bool,
+    hosts: Hosts,
+    token: Option<Token>,
+}
+
+impl Access {
+    pub(super) fn new(address: SocketAddr, hosts: Hosts, token: Option<Token>) -> Self {
+        Self { is_loopback: address.ip().is_loopback(), hosts, token }
+    }
+
+    /// Refuses a request that names a host by which the endpoint is not known. A page of a stranger
+    /// could have made the browser take the stranger's name for our address (DNS rebinding).
+    pub(super) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Failure> {
+        let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+        let mut fields = request.headers().get_all(HOST).iter();
+        let field = fields.next().map(HeaderValue::as_bytes);
+        let is_single = fields.next().is_none();
+        let host = match authority.or(field) {
+            // What asks without a name cannot be a browser.
+            None if request.version() < Version::HTTP_11 => return Ok(()),
+            None => return Err(Failure::new(StatusCode::BAD_REQUEST, "the Host field is missing")),
+            Some(host) => str::from_utf8(host).ok().filter(|_| is_single).and_then(name_of),
+        };
+        let is_known = host.is_some_and(|host| {
+            is_address(host) || host.eq_ignore_ascii_case("localhost") || self.hosts.contains(host)
+        });
+        if is_known {
+            return Ok(());
+        }
+        Err(Failure::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this name is not one of the daemon's: use an IP address or localhost, or put the name into HTTP_HOSTS",
+        ))
+    }
+
+    /// Refuses a request for clients' addresses by somebody who may not see them.
+    pub(super) fn check_admin<B>(&self, request: &Request<B>) -> Result<(), Failure> {
+        if self.is_loopback {
+            return Ok(());
+        }
+        let Some(token) = &self.token else {
+            return Err(Failure::new(
+                StatusCode::FORBIDDEN,
+                "clients' addresses are shown on a loopback HTTP_ADDR only, unless ADMIN_TOKEN is set",
+            ));
+        };
+        let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let shown = shown.and_then(|value| {
+            let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+        });
+        if shown.is_some_and(|shown| token.is(shown)) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            StatusCode::UNAUTHORIZED,
+            "show the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`",
+        ))
+    }
+}
+
+/// The name in `name:port` or `name`.
+fn name_of(authority: &str) -> Option<&str> {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match authority.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => is_port(port).then_some(name),
+        _ => Some(authority),
+    }
+}
+
+/// Whether it is an IP address as it stands in a URL.
+fn is_address(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+        None => matches!(host.parse(), Ok(IpAddr::V4(_))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(address: &str, token: Option<&str>) -> Access {
+        let vars = [
+            ("HTTP_ADDR", address),
+            ("HTTP_HOSTS", "status.example"),
+            ("ADMIN_TOKEN", token.unwrap_or("")),
+        ];
+        let vars = vars.map(|(name, value)| (name.into(), value.into()));
+        let (config, _) = crate::config::Config::from_vars(vars).unwrap();
+        Access::new(config.http_address.unwrap(), config.http_hosts, config.admin_token)
+    }
+
+    fn status(result: Result<(), Failure>) -> u16 {
+        result.err().map_or(200, |failure| failure.status.as_u16())
+    }
+
+    #[test]
+    fn only_known_hosts_may_be_asked() {
+        let access = access("127.0.0.1:80", None);
+        for (host, expected) in [
+            ("127.0.0.1:7561", 200),
+            ("192.0.2.1", 200),
+            ("[::1]:7561", 200),
+            ("[2001:db8::1]", 200),
+            ("localhost", 200),
+            ("LocalHost:80", 200),
+            ("STATUS.example:443", 200),
+            ("evil.example", 421),
+            ("status.example.evil.example", 421),
+            ("localhost.evil.example:7561", 421),
+            ("127.0.0.1.evil.example", 421),
+            ("localhost:", 421),
+            ("localhost:80:80", 421),
+            ("::1", 421),
+            ("[127.0.0.1]", 421),
+            ("[::1]evil.example", 421),
+            ("", 421),
+        ] {
+            let request = Request::get("/").header(HOST, host).body(()).unwrap();
+            assert_eq!(status(access.check_host(&request)), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_host_may_be_missing_only_where_nobody_sends_one() {
+        let access = access("127.0.0.1:80", None);
+        let request = Request::get("/").body(()).unwrap();
+        assert_eq!(status(access.check_host(&request)), 400);
+        let request = Request::get("/").version(Version::HTTP_10).body(()).unwrap();
+        assert_eq!(status(access.check_host(&request)), 200);
+        let two = Request::get("/").header(HOST, "localhost").header(HOST, "evil.example");
+        assert_eq!(status(access.check_host(&two.body(()).unwrap())), 421);
+        let absolute = Request::get("http://evil.example/").header(HOST, "localhost");
+        assert_eq!(status(access.check_host(&absolute.body(()).unwrap())), 421);
+    }
+
+    #[test]
+    fn beyond_loopback_addresses_are_shown_for_the_token_only() {
+        let secret = "correct-horse-battery";
+        for (address, token, shown, expected) in [
+            ("127.0.0.1:80", None, None, 200),
+            ("[::1]:80", Some(secret), None, 200),
+            ("0.0.0.0:80", None, None, 403),
+            ("192.0.2.1:80", None, Some("Bearer correct-horse-battery"), 403),
+            ("0.0.0.0:80", Some(secret), None, 401),
+            ("0.0.0.0:80", Some(secret), Some("Bearer correct-horse"), 401),
+            ("0.0.0.0:80", Some(secret), Some("Basic correct-horse-battery"), 401),
+            ("0.0.0.0:80", Some(secret), Some("Bearer"), 401),
+            ("0.0.0.0:80", Some(secret), Some("Bearer correct-horse-battery"), 200),
+            ("[::]:80", Some(secret), Some("bearer correct-horse-battery"), 200),
+        ] {
+            let mut request = Request::get("/clients");
+            if let Some(shown) = shown {
+                request = request.header(AUTHORIZATION, shown);
+            }
+            let result = access(address, token).check_admin(&request.body(()).unwrap());
+            assert_eq!(status(result), expected, "{address} {token:?} {shown:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! From a request to its answer.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Endpoint, clients, events, exposition, prefixes};
+use crate::clock;
+
+pub(super) type Body = BoxBody<Bytes, Infallible>;
+
+/// What every answer says of itself: nobody is to keep it, frame it or take it for something else.
+const ALWAYS: [(HeaderName, &str); 5] = [
+    (CACHE_CONTROL, "no-store"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// A request that is not granted.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) status: StatusCode,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl From<Failure> for Response<Body> {
+    fn from(Failure { status, message }: Failure) -> Self {
+        let mut response = json(status, &json!({ "error": message }));
+        let (field, value) = match status {
+            StatusCode::METHOD_NOT_ALLOWED => (ALLOW, "GET, HEAD"),
+            StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Bearer"),
+            _ => return response,
+        };
+        response.headers_mut().insert(field, HeaderValue::from_static(value));
+        response
+    }
+}
+
+/// The answer to a request.
+pub(super) async fn answer<B>(request: &Request<B>, endpoint: &Endpoint) -> Response<Body> {
+    let mut response = route(request, endpoint).await.unwrap_or_else(Into::into);
+    for (field, value) in ALWAYS {
+        response.headers_mut().insert(field, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<Body>, Failure> {
+    endpoint.access.check_host(request)?;
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "there is only GET and HEAD"));
+    }
+    let Endpoint { state, board, .. } = endpoint;
+    let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    let query = request.uri().query().unwrap_or_default();
+    match path.as_ref() {
+        "/metrics" => {
+            Ok(text(exposition::TYPE, exposition::metrics(state, &board.status.borrow())))
+        }
+        "/healthz" => {
+            let stuck = state.health.stuck(clock::now());
+            let is_healthy = stuck.is_empty();
+            Ok(json(ok_if(is_healthy), &json!({ "healthy": is_healthy, "stuck": stuck })))
+        }
+        "/readyz" => {
+            let is_ready = state.health.is_ready();
+            Ok(json(ok_if(is_ready), &json!({ "ready": is_ready })))
+        }
+        "/status" => Ok(json(StatusCode::OK, &**board.status.borrow())),
+        "/events" => Ok(events::events(board)),
+        "/clients" => {
+            endpoint.access.check_admin(request)?;
+            clients::list(state, &parameters(query)?).await
+        }
+        "/prefixes" => {
+            endpoint.access.check_admin(request)?;
+            prefixes::list(state, &parameters(query)?).await
+        }
+        path => {
+            let Some(client) = path.strip_prefix("/clients/") else {
+                return Err(Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
+            };
+            endpoint.access.check_admin(request)?;
+            clients::one(state, client)
+        }
+    }
+}
+
+const fn ok_if(condition: bool) -> StatusCode {
+    if condition { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+/// The parameters of a query, each of which may be there once.
+fn parameters(query: &str) -> Result<BTreeMap<Cow<'_, str>, Cow<'_, str>>, Failure> {
+    let mut parameters = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if parameters.contains_key(&name) {
+            return Err(Failure::bad_request(format!("the parameter {name} is there twice")));
+        }
+        parameters.insert(name, value);
+    }
+    Ok(parameters)
+}
+
+pub(super) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(text.into()).boxed());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let json = serde_json::to_vec(value).expect("it has no maps with other keys than texts");
+    let mut response = text("application/json", json);
+    *response.status_mut() = status;
+    response
+}

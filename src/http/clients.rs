@@ -1,0 +1,347 @@
+//! Who is there.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::answer::{Body, Failure, json};
+use crate::clock::{self, Time};
+use crate::guard;
+use crate::monitor::rfc3339;
+use crate::registry::{SHARDS, View};
+use crate::state::State;
+use crate::status::Client;
+
+pub(super) type Parameters<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
+
+/// The most clients on a page, and how many there are if nobody says.
+const MOST: usize = 1_000;
+const USUAL: usize = 100;
+
+/// So many clients of a listing without end are sent at a time.
+const PIECE: usize = 512;
+
+/// Some clients, and where to go on.
+#[derive(Debug, Serialize)]
+struct Page {
+    clients: Vec<Client>,
+    next: Option<String>,
+}
+
+/// What is needed to show a client.
+#[derive(Clone, Copy)]
+struct Moment {
+    now: Time,
+    wall: Time,
+    expiration: Duration,
+}
+
+impl Moment {
+    fn of(state: &State) -> Self {
+        Self { now: clock::now(), wall: clock::wall(), expiration: state.registry.expiration() }
+    }
+
+    fn show(self, view: View) -> Client {
+        let wall = |time| self.wall.before(self.now.since(time));
+        let expires = view.last_heartbeat + self.expiration;
+        Client {
+            address: view.address,
+            family: if view.address.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
+            first_seen: rfc3339::seconds(wall(view.first_seen)),
+            last_heartbeat: rfc3339::millis(wall(view.last_heartbeat)),
+            heartbeats: view.heartbeats,
+            pings: view.pings,
+            muted: view.is_muted,
+            expires_in_seconds: expires.since(self.now).as_secs_f64(),
+        }
+    }
+}
+
+/// One client.
+pub(super) fn one(state: &State, address: &str) -> Result<Response<Body>, Failure> {
+    let address = address.parse().map_err(|_| {
+        Failure::bad_request("a client is named like 192.0.2.1:5000 or [2001:db8::1]:5000")
+    })?;
+    let moment = Moment::of(state);
+    match state.registry.view(address, moment.now) {
+        Some(view) => Ok(json(StatusCode::OK, &moment.show(view))),
+        None => Err(Failure::new(StatusCode::NOT_FOUND, format!("{address} is no client"))),
+    }
+}
+
+/// A page of clients, or all of them.
+pub(super) async fn list(
+    state: &Arc<State>,
+    parameters: &Parameters<'_>,
+) -> Result<Response<Body>, Failure> {
+    let query = Query::read(parameters)?;
+    let Some(limit) = query.limit else {
+        return Ok(stream(Arc::clone(state), query.network));
+    };
+    let moment = Moment::of(state);
+    // One more than is shown tells whether there are more.
+    let mut page = BinaryHeap::with_capacity(limit + 2);
+    let mut found = Vec::new();
+    for shard in 0..SHARDS {
+        found.clear();
+        query.find(state, shard, moment.now, &mut found);
+        for view in &found {
+            let ranked = Ranked { rank: query.rank(view), view: *view };
+            if query.after.is_none_or(|after| after < ranked.rank) {
+                page.push(ranked);
+                if page.len() > limit + 1 {
+                    page.pop();
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut page = page.into_sorted_vec();
+    let has_more = page.len() > limit;
+    page.truncate(limit);
+    let next = page.last().filter(|_| has_more).map(|last| last.rank.to_cursor());
+    let clients: Vec<_> = page.iter().map(|ranked| moment.show(ranked.view)).collect();
+    Ok(json(StatusCode::OK, &Page { clients, next }))
+}
+
+/// All clients, as they come, shard by shard.
+fn stream(state: Arc<State>, network: Option<IpNet>) -> Response<Body> {
+    let (mut sender, body) = Channel::<Bytes>::new(1);
+    let query = Query { network, ..Query::default() };
+    tokio::spawn(async move {
+        let mut found = Vec::new();
+        let mut text = b"{\"clients\":[".to_vec();
+        let mut is_first = true;
+        for shard in 0..SHARDS {
+            let moment = Moment::of(&state);
+            found.clear();
+            query.find(&state, shard, moment.now, &mut found);
+            for piece in found.chunks(PIECE) {
+                for view in piece {
+                    if !std::mem::take(&mut is_first) {
+                        text.push(b',');
+                    }
+                    text.push(b'\n');
+                    serde_json::to_writer(&mut text, &moment.show(*view))
+                        .expect("a vector takes all");
+                }
+                if sender.send_data(std::mem::take(&mut text).into()).await.is_err() {
+                    return;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        text.extend_from_slice(b"\n],\"next\":null}");
+        let _ = sender.send_data(text.into()).await;
+    });
+    let mut response = Response::new(body.boxed());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// By what clients are put in order.
+#[derive(Clone, Copy, Debug, Default)]
+enum Sort {
+    #[default]
+    Address,
+    FirstSeen,
+    LastHeartbeat,
+    Heartbeats,
+    Pings,
+}
+
+/// Which clients are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Query {
+    network: Option<IpNet>,
+    sort: Sort,
+    is_descending: bool,
+    /// Without end if not given.
+    limit: Option<usize>,
+    /// The last one of the page before.
+    after: Option<Rank>,
+}
+
+impl Query {
+    fn read(parameters: &Parameters) -> Result<Self, Failure> {
+        let mut query = Self { limit: Some(USUAL), ..Self::default() };
+        for (name, value) in parameters {
+            match name.as_ref() {
+                "network" => {
+                    let network = guard::network(value)
+                        .map_err(|error| Failure::bad_request(error.to_string()))?;
+                    query.network = Some(network);
+                }
+                "sort" => {
+                    query.sort = match value.as_ref() {
+                        "address" => Sort::Address,
+                        "first_seen" => Sort::FirstSeen,
+                        // The same order: all live equally long after their last heartbeat.
+                        "last_heartbeat" | "expires_in" => Sort::LastHeartbeat,
+                        "heartbeats" => Sort::Heartbeats,
+                        "pings" => Sort::Pings,
+                        _ => {
+                            return Err(Failure::bad_request(
+                                "sort is address, first_seen, last_heartbeat, heartbeats, pings or expires_in",
+                            ));
+                        }
+                    };
+                }
+                "order" => {
+                    query.is_descending = match value.as_ref() {
+                        "asc" => false,
+                        "desc" => true,
+                        _ => return Err(Failure::bad_request("order is asc or desc")),
+                    };
+                }
+                "limit" if value == "all" => query.limit = None,
+                "limit" => query.limit = Some(limit(value)?),
+                "cursor" => {
+                    let after = Rank::from_cursor(value).ok_or_else(|| {
+                        Failure::bad_request("cursor is what `next` of the page before was")
+                    })?;
+                    query.after = Some(after);
+                }
+                _ => {
+                    return Err(Failure::bad_request(
+                        "there are the parameters network, sort, order, limit and cursor",
+                    ));
+                }
+            }
+        }
+        let has_order =
+            ["sort", "order", "cursor"].iter().any(|name| parameters.contains_key(*name));
+        if query.limit.is_none() && has_order {
+            return Err(Failure::bad_request(
+                "with limit=all clients come in no order, so there is no sort, order or cursor",
+            ));
+        }
+        if query.after.is_some_and(|after| after.is_descending != query.is_descending) {
+            return Err(Failure::bad_request("cursor belongs to a listing in the other order"));
+        }
+        Ok(query)
+    }
+
+    /// Appends those of a shard who are asked for.
+    fn find(&self, state: &State, shard: usize, now: Time, found: &mut Vec<View>) {
+        state.registry.look_at(shard, now, |view| {
+            if self.network.is_none_or(|network| network.contains(&view.address.ip())) {
+                found.push(view);
+            }
+        });
+    }
+
+    fn rank(&self, view: &View) -> Rank {
+        let value = match self.sort {
+            Sort::Address => 0,
+            Sort::FirstSeen => view.first_seen.as_nanos(),
+            Sort::LastHeartbeat => view.last_heartbeat.as_nanos(),
+            Sort::Heartbeats => view.heartbeats.into(),
+            Sort::Pings => view.pings.into(),
+        };
+        Rank { value, address: view.address, is_descending: self.is_descending }
+    }
+}
+
+/// How many are asked for.
+pub(super) fn limit(text: &str) -> Result<usize, Failure> {
+    let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+    limit.ok_or_else(|| Failure::bad_request(format!("limit is a whole number from 1 to {MOST}")))
+}
+
+/// A client's place in the order of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rank {
+    value: u64,
+    address: SocketAddr,
+    is_descending: bool,
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ascending = (self.value, self.address).cmp(&(other.value, other.address));
+        if self.is_descending { ascending.reverse() } else { ascending }
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Rank {
+    fn to_cursor(self) -> String {
+        let order = if self.is_descending { '-' } else { '+' };
+        BASE64_URL_SAFE_NO_PAD.encode(format!("{order}{}/{}", self.value, self.address))
+    }
+
+    fn from_cursor(cursor: &str) -> Option<Self> {
+        let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+        let (is_descending, text) = match text.split_at_checked(1)? {
+            ("-", text) => (true, text),
+            ("+", text) => (false, text),
+            _ => return None,
+        };
+        let (value, address) = text.split_once('/')?;
+        Some(Self { value: value.parse().ok()?, address: address.parse().ok()?, is_descending })
+    }
+}
+
+/// A client with its place.
+struct Ranked {
+    rank: Rank,
+    view: View,
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank.cmp(&other.rank)
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+
+impl Eq for Ranked {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        for address in ["192.0.2.1:5000", "[2001:db8::1]:5000", "[fe80::1%3]:5000"] {
+            for is_descending in [false, true] {
+                let address = address.parse().unwrap();
+                let rank = Rank { value: u64::MAX, address, is_descending };
+                assert_eq!(Rank::from_cursor(&rank.to_cursor()), Some(rank));
+            }
+        }
+        for wrong in ["", "AAAA", "!", "Kw", "KzEv", "KzEvMTkyLjAuMi4x"] {
+            assert_eq!(Rank::from_cursor(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Server-sent events: the last ten minutes, and then every second how the daemon is.
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
+use hyper::Response;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+
+use super::answer::Body;
+use crate::monitor::Board;
+
+pub(super) fn events(board: &Arc<Board>) -> Response<Body> {
+    let mut status = board.status.subscribe();
+    let history = event("history", &*board.history());
+    // One event waits at the most, so that somebody slow leaves some out.
+    let (mut sender, body) = Channel::<Bytes>::new(1);
+    tokio::spawn(async move {
+        let mut next = history;
+        while sender.send_data(next).await.is_ok() && status.changed().await.is_ok() {
+            let now = Arc::clone(&status.borrow_and_update());
+            next = event("status", &*now);
+        }
+    });
+    let mut response = Response::new(body.boxed());
+    let content_type = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+fn event(name: &str, data: &impl Serialize) -> Bytes {
+    let data = serde_json::to_string(data).expect("it has no maps with other keys than texts");
+    format!("event: {name}\ndata: {data}\n\n").into()
+}

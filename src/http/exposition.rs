@@ -1,0 +1,255 @@
+//! The metrics in the text format of Prometheus, named by its conventions.
+
+use prometheus::TextEncoder;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use crate::guard::Refused;
+use crate::logging;
+use crate::metrics::LATENESS_BOUNDS;
+use crate::net::SendFailure;
+use crate::registry::Removal;
+use crate::state::State;
+use crate::status::Status;
+
+pub(super) const TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// All metrics. What changes slowly is that of `status`, a second old at the most.
+pub(super) fn metrics(state: &State, status: &Status) -> String {
+    let totals = state.metrics.totals();
+    let guard = &status.guard;
+    let buffers = &status.buffers;
+    let (ipv4, ipv6) = state.registry.families();
+    let mut families = vec![
+        gauge("wakeupd_build_info", "The version, as a label.", "version", [(&*status.version, 1)]),
+        gauge("wakeupd_clients", "Live clients.", "family", [("ipv4", ipv4), ("ipv6", ipv6)]),
+        single("wakeupd_max_clients", "Most clients at a time.", status.clients.max as usize),
+        single(
+            "wakeupd_max_clients_per_address",
+            "Most clients at a time of one IPv4 address or IPv6 /64.",
+            guard.max_clients_per_address as usize,
+        ),
+        single(
+            "wakeupd_max_clients_per_prefix",
+            "Most clients at a time of one IPv4 /24 or IPv6 /56.",
+            guard.max_clients_per_prefix as usize,
+        ),
+        count("wakeupd_heartbeats_total", "Heartbeats that were let in.", totals.heartbeats),
+        count("wakeupd_registrations_total", "Clients that came.", totals.registered),
+        counts(
+            "wakeupd_removals_total",
+            "Clients that went.",
+            Removal::ALL.map(Removal::label).into_iter().zip(totals.removed),
+        ),
+        count(
+            "wakeupd_mutes_total",
+            "Clients that were muted because their port is closed.",
+            totals.muted,
+        ),
+        counts(
+            "wakeupd_refused_datagrams_total",
+            "Datagrams that were not let in, or would not have been where the guard only observes.",
+            Refused::ALL.map(Refused::label).into_iter().zip(totals.refused),
+        ),
+        single(
+            "wakeupd_guard_enforcing",
+            "1 if the guard refuses what its rules say, 0 if it only observes.",
+            usize::from(state.guard.enforces()),
+        ),
+        single(
+            "wakeupd_denied_networks",
+            "Networks in DENY_FILE, those that make one up taken as one.",
+            state.guard.denied(),
+        ),
+        count(
+            "wakeupd_network_errors_total",
+            "ICMP errors that came back for pings.",
+            totals.network_errors,
+        ),
+        count("wakeupd_pings_total", "Pings that the kernel took.", totals.pings()),
+        counts(
+            "wakeupd_failed_pings_total",
+            "Pings that the kernel did not take.",
+            SendFailure::ALL.map(SendFailure::label).into_iter().zip(totals.failed_sends),
+        ),
+        count(
+            "wakeupd_skipped_pings_total",
+            "Pings left out because a worker was a whole second late.",
+            totals.skipped_pings,
+        ),
+        lateness(&totals.lateness, totals.lateness_micros),
+        count("wakeupd_served_slots_total", "Slots that were not skipped.", totals.served_slots),
+        count(
+            "wakeupd_skipped_slots_total",
+            "Slots left out because a worker was a whole second late.",
+            totals.skipped_slots,
+        ),
+        count(
+            "wakeupd_receive_drops_total",
+            "Datagrams that the kernel dropped because the receive buffer was full.",
+            totals.receive_drops,
+        ),
+        single("wakeupd_receive_buffer_bytes", "Granted receive buffer.", buffers.receive_bytes),
+        single(
+            "wakeupd_wanted_receive_buffer_bytes",
+            "Receive buffer that was asked for.",
+            buffers.wanted_receive_bytes,
+        ),
+        single("wakeupd_send_buffer_bytes", "Granted send buffer.", buffers.send_bytes),
+        single(
+            "wakeupd_wanted_send_buffer_bytes",
+            "Send buffer that was asked for.",
+            buffers.wanted_send_bytes,
+        ),
+        single(
+            "wakeupd_stuck_tasks",
+            "Tasks that have not turned their loop for more than 3 s.",
+            status.stuck.len(),
+        ),
+        count(
+            "wakeupd_dropped_log_lines_total",
+            "Log lines dropped because standard error did not take them in time.",
+            logging::dropped_lines(),
+        ),
+    ];
+    #[cfg(target_os = "linux")]
+    families.extend(process().unwrap_or_default());
+    TextEncoder::new().encode_to_string(&families).expect("every family has a metric")
+}
+
+/// The standard metrics of a process.
+#[cfg(target_os = "linux")]
+fn process() -> procfs::ProcResult<Vec<MetricFamily>> {
+    use procfs::process::{LimitValue, Process};
+    use procfs::{CurrentSI, KernelStats};
+
+    let process = Process::myself()?;
+    let stat = process.stat()?;
+    #[expect(clippy::cast_precision_loss, reason = "that of a tick is enough")]
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let started = KernelStats::current()?.btime as f64 + seconds(stat.starttime);
+    let mut families = vec![
+        family(
+            MetricType::COUNTER,
+            "process_cpu_seconds_total",
+            "Total user and system CPU time spent in seconds.",
+            vec![counter(seconds(stat.utime + stat.stime))],
+        ),
+        single("process_open_fds", "Number of open file descriptors.", process.fd_count()?),
+        number("process_virtual_memory_bytes", "Virtual memory size in bytes.", stat.vsize),
+        number(
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes.",
+            stat.rss * procfs::page_size(),
+        ),
+        family(
+            MetricType::GAUGE,
+            "process_start_time_seconds",
+            "Start time of the process since unix epoch in seconds.",
+            vec![value(started)],
+        ),
+        number(
+            "process_threads",
+            "Number of OS threads in the process.",
+            stat.num_threads.cast_unsigned(),
+        ),
+    ];
+    if let LimitValue::Value(limit) = process.limits()?.max_open_files.soft_limit {
+        families.push(number("process_max_fds", "Maximum number of open file descriptors.", limit));
+    }
+    Ok(families)
+}
+
+fn family(kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn counter(count: f64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(count);
+    let mut metric = Metric::default();
+    metric.set_counter(counter);
+    metric
+}
+
+fn value(value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::default();
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn labelled(mut metric: Metric, label: &str, text: &str) -> Metric {
+    let mut pair = LabelPair::default();
+    pair.set_name(label.to_owned());
+    pair.set_value(text.to_owned());
+    metric.set_label(vec![pair]);
+    metric
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count beyond 2^52 need not be exact")]
+fn count(name: &str, help: &str, count: u64) -> MetricFamily {
+    family(MetricType::COUNTER, name, help, vec![counter(count as f64)])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count beyond 2^52 need not be exact")]
+fn counts<'a>(
+    name: &str,
+    help: &str,
+    by_reason: impl IntoIterator<Item = (&'a str, u64)>,
+) -> MetricFamily {
+    let metric = |(reason, count)| labelled(counter(count as f64), "reason", reason);
+    family(MetricType::COUNTER, name, help, by_reason.into_iter().map(metric).collect())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size beyond 2^52 need not be exact")]
+fn gauge<'a>(
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl IntoIterator<Item = (&'a str, usize)>,
+) -> MetricFamily {
+    let metric = |(text, number)| labelled(value(number as f64), label, text);
+    family(MetricType::GAUGE, name, help, values.into_iter().map(metric).collect())
+}
+
+fn single(name: &str, help: &str, number: usize) -> MetricFamily {
+    self::number(name, help, number as u64)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size beyond 2^52 need not be exact")]
+fn number(name: &str, help: &str, number: u64) -> MetricFamily {
+    family(MetricType::GAUGE, name, help, vec![value(number as f64)])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a sum beyond 2^52 need not be exact")]
+fn lateness(pings: &[u64], micros: u64) -> MetricFamily {
+    let mut sum = 0;
+    let buckets = LATENESS_BOUNDS.iter().zip(pings).map(|(bound, pings)| {
+        sum += pings;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound.as_secs_f64());
+        bucket.set_cumulative_count(sum);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(pings.iter().sum());
+    histogram.set_sample_sum(micros as f64 / 1e6);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    family(
+        MetricType::HISTOGRAM,
+        "wakeupd_ping_lateness_seconds",
+        "How long after it was due the kernel took a ping.",
+        vec![metric],
+    )
+}

@@ -1,0 +1,150 @@
+//! Where the clients are: the networks with the most of them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hyper::{Response, StatusCode};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde_json::json;
+
+use super::answer::{Body, Failure, json};
+use super::clients::{Parameters, limit};
+use crate::clock;
+use crate::registry::{SHARDS, View};
+use crate::state::State;
+use crate::status::Prefix;
+
+/// How many are shown if nobody says.
+const USUAL: usize = 20;
+
+/// So many prefixes are counted at a time. One that has more than this share of the clients is found for
+/// sure, and so is every one if there are no more than these.
+const CANDIDATES: usize = 8_192;
+
+/// The networks with the most clients: /24s of IPv4 and /56s of IPv6.
+pub(super) async fn list(
+    state: &State,
+    parameters: &Parameters<'_>,
+) -> Result<Response<Body>, Failure> {
+    let mut shown = USUAL;
+    for (name, value) in parameters {
+        match name.as_ref() {
+            "limit" => shown = limit(value)?,
+            _ => return Err(Failure::bad_request("there is the parameter limit")),
+        }
+    }
+    let mut candidates = Candidates::default();
+    for_each(state, |view| candidates.add(prefix_of(view.address.ip()))).await;
+    let mut tallies: HashMap<_, _> =
+        candidates.0.into_keys().map(|prefix| (prefix, Tally::default())).collect();
+    for_each(state, |view| {
+        if let Some(tally) = tallies.get_mut(&prefix_of(view.address.ip())) {
+            tally.add(view);
+        }
+    })
+    .await;
+    let mut tallies: Vec<_> = tallies.into_iter().filter(|(_, tally)| tally.clients > 0).collect();
+    tallies.sort_unstable_by_key(|(prefix, tally)| (std::cmp::Reverse(tally.clients), *prefix));
+    tallies.truncate(shown);
+    let prefixes = tallies.into_iter().map(|(prefix, tally)| tally.show(prefix));
+    let prefixes: Vec<Prefix> = prefixes.collect();
+    Ok(json(StatusCode::OK, &json!({ "prefixes": prefixes })))
+}
+
+async fn for_each(state: &State, mut look: impl FnMut(&View)) {
+    let mut views = Vec::new();
+    for shard in 0..SHARDS {
+        views.clear();
+        state.registry.look_at(shard, clock::now(), |view| views.push(view));
+        views.iter().for_each(&mut look);
+        tokio::task::yield_now().await;
+    }
+}
+
+fn prefix_of(ip: IpAddr) -> IpNet {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24).into()
+        }
+        IpAddr::V6(ip) => {
+            let bits = ip.to_bits() >> (128 - 56) << (128 - 56);
+            Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), 56).into()
+        }
+    }
+}
+
+/// The prefixes that may be among those with the most clients, found in one pass without counting them
+/// all (Misra and Gries, Finding repeated elements, 1982).
+#[derive(Debug, Default)]
+struct Candidates(HashMap<IpNet, u64>);
+
+impl Candidates {
+    fn add(&mut self, prefix: IpNet) {
+        if let Some(count) = self.0.get_mut(&prefix) {
+            *count += 1;
+        } else if self.0.len() < CANDIDATES {
+            self.0.insert(prefix, 1);
+        } else {
+            self.0.retain(|_, count| {
+                *count -= 1;
+                *count > 0
+            });
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    clients: u64,
+    muted: u64,
+    single: u64,
+}
+
+impl Tally {
+    fn add(&mut self, view: &View) {
+        self.clients += 1;
+        self.muted += u64::from(view.is_muted);
+        self.single += u64::from(view.heartbeats == 1);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    fn show(&self, prefix: IpNet) -> Prefix {
+        let Self { clients, muted, single } = *self;
+        Prefix {
+            prefix: prefix.to_string(),
+            clients,
+            pings_per_second: clients - muted,
+            single_heartbeat_share: single as f64 / clients as f64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_with_more_than_its_share_is_found_among_very_many() {
+        let mut candidates = Candidates::default();
+        let crowd = prefix_of("192.0.2.77".parse().unwrap());
+        let others = 40 * u32::try_from(CANDIDATES).unwrap();
+        for other in 0..others {
+            candidates.add(prefix_of(IpAddr::from(Ipv4Addr::from_bits(other << 8))));
+            if other % 1_000 == 0 {
+                candidates.add(crowd);
+            }
+        }
+        assert!(candidates.0.contains_key(&crowd));
+        assert!(candidates.0.len() <= CANDIDATES);
+    }
+
+    #[test]
+    fn prefixes_are_those_of_the_caps() {
+        for (ip, prefix) in
+            [("192.0.2.255", "192.0.2.0/24"), ("2001:db8:1:ffff::1", "2001:db8:1:ff00::/56")]
+        {
+            assert_eq!(prefix_of(ip.parse().unwrap()).to_string(), prefix);
+        }
+    }
+}

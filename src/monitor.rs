@@ -1,0 +1,194 @@
+//! Looks at the daemon every second and keeps what it saw of the last ten minutes.
+
+pub mod rfc3339;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::{self, Time};
+use crate::guard::Refused;
+use crate::metrics::{LATENESS_BOUNDS, Totals};
+use crate::net::{self, SendFailure, Socket};
+use crate::registry::Removal;
+use crate::state::State;
+use crate::status::{self, Bucket, Buffers, Clients, Guard, Lateness, Sample, Seen, Status};
+
+/// The time between two looks.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many looks back something counts as wrong.
+const RECENT: usize = 60;
+
+/// So many looks are remembered.
+const REMEMBERED: usize = 600;
+
+/// What a monitor tells everybody who wants to know.
+#[derive(Debug)]
+pub struct Board {
+    /// How the daemon was at the last look.
+    pub status: watch::Sender<Arc<Status>>,
+    history: Mutex<VecDeque<Sample>>,
+}
+
+impl Board {
+    /// The last ten minutes, second by second.
+    pub fn history(&self) -> MutexGuard<'_, VecDeque<Sample>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks, remembers and tells.
+#[derive(Debug)]
+pub struct Monitor {
+    state: Arc<State>,
+    socket: Arc<Socket>,
+    started: Time,
+    started_wall: String,
+    /// What had been counted at each look, the oldest first. There is always one.
+    looks: VecDeque<Totals>,
+    board: Arc<Board>,
+}
+
+impl Monitor {
+    /// A monitor of a daemon that starts now.
+    #[must_use]
+    pub fn new(state: Arc<State>, socket: Arc<Socket>) -> Self {
+        let started = clock::now();
+        let started_wall = rfc3339::millis(clock::wall());
+        let looks = VecDeque::from([state.metrics.totals()]);
+        let status = status(&state, &socket, started, &started_wall, &looks, Sample::default());
+        let board =
+            Board { status: watch::Sender::new(Arc::new(status)), history: Mutex::default() };
+        Self { state, socket, started, started_wall, looks, board: Arc::new(board) }
+    }
+
+    /// Where it tells what it sees.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// Looks, and returns the worst lateness of a ping since the last look.
+    pub fn look(&mut self) -> Duration {
+        if let Some(drops) = self.socket.receive_drops() {
+            self.state.metrics.receive_drops.raise_to(drops);
+        }
+        let totals = self.state.metrics.totals();
+        let last = &self.looks[self.looks.len() - 1];
+        let worst = self.state.metrics.take_worst_lateness();
+        let sample = sample(&totals.since(last), self.state.registry.len(), worst);
+        if self.looks.len() > REMEMBERED {
+            self.looks.pop_front();
+        }
+        self.looks.push_back(totals);
+        let mut history = self.board.history();
+        if history.len() == REMEMBERED {
+            history.pop_front();
+        }
+        history.push_back(sample.clone());
+        drop(history);
+        let Self { state, socket, started, started_wall, looks, board } = self;
+        let status = status(state, socket, *started, started_wall, looks, sample);
+        board.status.send_replace(Arc::new(status));
+        worst
+    }
+}
+
+fn sample(recent: &Totals, clients: usize, worst_lateness: Duration) -> Sample {
+    Sample {
+        time: seconds(clock::wall()),
+        clients,
+        heartbeats: recent.heartbeats,
+        pings: recent.pings(),
+        refused: recent.refused(),
+        failed_pings: recent.failed_sends(),
+        skipped_pings: recent.skipped_pings,
+        receive_drops: recent.receive_drops,
+        worst_lateness_seconds: worst_lateness.as_secs_f64(),
+    }
+}
+
+fn status(
+    state: &State,
+    socket: &Socket,
+    started: Time,
+    started_wall: &str,
+    looks: &VecDeque<Totals>,
+    now: Sample,
+) -> Status {
+    let time = clock::now();
+    let caps = state.guard.caps();
+    let (ipv4, ipv6) = state.registry.families();
+    let clients = Clients { ipv4, ipv6, max: caps.clients };
+    let granted = socket.buffers();
+    let buffers = Buffers {
+        receive_bytes: granted.receive,
+        wanted_receive_bytes: net::BUFFERS.receive,
+        send_bytes: granted.send,
+        wanted_send_bytes: net::BUFFERS.send,
+    };
+    let (first, last) = (&looks[0], &looks[looks.len() - 1]);
+    let recent = last.since(&looks[looks.len().saturating_sub(RECENT + 1)]);
+    let stuck = state.health.stuck(time);
+    let findings = status::find(&Seen {
+        stuck: &stuck,
+        buffers: &buffers,
+        clients: &clients,
+        is_enforcing: state.guard.enforces(),
+        recent: &recent,
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        address: socket.address(),
+        started: started_wall.to_owned(),
+        uptime_seconds: time.since(started).as_secs_f64(),
+        ready: state.health.is_ready(),
+        stuck,
+        clients,
+        guard: Guard {
+            enforcing: state.guard.enforces(),
+            max_clients_per_address: caps.per_address,
+            max_clients_per_prefix: caps.per_prefix,
+            denied_networks: state.guard.denied(),
+        },
+        buffers,
+        totals: totals(last),
+        lateness: lateness(&last.since(first)),
+        now,
+        findings,
+    }
+}
+
+fn totals(totals: &Totals) -> status::Totals {
+    let labelled = |labels: &[&str], counts: &[u64]| {
+        labels.iter().map(|label| (*label).to_owned()).zip(counts.iter().copied()).collect()
+    };
+    status::Totals {
+        heartbeats: totals.heartbeats,
+        registrations: totals.registered,
+        removals: labelled(&Removal::ALL.map(Removal::label), &totals.removed),
+        mutes: totals.muted,
+        refused: labelled(&Refused::ALL.map(Refused::label), &totals.refused),
+        network_errors: totals.network_errors,
+        receive_drops: totals.receive_drops,
+        pings: totals.pings(),
+        failed_pings: labelled(&SendFailure::ALL.map(SendFailure::label), &totals.failed_sends),
+        skipped_pings: totals.skipped_pings,
+        served_slots: totals.served_slots,
+        skipped_slots: totals.skipped_slots,
+    }
+}
+
+fn lateness(recent: &Totals) -> Lateness {
+    let bounds = LATENESS_BOUNDS.iter().map(|bound| Some(bound.as_secs_f64())).chain([None]);
+    let buckets = bounds.zip(recent.lateness);
+    Lateness { buckets: buckets.map(|(le_seconds, pings)| Bucket { le_seconds, pings }).collect() }
+}
+
+/// A point in time of the wall clock in seconds since 1970.
+fn seconds(wall: Time) -> f64 {
+    Duration::from_nanos(wall.as_nanos()).as_secs_f64()
+}

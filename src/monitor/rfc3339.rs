@@ -1,0 +1,21 @@
+//! Points in time of the wall clock as text (RFC 3339, in UTC).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::clock::Time;
+
+/// To the second.
+#[must_use]
+pub fn seconds(wall: Time) -> String {
+    humantime::format_rfc3339_seconds(system(wall)).to_string()
+}
+
+/// To the millisecond.
+#[must_use]
+pub fn millis(wall: Time) -> String {
+    humantime::format_rfc3339_millis(system(wall)).to_string()
+}
+
+fn system(wall: Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(wall.as_nanos())
+}

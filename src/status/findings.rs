@@ -1,0 +1,334 @@
+//! What is wrong with the daemon, in words, and what to do about it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Buffers, Clients};
+use crate::guard::Refused;
+use crate::metrics::{LATENESS_BOUNDS, Totals};
+use crate::net::SendFailure;
+
+/// A ping later than this is late: a client that counts on a beat of a second notices it. The bound of a
+/// bucket of the histogram.
+const LATE_BOUND: usize = 6;
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What kind of thing it is, always the same for the same.
+    pub id: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was seen.
+    pub summary: String,
+    /// What to do.
+    pub advice: String,
+    /// Where to read on.
+    pub more: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Clients miss pings, or are turned away.
+    Critical,
+    /// They may before long.
+    Warning,
+}
+
+impl Finding {
+    fn new(id: &str, severity: Severity, summary: String, advice: impl Into<String>) -> Self {
+        let more = format!("docs/operations.md#{}", id.replace('_', "-"));
+        Self { id: id.to_owned(), severity, summary, advice: advice.into(), more }
+    }
+}
+
+/// What there is to find something in.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The tasks that do not turn their loop.
+    pub stuck: &'a [String],
+    /// The sizes of the sockets' buffers.
+    pub buffers: &'a Buffers,
+    /// How many clients there are.
+    pub clients: &'a Clients,
+    /// Whether the guard refuses anybody.
+    pub is_enforcing: bool,
+    /// What was counted in the last minute.
+    pub recent: &'a Totals,
+}
+
+/// All that is wrong, the worst first.
+#[must_use]
+pub fn find(seen: &Seen) -> Vec<Finding> {
+    let found = [
+        stuck(seen),
+        pings_skipped(seen),
+        receive_drops(seen),
+        pings_failed(seen),
+        clients_near_cap(seen),
+        pings_late(seen),
+        buffer_small(
+            "receive",
+            seen.buffers.receive_bytes,
+            seen.buffers.wanted_receive_bytes,
+            "net.core.rmem_max",
+        ),
+        buffer_small(
+            "send",
+            seen.buffers.send_bytes,
+            seen.buffers.wanted_send_bytes,
+            "net.core.wmem_max",
+        ),
+        not_enforcing(seen),
+    ];
+    let mut findings: Vec<_> = found.into_iter().flatten().collect();
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+fn stuck(seen: &Seen) -> Option<Finding> {
+    if seen.stuck.is_empty() {
+        return None;
+    }
+    Some(Finding::new(
+        "stuck",
+        Severity::Critical,
+        format!("Not a sign of life for more than 3 s from: {}.", seen.stuck.join(", ")),
+        "Restart the daemon: `systemctl restart wakeupd` or `docker restart wakeupd`. If it comes back, look at the processor and the memory of the machine.",
+    ))
+}
+
+fn pings_skipped(seen: &Seen) -> Option<Finding> {
+    let Totals { skipped_slots, skipped_pings, .. } = *seen.recent;
+    if skipped_slots == 0 {
+        return None;
+    }
+    Some(Finding::new(
+        "pings_skipped",
+        Severity::Critical,
+        format!(
+            "{skipped_pings} pings were left out in the last minute, because a worker was a whole second late: the machine was too slow by {:.1} %.",
+            seen.recent.short_percent()
+        ),
+        "See with `top -H` who has the processor. Give the daemon more of it, or lower MAX_CLIENTS; `wakeupd bench` tells what the machine carries. After a suspended machine this is to be expected once.",
+    ))
+}
+
+fn receive_drops(seen: &Seen) -> Option<Finding> {
+    let drops = seen.recent.receive_drops;
+    if drops == 0 {
+        return None;
+    }
+    let is_small = seen.buffers.receive_bytes < seen.buffers.wanted_receive_bytes;
+    Some(Finding::new(
+        "receive_drops",
+        Severity::Critical,
+        format!(
+            "The kernel dropped {drops} datagrams in the last minute, because the receive buffer was full."
+        ),
+        if is_small {
+            format!(
+                "Let the kernel grant a larger buffer, `sysctl -w net.core.rmem_max={}`, and restart the daemon.",
+                seen.buffers.wanted_receive_bytes
+            )
+        } else {
+            "The buffer is large, so either the processor is not enough, or somebody floods the port: look at what was refused and at the top prefixes.".to_owned()
+        },
+    ))
+}
+
+fn pings_failed(seen: &Seen) -> Option<Finding> {
+    let failed = seen.recent.failed_sends();
+    if failed == 0 || failed * 100 < failed + seen.recent.pings() {
+        return None;
+    }
+    let most = SendFailure::ALL
+        .into_iter()
+        .max_by_key(|failure| seen.recent.failed_sends[*failure as usize])?;
+    let advice = match most {
+        SendFailure::NotPermitted => {
+            "A firewall rule drops them: see `nft list ruleset`. A full connection tracking table does the same: see `wakeupd doctor`."
+        }
+        SendFailure::NoBuffers | SendFailure::WouldBlock => {
+            "The network device's queue or the send buffer is full: see `tc -s qdisc` and `wakeupd doctor`."
+        }
+        SendFailure::NetworkUnreachable
+        | SendFailure::HostUnreachable
+        | SendFailure::AddressNotAvailable => {
+            "See with `ip address` and `ip route` whether the machine still has its address and a route."
+        }
+        _ => {
+            "The log names some of the clients and the reason, and `wakeupd doctor` looks for causes."
+        }
+    };
+    Some(Finding::new(
+        "pings_failed",
+        Severity::Critical,
+        format!(
+            "The kernel did not take {failed} pings in the last minute, mostly for this reason: {}.",
+            most.label()
+        ),
+        advice,
+    ))
+}
+
+fn clients_near_cap(seen: &Seen) -> Option<Finding> {
+    let Clients { max, .. } = *seen.clients;
+    let total = seen.clients.total();
+    let refused = seen.recent.refused[Refused::MaxClients as usize];
+    if refused == 0 && total as u64 * 5 <= u64::from(max) * 4 {
+        return None;
+    }
+    let (severity, consequence) = match (refused, seen.is_enforcing) {
+        (0, _) => (Severity::Warning, "When it is reached, nobody new is let in.".to_owned()),
+        (_, true) => (
+            Severity::Critical,
+            format!("{refused} heartbeats of others were refused in the last minute."),
+        ),
+        (_, false) => (Severity::Warning, format!("{refused} heartbeats would have been refused.")),
+    };
+    Some(Finding::new(
+        "clients_near_cap",
+        severity,
+        format!("There are {total} clients, and MAX_CLIENTS is {max}. {consequence}"),
+        "If they are yours, set a larger MAX_CLIENTS, after `wakeupd bench` has told what the machine carries. If not, see the top prefixes, and deny the networks in DENY_FILE.",
+    ))
+}
+
+fn pings_late(seen: &Seen) -> Option<Finding> {
+    let late: u64 = seen.recent.lateness[LATE_BOUND + 1..].iter().sum();
+    if late == 0 || late * 100 < seen.recent.pings() {
+        return None;
+    }
+    Some(Finding::new(
+        "pings_late",
+        Severity::Warning,
+        format!(
+            "{late} pings of the last minute, more than one in a hundred, were later than {} ms.",
+            LATENESS_BOUNDS[LATE_BOUND].as_millis()
+        ),
+        "See with `top -H` who else wants the processor, and whether the machine is throttled (`st` in `top`).",
+    ))
+}
+
+fn buffer_small(which: &str, granted: usize, wanted: usize, sysctl: &str) -> Option<Finding> {
+    if granted >= wanted {
+        return None;
+    }
+    Some(Finding::new(
+        &format!("{which}_buffer_small"),
+        Severity::Warning,
+        format!(
+            "The kernel granted a {which} buffer of {granted} bytes, where {wanted} were asked for, so bursts may be lost."
+        ),
+        format!("Run `sysctl -w {sysctl}={wanted}` on the host and restart the daemon."),
+    ))
+}
+
+fn not_enforcing(seen: &Seen) -> Option<Finding> {
+    if seen.is_enforcing {
+        return None;
+    }
+    Some(Finding::new(
+        "not_enforcing",
+        Severity::Warning,
+        "GUARD_MODE is observe, so nobody is refused, and the daemon can be made to ping anybody."
+            .to_owned(),
+        "Read what it would refuse, and then set GUARD_MODE=enforce.",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(
+        change: impl FnOnce(&mut Buffers, &mut Clients, &mut Totals),
+    ) -> Vec<(String, Severity)> {
+        let mut buffers = Buffers {
+            receive_bytes: 8,
+            wanted_receive_bytes: 8,
+            send_bytes: 4,
+            wanted_send_bytes: 4,
+        };
+        let mut clients = Clients { ipv4: 40, ipv6: 40, max: 100 };
+        let mut recent = Totals::default();
+        recent.lateness[0] = 100_000;
+        recent.served_slots = 100;
+        change(&mut buffers, &mut clients, &mut recent);
+        let seen = Seen {
+            stuck: &[],
+            buffers: &buffers,
+            clients: &clients,
+            is_enforcing: true,
+            recent: &recent,
+        };
+        find(&seen).into_iter().map(|finding| (finding.id, finding.severity)).collect()
+    }
+
+    fn only(id: &str, severity: Severity) -> Vec<(String, Severity)> {
+        vec![(id.to_owned(), severity)]
+    }
+
+    #[test]
+    fn all_may_be_well() {
+        assert_eq!(found(|_, _, _| {}), []);
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_and_what_is_hardly_so_is_not() {
+        let critical = |id| only(id, Severity::Critical);
+        let warning = |id| only(id, Severity::Warning);
+        assert_eq!(found(|_, _, recent| recent.skipped_slots = 1), critical("pings_skipped"));
+        assert_eq!(found(|_, _, recent| recent.receive_drops = 1), critical("receive_drops"));
+        assert_eq!(found(|_, _, recent| recent.failed_sends[1] = 1_011), critical("pings_failed"));
+        assert_eq!(found(|_, _, recent| recent.failed_sends[1] = 1_010), []);
+        assert_eq!(found(|_, _, recent| recent.lateness[7] = 1_011), warning("pings_late"));
+        assert_eq!(found(|_, _, recent| recent.lateness[7] = 1_010), []);
+        assert_eq!(found(|_, _, recent| recent.lateness[6] = 9_999), []);
+        assert_eq!(found(|_, clients, _| clients.ipv6 = 41), warning("clients_near_cap"));
+        let max_clients = Refused::MaxClients as usize;
+        assert_eq!(
+            found(|_, _, recent| recent.refused[max_clients] = 1),
+            critical("clients_near_cap")
+        );
+        assert_eq!(
+            found(|buffers, _, _| buffers.receive_bytes = 7),
+            warning("receive_buffer_small")
+        );
+        assert_eq!(found(|buffers, _, _| buffers.send_bytes = 3), warning("send_buffer_small"));
+    }
+
+    #[test]
+    fn the_worst_comes_first() {
+        let found = found(|buffers, _, recent| {
+            buffers.send_bytes = 3;
+            recent.receive_drops = 1;
+        });
+        assert_eq!(found[0].0, "receive_drops");
+        assert_eq!(found[1].0, "send_buffer_small");
+    }
+
+    #[test]
+    fn a_stuck_task_and_a_guard_that_observes_are_told() {
+        let buffers = Buffers {
+            receive_bytes: 8,
+            wanted_receive_bytes: 8,
+            send_bytes: 4,
+            wanted_send_bytes: 4,
+        };
+        let seen = Seen {
+            stuck: &["worker 3".to_owned()],
+            buffers: &buffers,
+            clients: &Clients { ipv4: 0, ipv6: 0, max: 1 },
+            is_enforcing: false,
+            recent: &Totals::default(),
+        };
+        let findings = find(&seen);
+        assert_eq!(findings[0].id, "stuck");
+        assert!(findings[0].summary.contains("worker 3"));
+        assert_eq!(findings[1].id, "not_enforcing");
+        assert_eq!(findings[1].more, "docs/operations.md#not-enforcing");
+    }
+}
