@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(target_os = "linux")]
 use crate::bench;
-use crate::{config, probe};
+use crate::{ask, config, probe};
 
 /// UDP wake-up ping daemon
 ///
@@ -35,6 +35,17 @@ pub struct Cli {
 /// What the program does besides serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show how the daemon that runs here is
+    ///
+    /// It asks the endpoint of the daemon. The exit code is 0 if nothing is critical, 1 if something is, and
+    /// 69 if there is no answer.
+    Status(ask::StatusOptions),
+
+    /// Tell by the exit code whether the daemon that runs here is healthy
+    ///
+    /// It asks the endpoint of the daemon. The exit code is 0 if every task of the daemon is alive, else 1.
+    Healthcheck(ask::HealthOptions),
+
     /// Act as a client: send heartbeats to a daemon and show the pings that come back
     Probe(probe::Options),
 

@@ -16,13 +16,14 @@
 //!   stuck, [`throttle`] keeps the log readable, and [`wire`] and [`clock`] hold the protocol and the
 //!   time.
 //! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
-//!   and [`http`] tells it.
+//!   [`http`] tells it, and [`ask`] asks.
 //! - The program: [`cli`], [`config`], [`logging`], [`signals`], and the clients: [`probe`] is one
 //!   and `bench` many, [`tally`] counts what comes to one, [`args`] are the arguments of both.
 //!
 //! `docs/architecture.md` says who may import whom, and why.
 
 pub mod args;
+pub mod ask;
 #[cfg(target_os = "linux")]
 pub mod bench;
 pub mod cli;

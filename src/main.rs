@@ -12,7 +12,7 @@ use wakeupd::bench;
 use wakeupd::cli::{Cli, Command};
 use wakeupd::config::{Config, DenyFile, Misspelt};
 use wakeupd::daemon::Daemon;
-use wakeupd::{logging, probe, signals};
+use wakeupd::{ask, logging, probe, signals};
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
@@ -22,34 +22,44 @@ const SPARE_THREADS: usize = 16;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command {
-        Some(Command::Probe(options)) => return probe::run(&options),
+    match &cli.command {
+        Some(Command::Status(options)) => configured(|config, _| ask::status(options, config)),
+        Some(Command::Healthcheck(options)) => configured(|config, _| ask::health(options, config)),
+        Some(Command::Probe(options)) => probe::run(options),
         #[cfg(target_os = "linux")]
-        Some(Command::Bench(options)) => return bench::run(&options),
-        None => {}
+        Some(Command::Bench(options)) => bench::run(options),
+        None => {
+            #[cfg(target_os = "linux")]
+            if let Some(parent) = cli.ends_with {
+                signals::end_with(parent);
+            }
+            configured(|config, misspelt| {
+                if cli.check_config || cli.print_config {
+                    show(config, misspelt, cli.print_config)
+                } else {
+                    serve(config, misspelt)
+                }
+            })
+        }
     }
-    #[cfg(target_os = "linux")]
-    if let Some(parent) = cli.ends_with {
-        signals::end_with(parent);
-    }
-    let (config, misspelt) = match Config::from_vars(std::env::vars_os()) {
-        Ok(read) => read,
+}
+
+/// Does something with the settings of the environment, if they are right.
+fn configured(act: impl FnOnce(&Config, &[Misspelt]) -> ExitCode) -> ExitCode {
+    match Config::from_vars(std::env::vars_os()) {
+        Ok((config, misspelt)) => act(&config, &misspelt),
         Err(mistakes) => {
             logging::complain(Level::ERROR, &format!("wakeupd: {mistakes}"));
-            return ExitCode::from(EXIT_CONFIG);
+            ExitCode::from(EXIT_CONFIG)
         }
-    };
-    if cli.check_config || cli.print_config {
-        for misspelt in &misspelt {
-            logging::complain(Level::WARN, &format!("wakeupd: {misspelt}"));
-        }
-        return if cli.print_config {
-            print(&config.to_string())
-        } else {
-            print("the configuration is valid\n")
-        };
     }
-    serve(&config, &misspelt)
+}
+
+fn show(config: &Config, misspelt: &[Misspelt], prints: bool) -> ExitCode {
+    for misspelt in misspelt {
+        logging::complain(Level::WARN, &format!("wakeupd: {misspelt}"));
+    }
+    if prints { print(&config.to_string()) } else { print("the configuration is valid\n") }
 }
 
 fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {

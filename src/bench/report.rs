@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::baseline::Baseline;
@@ -286,9 +287,7 @@ fn figure(value: f64, decimals: usize, unit: &str) -> String {
 
 /// A number with its thousands apart.
 fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
-    groups.collect::<Vec<_>>().join(",")
+    HumanCount(n).to_string()
 }
 
 /// Writes a line of the table.
