@@ -85,7 +85,14 @@ pub fn status(options: &StatusOptions, config: &Config) -> ExitCode {
         });
         let status = match shown {
             Ok(status) => status,
-            Err(error) => return fail("status", &error),
+            Err(error) => {
+                eprintln!("wakeupd status: {error}");
+                if options.watch && !matches!(error, NoAnswer::NoEndpoint) {
+                    thread::sleep(INTERVAL);
+                    continue;
+                }
+                return ExitCode::from(EXIT_UNAVAILABLE);
+            }
         };
         if show(options, &status).is_err() {
             // Whoever was reading has seen enough.
@@ -156,9 +163,4 @@ fn ask(whom: &Whom, config: &Config, path: &str) -> Result<(SocketAddr, Answer),
         Ok(answer) => Ok((address, answer)),
         Err(error) => Err(NoAnswer::Unreachable { address, error }),
     }
-}
-
-fn fail(subcommand: &str, error: &NoAnswer) -> ExitCode {
-    eprintln!("wakeupd {subcommand}: {error}");
-    ExitCode::from(EXIT_UNAVAILABLE)
 }

@@ -181,7 +181,7 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
         return None;
     }
     let (severity, consequence) = match (refused, seen.is_enforcing) {
-        (0, _) => (Severity::Warning, "When it is reached, nobody new is let in.".to_owned()),
+        (0, _) => (Severity::Warning, "Beyond that nobody new is let in.".to_owned()),
         (_, true) => (
             Severity::Critical,
             format!("{refused} heartbeats of others were refused in the last minute."),
@@ -191,7 +191,7 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
     Some(Finding::new(
         "clients_near_cap",
         severity,
-        format!("There are {total} clients, and MAX_CLIENTS is {max}. {consequence}"),
+        format!("{total} of at most {max} clients (MAX_CLIENTS) are there. {consequence}"),
         "If they are yours, set a larger MAX_CLIENTS, after `wakeupd bench` has told what the machine carries. If not, see the top prefixes, and deny the networks in DENY_FILE.",
     ))
 }

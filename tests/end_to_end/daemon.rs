@@ -78,6 +78,11 @@ impl Daemon {
         daemon
     }
 
+    /// Where its endpoint is.
+    pub fn http(&self) -> SocketAddr {
+        field(&self.wait_for_line("listening for HTTP"), "address").parse().unwrap()
+    }
+
     /// The process that serves, where the command that was started waits for it.
     pub fn descend(&mut self) {
         let children = format!("/proc/{0}/task/{0}/children", self.pid);
@@ -87,6 +92,10 @@ impl Daemon {
 
     pub fn signal(&self, signal: Signal) {
         signal::kill(self.pid, signal).unwrap();
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// The memory that it takes.
@@ -156,6 +165,15 @@ impl Drop for Daemon {
         let _ = signal::kill(self.pid, Signal::SIGKILL);
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until something is so.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

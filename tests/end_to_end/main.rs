@@ -3,11 +3,14 @@
 mod configuration;
 mod daemon;
 mod deny_file;
+mod http;
 mod lifecycle;
 mod logs;
 mod needs;
 mod probing;
 mod serving;
+mod status;
+mod web;
 
 #[cfg(target_os = "linux")]
 mod amplification;
