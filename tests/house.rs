@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use wakeupd::config::VARIABLES;
+use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
+use wakeupd::net::SendFailure;
+use wakeupd::status::{Buffers, Clients, Seen, find};
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -133,5 +136,36 @@ fn the_tests_that_the_threats_name_exist() {
         };
         let mut tests = code.lines().filter_map(|line| line.strip_prefix("fn "));
         assert!(tests.any(is_meant), "{module}::{test}");
+    }
+}
+
+#[test]
+fn the_handbook_has_a_paragraph_for_each_finding() {
+    let everything = find(&Seen {
+        stuck: &["listener".to_owned()],
+        buffers: &Buffers {
+            receive_bytes: 1,
+            wanted_receive_bytes: 2,
+            send_bytes: 1,
+            wanted_send_bytes: 2,
+        },
+        clients: &Clients { ipv4: 1, ipv6: 0, max: 1 },
+        is_enforcing: false,
+        recent: &Totals {
+            lateness: [1; LATENESS_BUCKETS],
+            failed_sends: [1; SendFailure::ALL.len()],
+            receive_drops: 1,
+            skipped_slots: 1,
+            ..Totals::default()
+        },
+    });
+    assert_eq!(everything.len(), 9, "{everything:?}");
+    let handbook = read("docs/operations.md");
+    let headings = handbook.lines().filter_map(|line| line.strip_prefix("### "));
+    let anchors: BTreeSet<_> =
+        headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
+    for finding in everything {
+        let anchor = finding.more.strip_prefix("docs/operations.md#").expect(&finding.more);
+        assert!(anchors.contains(anchor), "{anchor}");
     }
 }
