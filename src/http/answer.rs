@@ -21,6 +21,8 @@ use crate::clock;
 
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 
+const JSON: &str = "application/json";
+
 /// What every answer says of itself: nobody is to keep it, frame it or take it for something else.
 const ALWAYS: [(HeaderName, &str); 5] = [
     (CACHE_CONTROL, "no-store"),
@@ -91,6 +93,7 @@ async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<
             Ok(json(ok_if(is_ready), &json!({ "ready": is_ready })))
         }
         "/status" => Ok(json(StatusCode::OK, &**board.status.borrow())),
+        "/openapi.json" => Ok(text(JSON, include_str!("openapi.json"))),
         "/events" => Ok(events::events(board)),
         "/clients" => {
             endpoint.access.check_admin(request)?;
@@ -134,7 +137,7 @@ pub(super) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Respon
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     let json = serde_json::to_vec(value).expect("it has no maps with other keys than texts");
-    let mut response = text("application/json", json);
+    let mut response = text(JSON, json);
     *response.status_mut() = status;
     response
 }
