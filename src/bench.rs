@@ -6,6 +6,7 @@
 mod baseline;
 mod crowd;
 mod heartbeats;
+mod operator;
 mod pings;
 mod processes;
 mod report;
@@ -17,7 +18,7 @@ mod wire;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -98,6 +99,10 @@ pub struct Options {
     /// Measure a bare sendmmsg loop over the same path too: the kernel's limit
     #[arg(long, conflicts_with = "target")]
     baseline: bool,
+
+    /// Ask the daemon's endpoint all the while: its metrics ten times a second, and what its page asks for
+    #[arg(long, conflicts_with = "target")]
+    scrape: bool,
 
     /// Find the largest number of clients that misses nothing: double it, then halve the step
     #[arg(long, conflicts_with_all = ["target", "halve_after"])]
@@ -236,7 +241,7 @@ impl Route {
             length: Duration::from_secs(options.length.as_secs()),
             halve_after: options.halve_after,
         };
-        let (mut subject, crowd) = self.prepare(&options.program, clients)?;
+        let (mut subject, crowd) = self.prepare(options, clients)?;
         let measured = run::run(&crowd, &plan, &mut subject);
         let daemon = match subject {
             Subject::Own(daemon) => Some((daemon.idle(), daemon.stop()?)),
@@ -253,15 +258,16 @@ impl Route {
         Ok(Report::new(self.name(), &crowd, &plan, &measured, daemon, baseline))
     }
 
-    fn prepare(&self, program: &Path, clients: u32) -> io::Result<(Subject, Crowd)> {
+    fn prepare(&self, options: &Options, clients: u32) -> io::Result<(Subject, Crowd)> {
+        let start = |host| Daemon::start(&options.program, host, options.scrape);
         match self {
             Self::Loopback => {
-                let subject = Subject::Own(Daemon::start(program, "127.0.0.1")?);
+                let subject = Subject::Own(start("127.0.0.1")?);
                 let crowd = Crowd::in_network(clients, crowd::LOOPBACK, subject.address(), false)?;
                 Ok((subject, crowd))
             }
             Self::Wire(wire) => {
-                let daemon = wire.far(|| Daemon::start(program, wire.family.any()))?;
+                let daemon = wire.far(|| start(wire.family.any()))?;
                 let subject = Subject::Own(daemon);
                 let server = SocketAddr::new(wire.family.server(), subject.address().port());
                 let crowd = Crowd::in_network(clients, wire.family.first_client(), server, true)?;

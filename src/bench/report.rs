@@ -109,6 +109,8 @@ pub(super) struct Daemon {
     pub(super) failed_sends: u64,
     pub(super) skipped_slots: u64,
     pub(super) worst_lateness_ms: f64,
+    /// With `--scrape`: how often its endpoint answered.
+    pub(super) http_answers: u64,
     pub(super) warnings: Vec<String>,
 }
 
@@ -192,6 +194,7 @@ impl Report {
             failed_sends: log.failed_sends,
             skipped_slots: log.skipped_slots,
             worst_lateness_ms: log.worst_lateness_ms,
+            http_answers: log.http_answers,
             warnings: log.warnings,
         });
         let baseline = baseline.map(|baseline| {
@@ -393,7 +396,10 @@ impl Display for Daemon {
         line(f, "  failed sends", &grouped(self.failed_sends), "")?;
         line(f, "  skipped slots", &grouped(self.skipped_slots), "a whole second late")?;
         let lateness = format!("{:.3} ms", self.worst_lateness_ms);
-        line(f, "  worst lateness", &lateness, "of a slot, by the daemon's own clock")?;
+        line(f, "  worst lateness", &lateness, "of a ping, by the daemon's own clock")?;
+        if self.http_answers > 0 {
+            line(f, "  answers over HTTP", &grouped(self.http_answers), "")?;
+        }
         for warning in &self.warnings {
             writeln!(f, "  it warned: {warning}")?;
         }

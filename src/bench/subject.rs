@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::operator::Operator;
 use super::processes::{self, Usage};
 use crate::net;
 
@@ -34,6 +35,7 @@ pub(super) struct Daemon {
     child: Child,
     address: SocketAddr,
     idle: Usage,
+    operator: Option<Operator>,
     log: Option<JoinHandle<Log>>,
 }
 
@@ -49,6 +51,8 @@ pub(super) struct Log {
     pub(super) failed_sends: u64,
     pub(super) skipped_slots: u64,
     pub(super) worst_lateness_ms: f64,
+    /// How often its endpoint answered.
+    pub(super) http_answers: u64,
 }
 
 impl Subject {
@@ -88,13 +92,13 @@ impl Subject {
 
 impl Daemon {
     /// Starts a program as a daemon on a port of the system's choice of `host`. Its other settings
-    /// are those of our environment.
-    pub(super) fn start(program: &Path, host: &str) -> io::Result<Self> {
+    /// are those of our environment. If `is_scraped`, it has an endpoint, which is asked all the while.
+    pub(super) fn start(program: &Path, host: &str, is_scraped: bool) -> io::Result<Self> {
         let mut child = Command::new(program)
             .args(["--ends-with", &std::process::id().to_string()])
             .envs([("HOST", host), ("PORT", "0"), ("LOG_FORMAT", "json"), ("LOG_LEVEL", "INFO")])
             .env("MAX_CLIENTS", "100000000")
-            .env("HTTP_ADDR", "")
+            .env("HTTP_ADDR", if is_scraped { "127.0.0.1:0" } else { "" })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -107,12 +111,17 @@ impl Daemon {
         };
         let (says, lines) = mpsc::channel();
         let log = thread::spawn(move || Log::read(stderr, &says));
-        let address = listening(&lines).inspect_err(|_| {
+        let addresses = listening(&lines, "listening").and_then(|address| {
+            let http = is_scraped.then(|| listening(&lines, "listening for HTTP"));
+            Ok((address, http.transpose()?))
+        });
+        let (address, http) = addresses.inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
         })?;
         let idle = processes::usage(child.id())?;
-        Ok(Self { child, address, idle, log: Some(log) })
+        let operator = http.map(Operator::look_at);
+        Ok(Self { child, address, idle, operator, log: Some(log) })
     }
 
     /// What it used before the first client came.
@@ -122,9 +131,11 @@ impl Daemon {
 
     /// Stops it as an operator would, and returns what it said.
     pub(super) fn stop(mut self) -> io::Result<Log> {
+        let http_answers = self.operator.take().map(Operator::stop).transpose()?.unwrap_or(0);
         self.end(Signal::SIGTERM);
         let log = self.log.take().and_then(|log| log.join().ok());
-        log.ok_or_else(|| io::Error::other("the daemon's log cannot be read"))
+        let log = log.ok_or_else(|| io::Error::other("the daemon's log cannot be read"))?;
+        Ok(Log { http_answers, ..log })
     }
 
     fn check(&mut self) -> io::Result<()> {
@@ -155,12 +166,12 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits until the daemon says where it listens.
-fn listening(lines: &Receiver<String>) -> io::Result<SocketAddr> {
+/// Waits until the daemon says, with this message, where it listens.
+fn listening(lines: &Receiver<String>, message: &str) -> io::Result<SocketAddr> {
     let mut said = String::new();
     let deadline = Instant::now() + PATIENCE;
     while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if let Some(address) = listening_at(&line) {
+        if let Some(address) = listening_at(&line, message) {
             return Ok(address);
         }
         said = said + "\n  " + &line;
@@ -171,9 +182,9 @@ fn listening(lines: &Receiver<String>) -> io::Result<SocketAddr> {
     Err(io::Error::other(format!("the daemon does not start; it says:{said}")))
 }
 
-fn listening_at(line: &str) -> Option<SocketAddr> {
+fn listening_at(line: &str, message: &str) -> Option<SocketAddr> {
     let line: Value = serde_json::from_str(line).ok()?;
-    (line["message"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
+    (line["message"] == message).then(|| line["address"].as_str()?.parse().ok())?
 }
 
 impl Log {

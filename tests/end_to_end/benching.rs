@@ -54,6 +54,14 @@ fn a_small_crowd_misses_nothing() {
 }
 
 #[test]
+fn an_operator_may_look_on() {
+    let (code, report) = report("--clients 200 --for 2s --register-in 1s --scrape");
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_complete(&report, 200, 2);
+    assert!(report["daemon"]["http_answers"].as_u64().unwrap() >= 10, "{report:#}");
+}
+
+#[test]
 fn half_of_the_crowd_falls_silent_and_expires() {
     let arguments = "--json --clients 20 --register-in 1s --heartbeat-every 2s";
     for (expiration, length, is_halved) in [("4", "12s", true), ("60", "3s", false)] {
