@@ -8,6 +8,7 @@ mod answer;
 mod clients;
 mod events;
 mod exposition;
+mod page;
 mod prefixes;
 
 use std::collections::HashMap;

@@ -16,7 +16,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Endpoint, clients, events, exposition, prefixes};
+use super::{Endpoint, clients, events, exposition, page, prefixes};
 use crate::clock;
 
 pub(super) type Body = BoxBody<Bytes, Infallible>;
@@ -80,6 +80,7 @@ async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<
     let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
     let query = request.uri().query().unwrap_or_default();
     match path.as_ref() {
+        "/" => Ok(page::page()),
         "/metrics" => {
             Ok(text(exposition::TYPE, exposition::metrics(state, &board.status.borrow())))
         }
