@@ -1,5 +1,6 @@
 //! The real program over real sockets.
 
+mod browser;
 mod configuration;
 mod daemon;
 mod deny_file;
@@ -7,6 +8,7 @@ mod http;
 mod lifecycle;
 mod logs;
 mod needs;
+mod page;
 mod probing;
 mod serving;
 mod status;

@@ -1,0 +1,237 @@
+//! The status page in a browser.
+
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::daemon::{Client, Daemon, field};
+use crate::needs::{self, Need};
+
+/// Leaves out the findings that depend on the machine: how large its buffers may be, how busy it is.
+const ON_ANY_MACHINE: &str = r#"{
+    const { addEventListener } = EventSource.prototype;
+    EventSource.prototype.addEventListener = function (type, listener) {
+        addEventListener.call(this, type, (event) => {
+            if (type !== "status") return listener(event);
+            const status = JSON.parse(event.data);
+            status.findings = status.findings.filter(({ id }) => id === "clients_near_cap");
+            listener(new MessageEvent(type, { data: JSON.stringify(status) }));
+        });
+    };
+}"#;
+
+/// What is wrong with the page for those who do not see it, or not well; empty if nothing is.
+const BARRIERS: &str = r#"(() => {
+    const all = (selector) => [...document.querySelectorAll(selector)];
+    const found = [];
+    const expect = (holds, what) => { if (!holds) found.push(what); };
+    const isSeen = (node) => node.getClientRects().length && !node.closest(".unseen");
+
+    expect(document.documentElement.lang === "en", "language");
+    for (const one of ["h1", "main", "[role=status]"]) expect(all(one).length === 1, one);
+    all("h1, h2, h3, h4, h5, h6").reduce((above, { tagName, textContent }) => {
+        expect(tagName[1] <= above + 1 && textContent.trim(), `heading ${textContent}`);
+        return +tagName[1];
+    }, 0);
+    all("table").filter(isSeen).forEach((table) => {
+        expect(table.caption?.textContent.trim(), `caption of ${table.id}`);
+        table.querySelectorAll("th").forEach((head) => expect(head.scope, `scope of ${head.textContent}`));
+    });
+    all("svg").forEach((svg) => expect(svg.ariaLabel && svg.getAttribute("role") === "img", "words for a plot"));
+    all("input, meter").forEach((node) => expect(node.ariaLabel || node.labels?.length, `label of ${node.id}`));
+    all("section").forEach((section) =>
+        expect(document.getElementById(section.getAttribute("aria-labelledby")), "title of a section"));
+    expect(document.documentElement.scrollWidth <= innerWidth, `${document.documentElement.scrollWidth} wide`);
+
+    const light = (color) => color.match(/[\d.]+/g).slice(0, 3)
+        .map((part) => part / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+    const paper = light(getComputedStyle(document.body).backgroundColor);
+    all("body *").filter((node) => isSeen(node) && [...node.childNodes].some((child) =>
+        child.nodeType === Node.TEXT_NODE && child.data.trim())).forEach((node) => {
+        const ink = light(getComputedStyle(node).color);
+        const contrast = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+        expect(contrast >= 4.5, `contrast ${contrast.toFixed(2)} of ${node.textContent}`);
+    });
+    return found;
+})()"#;
+
+fn browser() -> Browser {
+    let mut browser = Browser::start();
+    let script = json!({ "source": ON_ANY_MACHINE });
+    browser.call("Page.addScriptToEvaluateOnNewDocument", &script);
+    browser
+}
+
+/// Where a daemon serves its page.
+fn page(daemon: &Daemon) -> String {
+    let line = daemon.wait_for_line("listening for HTTP");
+    let port = field(&line, "address").rsplit(':').next().unwrap();
+    format!("http://127.0.0.1:{port}/")
+}
+
+fn clients(daemon: &Daemon, count: usize) -> Vec<Client> {
+    let clients: Vec<_> = (0..count).map(|_| Client::of(daemon)).collect();
+    for client in &clients {
+        client.heartbeat(&[]);
+    }
+    daemon.wait_for_lines("registered", count);
+    clients
+}
+
+/// Whether the page says so somewhere, with its spaces taken for plain ones.
+fn says(text: &str) -> String {
+    format!(r"document.body.innerText.replace(/\s+/g, ' ').includes({})", json!(text))
+}
+
+fn headline(text: &str) -> String {
+    format!("document.getElementById('headline').textContent.trim() === {}", json!(text))
+}
+
+/// The figure beside the plot of this title.
+fn figure(title: &str, value: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('figure')].some((figure) => \
+         figure.querySelector('h3').textContent.trim() === {} && \
+         figure.querySelector('.value').textContent === {})",
+        json!(title),
+        json!(value)
+    )
+}
+
+/// Looks for barriers on a wide and a narrow window, by day and by night.
+fn expect_no_barriers(browser: &mut Browser) {
+    for (width, scheme) in [(1280, "light"), (1280, "dark"), (320, "light"), (320, "dark")] {
+        browser.emulate(width, "prefers-color-scheme", scheme);
+        let barriers = browser.value(BARRIERS);
+        assert_eq!(barriers, json!([]), "{width} pixels, {scheme}");
+    }
+}
+
+#[test]
+fn it_shows_what_happens_and_when_it_hears_no_more() {
+    let needs = [Need::Program("chromium")];
+    if !needs::met("it_shows_what_happens_and_when_it_hears_no_more", &needs) {
+        return;
+    }
+    let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
+    let address = page(&daemon);
+    let mut browser = browser();
+    browser.open(&address);
+    browser.wait_until(&headline("All is well, but there is no client yet."));
+    browser.wait_until(&says(&format!("wakeupd probe {}", daemon.address)));
+    browser.wait_until("document.title === '○ wakeupd: no client'");
+
+    let clients = clients(&daemon, 3);
+    for client in &clients {
+        client.ping();
+    }
+    browser.wait_until(&headline("All is well: 3 clients, each pinged on time."));
+    browser.wait_until("document.title === '● wakeupd: all well'");
+    for title in ["Clients live", "Pings a second"] {
+        browser.wait_until(&figure(title, "3"));
+    }
+    browser.wait_until(&says("3 IPv4, 0 IPv6"));
+    browser.wait_until(&says("127.0.0.0/24 3 "));
+    browser.wait_until("document.querySelector('.line').getAttribute('d').includes('L')");
+    expect_no_barriers(&mut browser);
+
+    // It draws every second, but speaks only when something changes.
+    browser.value(
+        "window.spoken = 0;
+         new MutationObserver(() => spoken++).observe(document.querySelector('[role=status]'),
+             { childList: true, characterData: true, subtree: true });
+         window.clock = document.getElementById('as-of').textContent;",
+    );
+    browser.wait_until("document.getElementById('as-of').textContent !== clock");
+    assert_eq!(browser.value("spoken"), json!(0));
+
+    // The moment that the figures are of is chosen with the keyboard, too.
+    browser.value("document.getElementById('moment').focus()");
+    for kind in ["keyDown", "keyUp"] {
+        let key =
+            json!({ "type": kind, "key": "Home", "code": "Home", "windowsVirtualKeyCode": 36 });
+        browser.call("Input.dispatchKeyEvent", &key);
+    }
+    browser.wait_until(&says("as they were at"));
+
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let others: Vec<_> =
+        browser.requests().into_iter().filter(|it| !it.starts_with(&address)).collect();
+    assert!(others.iter().all(|other| other.starts_with("data:image/svg+xml,")), "{others:?}");
+
+    daemon.stop();
+    browser.wait_until(
+        "document.getElementById('headline').textContent.startsWith('The connection is lost:')",
+    );
+    browser.wait_until("document.title === '✕ wakeupd: connection lost'");
+    browser.wait_until("document.querySelector('[role=status]').textContent === 'connection lost'");
+    expect_no_barriers(&mut browser);
+
+    let authority = address.trim_start_matches("http://").trim_end_matches('/');
+    let _next = Daemon::start(&[("HTTP_ADDR", authority)]);
+    browser.wait_until(&headline("All is well, but there is no client yet."));
+}
+
+#[test]
+fn it_says_what_is_wrong_and_what_to_do() {
+    let needs = [Need::Program("chromium")];
+    if !needs::met("it_says_what_is_wrong_and_what_to_do", &needs) {
+        return;
+    }
+    let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0"), ("MAX_CLIENTS", "4")]);
+    let _clients = clients(&daemon, 4);
+    let mut browser = browser();
+    browser.open(&page(&daemon));
+    browser.wait_until("document.title === '▲ wakeupd: 1 problem'");
+    browser.wait_until(&headline("1 problem."));
+    let told: Value = browser.value(
+        "fetch('status').then((answer) => answer.json())
+             .then(({ findings }) => findings.find(({ id }) => id === 'clients_near_cap'))",
+    );
+    for part in ["summary", "advice", "more"] {
+        let text = told[part].as_str().unwrap();
+        browser.wait_until(&says(&text.replace('`', "")));
+    }
+    browser.wait_until("[...document.querySelectorAll('#problems li')].length === 1");
+    expect_no_barriers(&mut browser);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+
+    // What the policy forbids would have been a complaint.
+    browser.value("document.body.setAttribute('style', 'color: red')");
+    let complaints = browser.complaints();
+    assert!(complaints.iter().any(|it| it.contains("Content Security Policy")), "{complaints:?}");
+}
+
+#[test]
+fn it_asks_for_the_token_where_strangers_may_come() {
+    let needs = [Need::Program("chromium")];
+    if !needs::met("it_asks_for_the_token_where_strangers_may_come", &needs) {
+        return;
+    }
+    let mut browser = browser();
+    let open = Daemon::start(&[("HTTP_ADDR", "0.0.0.0:0")]);
+    browser.open(&page(&open));
+    browser.wait_until(&says("ADMIN_TOKEN must be set"));
+
+    let daemon =
+        Daemon::start(&[("HTTP_ADDR", "0.0.0.0:0"), ("ADMIN_TOKEN", "correct-horse-battery")]);
+    let _clients = clients(&daemon, 2);
+    browser.open(&page(&daemon));
+    browser.wait_until(&says("to those who know its ADMIN_TOKEN"));
+    expect_no_barriers(&mut browser);
+    for (token, outcome) in
+        [("wrong", "does not take this token"), ("correct-horse-battery", "127.0.0.0/24 2 ")]
+    {
+        browser.value(
+            "document.getElementById('token').value = ''; document.getElementById('token').focus()",
+        );
+        browser.call("Input.insertText", &json!({ "text": token }));
+        browser.value("document.querySelector('form button').click()");
+        browser.wait_until(&says(outcome));
+    }
+    assert_eq!(browser.value("document.getElementById('token-form').hidden"), json!(true));
+    assert_eq!(
+        browser.value("[...Object.values(localStorage), document.cookie].join()"),
+        json!("")
+    );
+}
