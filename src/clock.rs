@@ -3,7 +3,7 @@
 use std::ops::Add;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Counts time in which the machine is suspended, and no administrator can set it.
 #[cfg(target_os = "linux")]
@@ -84,6 +84,15 @@ pub fn now() -> Time {
 pub fn wall() -> Time {
     let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("the system has a wall clock");
     Time::default() + Duration::from(now)
+}
+
+/// How exactly the system counts time and sleeps.
+///
+/// # Panics
+/// Where the system has no such clock, which no supported one lacks.
+#[must_use]
+pub fn resolution() -> Duration {
+    clock_getres(CLOCK).expect("the system has a monotonic clock").into()
 }
 
 /// How long the calling thread has been running on a processor.

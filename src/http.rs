@@ -34,7 +34,7 @@ use crate::state::State;
 use crate::throttle::Throttle;
 
 /// The most connections at a time.
-const MOST_CONNECTIONS: usize = 128;
+pub const MOST_CONNECTIONS: usize = 128;
 
 /// The most connections at a time from one address.
 const MOST_CONNECTIONS_PER_ADDRESS: usize = 32;

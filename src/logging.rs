@@ -54,7 +54,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> Logging {
     let _ = DROPPED.set(writer.error_counter());
     let builder = SubscriberBuilder::default()
         .with_max_level(filter(level))
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(may_colour(&io::stderr()))
         .with_writer(writer);
     let line = Format::default().with_target(false);
     match (format, is_journal(&io::stderr())) {
@@ -79,6 +79,12 @@ pub fn start(level: LogLevel, format: LogFormat) -> Logging {
 #[must_use]
 pub fn dropped_lines() -> u64 {
     DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
+}
+
+/// Whether what goes to `stream` may be coloured: a person sees it, and does not object.
+#[must_use]
+pub fn may_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// Writes `message` to standard error before, or instead of, logging.

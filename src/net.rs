@@ -15,7 +15,7 @@ mod drops;
 pub mod linux;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -355,6 +355,16 @@ fn new_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
         socket.set_only_v6(false)?;
     }
     Ok(socket)
+}
+
+/// What a socket is granted that asks for [`BUFFERS`] as the daemon's do.
+///
+/// # Errors
+/// With what the kernel said.
+pub fn granted_buffers() -> io::Result<Buffers> {
+    let any_family = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let [v4, v6] = any_family.map(|ip: IpAddr| SocketAddr::new(ip, 0));
+    request_buffers(&new_socket(v4).or_else(|_| new_socket(v6))?)
 }
 
 fn request_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {
