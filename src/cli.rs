@@ -2,9 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-#[cfg(target_os = "linux")]
-use crate::bench;
 use crate::{ask, config, probe};
+#[cfg(target_os = "linux")]
+use crate::{bench, doctor};
 
 /// UDP wake-up ping daemon
 ///
@@ -52,6 +52,16 @@ pub enum Command {
     /// Measure what this machine can carry: simulate clients and time every ping
     #[cfg(target_os = "linux")]
     Bench(bench::Options),
+
+    /// Look at what makes such a daemon fail on this machine, and say what to do about it
+    ///
+    /// It reads the same environment as the daemon, so run it with that. If a wakeupd holds the port
+    /// already, its limits are looked at, else those of a daemon started from here. It changes nothing.
+    /// Run it as root to see everything; what it cannot see is "unknown" and no finding.
+    ///
+    /// The exit code is 1 if anything was found, 0 if not, and 78 if the environment is wrong.
+    #[cfg(target_os = "linux")]
+    Doctor(doctor::Options),
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@
 //!   time.
 //! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
 //!   [`http`] tells it, and [`ask`] asks.
-//! - The program: [`cli`], [`config`], [`logging`], [`signals`], and the clients: [`probe`] is one
-//!   and `bench` many, [`tally`] counts what comes to one, [`args`] are the arguments of both.
+//! - The program: [`cli`], [`config`], [`logging`], [`signals`], `doctor`, who looks at the machine, and
+//!   the clients: [`probe`] is one and `bench` many, [`tally`] counts what comes to one, [`args`] are
+//!   the arguments of both.
 //!
 //! `docs/architecture.md` says who may import whom, and why.
 
@@ -30,6 +31,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+#[cfg(target_os = "linux")]
+pub mod doctor;
 pub mod guard;
 pub mod health;
 pub mod http;

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
-#[cfg(target_os = "linux")]
-use wakeupd::bench;
 use wakeupd::cli::{Cli, Command};
 use wakeupd::config::{Config, DenyFile, Misspelt};
 use wakeupd::daemon::Daemon;
 use wakeupd::{ask, logging, probe, signals};
+#[cfg(target_os = "linux")]
+use wakeupd::{bench, doctor};
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         Some(Command::Probe(options)) => probe::run(options),
         #[cfg(target_os = "linux")]
         Some(Command::Bench(options)) => bench::run(options),
+        #[cfg(target_os = "linux")]
+        Some(Command::Doctor(options)) => {
+            configured(|config, misspelt| doctor::run(options, config, misspelt))
+        }
         None => {
             #[cfg(target_os = "linux")]
             if let Some(parent) = cli.ends_with {

@@ -25,6 +25,8 @@ mod congestion;
 #[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
+mod doctor;
+#[cfg(target_os = "linux")]
 mod failing;
 #[cfg(target_os = "linux")]
 mod loops;

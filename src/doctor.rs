@@ -1,0 +1,134 @@
+//! `wakeupd doctor`: looks at what makes such daemons fail, and says what to do about it.
+//!
+//! Each check reads what the machine tells, which is thin, and then judges it, which is pure.
+
+mod addresses;
+mod buffers;
+mod clocks;
+mod conntrack;
+mod diagnosis;
+mod gateway;
+mod limits;
+mod machine;
+mod port;
+mod reverse_path;
+mod running;
+mod settings;
+mod sockets;
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::config::{Config, Misspelt};
+use crate::logging;
+use addresses::Host;
+use conntrack::Served;
+use diagnosis::{Diagnosis, Outcome, Report};
+use limits::Subject;
+use machine::Machine;
+use port::Port;
+use sockets::{Holder, Protocol};
+
+/// How to tell what was found.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Print an array of {check, result, seen, why, mend} as JSON; result is ok, finding or unknown
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks at everything. The exit code is 1 if anything was found, else 0.
+#[must_use]
+pub fn run(options: &Options, config: &Config, misspelt: &[Misspelt]) -> ExitCode {
+    let diagnoses = examine(&Machine::new("/"), config, misspelt);
+    match show(options, &diagnoses) {
+        // As with `wakeupd doctor | head`: whoever was reading has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("wakeupd doctor: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+        _ if diagnoses.iter().any(|diagnosis| diagnosis.result == Outcome::Finding) => {
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn examine(machine: &Machine, config: &Config, misspelt: &[Misspelt]) -> Vec<Diagnosis> {
+    let host = Host::resolve(&config.host, config.port);
+    let bind = host.as_ref().map_or(Ok(()), Host::bind);
+    // What cannot be looked up may be any address.
+    let any = SocketAddr::from(([0, 0, 0, 0], config.port));
+    let bound = host.as_ref().map_or(any, |host| host.bound);
+    let locals = addresses::locals();
+    let caps = &config.guard.caps;
+
+    let holder = sockets::holder(machine, Protocol::Udp, bound);
+    let daemon = port::daemon(&holder);
+    let subject = Subject { daemon };
+    let ask = |path: &str| running::ask(config, path);
+    let status = match &holder {
+        Ok(Holder::Nobody) if config.port != 0 => Err("no wakeupd is running here".to_owned()),
+        _ => running::status(&ask, bound),
+    };
+    let told = status.as_ref().ok();
+    let [receive_buffer, send_buffer] =
+        buffers::check(machine, daemon, told.map(|status| &status.buffers));
+    let served = Served {
+        port: config.port,
+        most: caps.clients.into(),
+        now: told.map(|status| status.clients.total() as u64),
+    };
+    let udp = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address: bound };
+    vec![
+        settings::check(machine, daemon, config, misspelt),
+        port::judge(udp, &holder, |process| process.is_wakeupd),
+        http_port(machine, config, daemon),
+        running::judge(&status),
+        gateway::check(&ask, &status),
+        addresses::judge(&config.host, &host, &bind, &locals),
+        reverse_path::check(machine, host.as_ref().ok().map(|host| host.bound.ip()), &locals),
+        conntrack::check(machine, served),
+        receive_buffer,
+        send_buffer,
+        limits::check_files(machine, subject, config),
+        limits::check_memory(machine, subject, config, bound.is_ipv6()),
+        clocks::check_source(machine),
+        clocks::check_timers(machine, daemon),
+        clocks::check_wall(machine),
+    ]
+}
+
+fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>) -> Diagnosis {
+    let check = "HTTP port";
+    let Some(address) = config.http_address else {
+        return Diagnosis::ok(check, "HTTP_ADDR is none, so nothing can be asked of the daemon");
+    };
+    let mut of_any_port = address;
+    of_any_port.set_port(0);
+    if let Err(error) = TcpListener::bind(of_any_port) {
+        return Diagnosis::finding(
+            check,
+            format!("{} cannot be bound: {error}", address.ip()),
+            "the daemon does not start",
+            "set HTTP_ADDR to 127.0.0.1:7561, to another address that `ip address` shows, or to none",
+        );
+    }
+    let port = Port { check, variable: "HTTP_ADDR", protocol: Protocol::Tcp, address };
+    let holder = sockets::holder(machine, Protocol::Tcp, address);
+    // A wakeupd on another UDP port is in the way of this one.
+    let is_it = |pid| config.port == 0 || daemon == Some(pid);
+    port::judge(port, &holder, |process| process.is_wakeupd && is_it(process.pid))
+}
+
+fn show(options: &Options, diagnoses: &[Diagnosis]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    if options.json {
+        serde_json::to_writer_pretty(&mut stdout, diagnoses)?;
+        return writeln!(stdout);
+    }
+    write!(stdout, "{}", Report { diagnoses, is_coloured: logging::may_colour(&io::stdout()) })
+}

@@ -1,0 +1,248 @@
+//! The addresses of this machine, and what `HOST` makes of them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+
+use super::diagnosis::Diagnosis;
+use super::machine::list;
+use crate::net::linux::socket_address;
+
+const CHECK: &str = "addresses";
+
+/// An address of an interface that is up and not the loopback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Local {
+    pub(super) interface: String,
+    pub(super) ip: IpAddr,
+}
+
+/// The addresses by which others may know this machine.
+pub(super) fn locals() -> io::Result<Vec<Local>> {
+    let is_of_use = |flags: InterfaceFlags| {
+        flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    };
+    let addresses = getifaddrs()?.filter(|address| is_of_use(address.flags));
+    Ok(addresses
+        .filter_map(|address| {
+            let ip = socket_address(address.address.as_ref()?)?.ip();
+            // What follows a colon is the label of the address.
+            let interface = address.interface_name.split(':').next()?.to_owned();
+            Some(Local { interface, ip })
+        })
+        .collect())
+}
+
+/// What `HOST` stands for.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// The address that the daemon binds; it takes an IPv4 one if there is one.
+    pub(super) bound: SocketAddr,
+    /// The addresses of the name that it does not bind.
+    pub(super) others: Vec<IpAddr>,
+}
+
+impl Host {
+    /// Looks `HOST` up as the daemon does at its start.
+    pub(super) fn resolve(name: &str, port: u16) -> io::Result<Self> {
+        let all: Vec<_> = match name.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip.to_canonical(), port)],
+            Err(_) => (name, port).to_socket_addrs()?.collect(),
+        };
+        Self::new(&all).ok_or_else(|| io::Error::other("it has no address"))
+    }
+
+    fn new(all: &[SocketAddr]) -> Option<Self> {
+        let bound = *all.iter().min_by_key(|address| address.is_ipv6())?;
+        let mut others: Vec<_> =
+            all.iter().map(SocketAddr::ip).filter(|ip| *ip != bound.ip()).collect();
+        others.dedup();
+        Some(Self { bound, others })
+    }
+
+    /// Binds its address, at a port of the system's choice.
+    pub(super) fn bind(&self) -> io::Result<()> {
+        let mut address = self.bound;
+        address.set_port(0);
+        UdpSocket::bind(address).map(drop)
+    }
+}
+
+/// Judges what `HOST` means here. `bind` is what came of binding it.
+pub(super) fn judge(
+    name: &str,
+    host: &io::Result<Host>,
+    bind: &io::Result<()>,
+    locals: &io::Result<Vec<Local>>,
+) -> Diagnosis {
+    let Host { bound, others, .. } = match host {
+        Ok(host) => host,
+        Err(error) => {
+            return Diagnosis::finding(
+                CHECK,
+                format!("HOST={name} does not resolve: {error}"),
+                "the daemon does not start",
+                "check its spelling and the name server (`getent ahosts`), or set HOST to an IP address",
+            );
+        }
+    };
+    let ip = bound.ip();
+    if let Err(error) = bind {
+        return Diagnosis::finding(
+            CHECK,
+            format!("{ip} cannot be bound: {error}"),
+            "the daemon does not start",
+            "set HOST to an address that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+        );
+    }
+    let texts = |ips: &[IpAddr]| list(&ips.iter().map(IpAddr::to_string).collect::<Vec<_>>());
+    if !others.is_empty() {
+        return Diagnosis::finding(
+            CHECK,
+            format!(
+                "HOST={name} stands for {ip} and {}, but the daemon binds {ip} alone",
+                texts(others)
+            ),
+            "clients that take another of the name's addresses get no ping",
+            "set HOST to the one address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+        );
+    }
+    // As the own name of a machine, which is often 127.0.1.1 in /etc/hosts.
+    let is_meant = name == "localhost" || name.parse::<IpAddr>().is_ok();
+    if ip.is_loopback() && !is_meant {
+        return Diagnosis::finding(
+            CHECK,
+            format!("HOST={name} stands for {ip}"),
+            "only clients on this machine get pings",
+            "set HOST to the address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+        );
+    }
+    let locals = match locals {
+        Ok(locals) => locals,
+        Err(error) => {
+            return Diagnosis::unknown(CHECK, format!("the interfaces cannot be listed: {error}"));
+        }
+    };
+    let (served, unserved): (Vec<_>, Vec<_>) =
+        locals.iter().map(|local| local.ip).filter(|ip| !is_link_local(*ip)).partition(|local| {
+            ip == *local || ip.is_unspecified() && (ip.is_ipv6() || local.is_ipv4())
+        });
+    let seen = if ip.is_loopback() || ip.is_unspecified() && served.is_empty() {
+        format!("HOST={name} serves clients on this machine alone")
+    } else if ip.is_unspecified() {
+        let from = match served.len() {
+            0 | 1 => "",
+            _ => "; a ping leaves from the one that the heartbeat hit",
+        };
+        format!("HOST={name} serves {}{from}", texts(&served))
+    } else {
+        format!("HOST={name} serves {ip} alone")
+    };
+    let (v6, v4): (Vec<_>, Vec<_>) = unserved.iter().partition(|ip| ip.is_ipv6());
+    let rest = if ip.is_loopback() || unserved.is_empty() {
+        String::new()
+    } else if v4.is_empty() && ip.is_unspecified() {
+        format!("; IPv6 ({}) is served where HOST=::", texts(&v6))
+    } else {
+        format!("; heartbeats to {} get no ping", texts(&unserved))
+    };
+    Diagnosis::ok(CHECK, seen + &rest)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diagnosis::Outcome;
+    use super::*;
+
+    fn local(ip: &str) -> Local {
+        Local { interface: "eth0".to_owned(), ip: ip.parse().unwrap() }
+    }
+
+    fn judged(name: &str, all: &[&str], locals: &[&str]) -> (Outcome, String) {
+        let all: Vec<_> = all.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7561)).collect();
+        let host = Host::new(&all).ok_or_else(|| io::Error::other("unknown name"));
+        let locals = Ok(locals.iter().map(|ip| local(ip)).collect());
+        let diagnosis = judge(name, &host, &Ok(()), &locals);
+        (diagnosis.result, diagnosis.seen)
+    }
+
+    #[test]
+    fn it_tells_who_is_served() {
+        let two = ["192.0.2.1", "10.0.0.1", "fe80::1"];
+        let both = ["192.0.2.1", "2001:db8::1", "fe80::1"];
+        for (host, locals, seen) in [
+            (
+                "0.0.0.0",
+                &two[..],
+                "HOST=0.0.0.0 serves 192.0.2.1 and 10.0.0.1; a ping leaves from the one that the heartbeat hit",
+            ),
+            ("0.0.0.0", &two[..1], "HOST=0.0.0.0 serves 192.0.2.1"),
+            ("0.0.0.0", &[], "HOST=0.0.0.0 serves clients on this machine alone"),
+            ("::", &[], "HOST=:: serves clients on this machine alone"),
+            ("::1", &both, "HOST=::1 serves clients on this machine alone"),
+            (
+                "0.0.0.0",
+                &both,
+                "HOST=0.0.0.0 serves 192.0.2.1; IPv6 (2001:db8::1) is served where HOST=::",
+            ),
+            (
+                "::",
+                &both,
+                "HOST=:: serves 192.0.2.1 and 2001:db8::1; a ping leaves from the one that the heartbeat hit",
+            ),
+            (
+                "10.0.0.1",
+                &two,
+                "HOST=10.0.0.1 serves 10.0.0.1 alone; heartbeats to 192.0.2.1 get no ping",
+            ),
+            ("10.0.0.1", &two[1..], "HOST=10.0.0.1 serves 10.0.0.1 alone"),
+            ("127.0.0.1", &both, "HOST=127.0.0.1 serves clients on this machine alone"),
+        ] {
+            assert_eq!(judged(host, &[host], locals), (Outcome::Ok, seen.to_owned()));
+        }
+    }
+
+    #[test]
+    fn of_a_name_with_several_addresses_one_is_bound() {
+        let all = ["::1", "127.0.0.1", "::1", "::1"];
+        let (outcome, seen) = judged("localhost", &all, &[]);
+        assert_eq!(outcome, Outcome::Finding);
+        assert!(
+            seen.ends_with("stands for 127.0.0.1 and ::1, but the daemon binds 127.0.0.1 alone")
+        );
+        let same = ["127.0.0.1", "127.0.0.1"];
+        assert_eq!(judged("localhost", &same, &[]).0, Outcome::Ok);
+        assert_eq!(judged("nowhere", &[], &[]).0, Outcome::Finding);
+        let (outcome, seen) = judged("box", &["127.0.1.1"], &["192.0.2.1"]);
+        assert_eq!((outcome, seen.as_str()), (Outcome::Finding, "HOST=box stands for 127.0.1.1"));
+    }
+
+    #[test]
+    fn what_cannot_be_bound_or_listed_is_told() {
+        let host = Ok(Host::resolve("192.0.2.1", 7561).unwrap());
+        let error = || io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let diagnosis = judge("192.0.2.1", &host, &Err(error()), &Ok(Vec::new()));
+        assert_eq!(diagnosis.result, Outcome::Finding);
+        assert!(diagnosis.seen.starts_with("192.0.2.1 cannot be bound: "), "{diagnosis:?}");
+        let diagnosis = judge("192.0.2.1", &host, &Ok(()), &Err(error()));
+        assert_eq!(diagnosis.result, Outcome::Unknown);
+    }
+
+    #[test]
+    fn this_machine_has_addresses_that_can_be_bound() {
+        assert!(locals().unwrap().iter().all(|local| !local.ip.is_loopback()));
+        let host = Host::resolve("::ffff:127.0.0.1", 7561).unwrap();
+        assert_eq!(host.bound, ([127, 0, 0, 1], 7561).into());
+        host.bind().unwrap();
+        assert!(Host::resolve("no host", 1).is_err());
+    }
+}

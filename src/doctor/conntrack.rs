@@ -1,0 +1,187 @@
+//! Whether the table of connections has room for the clients.
+
+use std::io;
+
+use super::diagnosis::Diagnosis;
+use super::machine::{Machine, set_sysctl};
+
+const CHECK: &str = "connection tracking";
+
+const COUNT: &str = "proc/sys/net/netfilter/nf_conntrack_count";
+const LIMIT: &str = "proc/sys/net/netfilter/nf_conntrack_max";
+
+/// A file that is where those of the table would be, in every network.
+const SEEN: &str = "proc/sys/net/core/somaxconn";
+
+/// The table is nearly full from this share on.
+const NEARLY_FULL_PERCENT: u64 = 80;
+
+/// What is advised is a multiple of this.
+const ROUND: u64 = 1 << 16;
+
+/// How full the table is.
+#[derive(Clone, Copy, Debug)]
+struct Table {
+    count: u64,
+    limit: u64,
+}
+
+/// The clients of a daemon, and the port that it serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Served {
+    pub(super) port: u16,
+    /// `MAX_CLIENTS`.
+    pub(super) most: u64,
+    /// How many there are, if the daemon says.
+    pub(super) now: Option<u64>,
+}
+
+/// Looks at the table of this network.
+pub(super) fn check(machine: &Machine, served: Served) -> Diagnosis {
+    match read(machine) {
+        Ok(table) => judge(table, served),
+        Err(error) => Diagnosis::unknown(CHECK, error),
+    }
+}
+
+/// `None` where nothing is tracked at all.
+fn read(machine: &Machine) -> io::Result<Option<Table>> {
+    // Else nothing could be told from there being no files of the table.
+    machine.text(SEEN)?;
+    let (count, limit) = (machine.number_if_any(COUNT)?, machine.number_if_any(LIMIT)?);
+    Ok(count.zip(limit).map(|(count, limit)| Table { count, limit }))
+}
+
+fn judge(table: Option<Table>, served: Served) -> Diagnosis {
+    let Served { port, most: max_clients, now } = served;
+    let Some(Table { count, limit }) = table else {
+        return Diagnosis::ok(CHECK, "nf_conntrack is not loaded");
+    };
+    // A kernel that tracks knows one connection at least, such as the operator's own.
+    if count == 0 {
+        return Diagnosis::ok(CHECK, "nf_conntrack is loaded, but tracks nothing in this network");
+    }
+    let told = format!("the table holds {count} of at most {limit} connections");
+    let is_nearly_full = count.saturating_mul(100) >= limit.saturating_mul(NEARLY_FULL_PERCENT);
+    if !is_nearly_full && limit >= max_clients {
+        return Diagnosis::ok(CHECK, told);
+    }
+    // Each that is tracked is a connection.
+    if let Some(clients) = now.filter(|clients| *clients > count) {
+        return Diagnosis::ok(
+            CHECK,
+            format!("{told}, so most of {clients} clients are not tracked"),
+        );
+    }
+    let seen = if is_nearly_full {
+        format!("{told}, so it is nearly full")
+    } else {
+        format!("the table holds at most {limit} connections, and MAX_CLIENTS={max_clients}")
+    };
+    // What there is now, and twice the clients, whose ports change.
+    let enough = count.saturating_add(max_clients.saturating_mul(2)).max(count.saturating_mul(2));
+    let enough = enough.div_ceil(ROUND).saturating_mul(ROUND);
+    let mend = format!(
+        "{}\n\
+         echo nf_conntrack | sudo tee /etc/modules-load.d/wakeupd.conf\n\
+         (on the host, where this is a container; a connection takes some 300 bytes of the kernel's memory)\n\
+         or, where no NAT serves the port, leave it out of tracking; a firewall that lets in established connections only must then accept UDP port {port} by itself:\n\
+         {}",
+        set_sysctl("net.netfilter.nf_conntrack_max", enough),
+        notrack(port)
+    );
+    Diagnosis::finding(
+        CHECK,
+        seen,
+        "each client takes a connection; when the table is full the kernel drops the heartbeats of new clients, and says \"nf_conntrack: table full\"",
+        mend,
+    )
+}
+
+/// The command that leaves the port out of tracking until the machine is started again.
+fn notrack(port: u16) -> String {
+    let chain = |name, hook, end| {
+        format!(
+            "chain {name} {{ type filter hook {hook} priority raw; udp {end} {port} notrack; }}"
+        )
+    };
+    let (heartbeats, pings) =
+        (chain("heartbeats", "prerouting", "dport"), chain("pings", "output", "sport"));
+    format!("sudo nft 'table inet wakeupd {{ {heartbeats}; {pings}; }}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diagnosis::Outcome;
+    use super::super::machine::fake::Fake;
+    use super::*;
+
+    fn served(most: u64, now: Option<u64>) -> Served {
+        Served { port: 7561, most, now }
+    }
+
+    fn judged(count: u64, limit: u64, max_clients: u64) -> (Outcome, String, String) {
+        let diagnosis = judge(Some(Table { count, limit }), served(max_clients, None));
+        (diagnosis.result, diagnosis.seen, diagnosis.mend.unwrap_or_default())
+    }
+
+    #[test]
+    fn there_must_be_room_for_every_client() {
+        for (count, limit, max_clients, outcome, seen) in [
+            (5, 262_144, 200_000, Outcome::Ok, "holds 5 of at most 262144"),
+            (0, 65_536, 200_000, Outcome::Ok, "tracks nothing"),
+            (
+                1,
+                65_536,
+                200_000,
+                Outcome::Finding,
+                "at most 65536 connections, and MAX_CLIENTS=200000",
+            ),
+            (799, 1_000, 1_000, Outcome::Ok, "799 of at most 1000"),
+            (
+                800,
+                1_000,
+                1_000,
+                Outcome::Finding,
+                "800 of at most 1000 connections, so it is nearly",
+            ),
+            (7, 0, 1, Outcome::Finding, "nearly full"),
+            (u64::MAX, u64::MAX, u64::MAX, Outcome::Finding, "nearly full"),
+        ] {
+            let judged = judged(count, limit, max_clients);
+            assert!(judged.0 == outcome && judged.1.contains(seen), "{judged:?}");
+        }
+        let none = judge(None, served(1, None));
+        assert_eq!((none.result, none.seen.as_str()), (Outcome::Ok, "nf_conntrack is not loaded"));
+    }
+
+    #[test]
+    fn clients_that_are_not_tracked_need_no_room() {
+        let table = Some(Table { count: 900, limit: 1_000 });
+        for (now, outcome) in
+            [(Some(901), Outcome::Ok), (Some(900), Outcome::Finding), (None, Outcome::Finding)]
+        {
+            assert_eq!(judge(table, served(5_000, now)).result, outcome);
+        }
+    }
+
+    #[test]
+    fn what_mends_it_is_enough() {
+        let (_, _, mend) = judged(65_000, 65_536, 200_000);
+        assert!(mend.contains("'net.netfilter.nf_conntrack_max = 524288'"), "{mend}");
+        assert!(mend.contains("udp dport 7561 notrack; }; chain pings { type"), "{mend}");
+        let (_, _, mend) = judged(900_000, 1_000_000, 10);
+        assert!(mend.contains("'net.netfilter.nf_conntrack_max = 1835008'"), "{mend}");
+    }
+
+    #[test]
+    fn the_table_is_read() {
+        let fake = |count, limit| Fake::new(&[(SEEN, "1"), (COUNT, count), (LIMIT, limit)]);
+        let outcome = |fake: &Fake| check(&fake.0, served(10, None)).result;
+        assert_eq!(outcome(&fake("3\n", "100\n")), Outcome::Ok);
+        assert_eq!(outcome(&fake("99\n", "100\n")), Outcome::Finding);
+        assert_eq!(outcome(&fake("3\n", "\n")), Outcome::Unknown);
+        assert_eq!(outcome(&Fake::new(&[(SEEN, "1")])), Outcome::Ok);
+        assert_eq!(outcome(&Fake::new(&[])), Outcome::Unknown);
+    }
+}

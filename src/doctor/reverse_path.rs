@@ -1,0 +1,192 @@
+//! Whether the kernel drops what comes in where the way back does not go out.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use super::addresses::Local;
+use super::diagnosis::Diagnosis;
+use super::machine::{Machine, if_any, list, set_sysctl};
+
+const CHECK: &str = "reverse path filter";
+
+/// As `ip-sysctl` of the kernel's documentation has it: 0 is off, 2 is loose.
+const STRICT: u32 = 1;
+
+/// An interface by which IPv4 clients may come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Interface {
+    name: String,
+    /// Its `rp_filter` as it is in force.
+    filter: u32,
+}
+
+/// Looks at the interfaces of these addresses.
+pub(super) fn check(
+    machine: &Machine,
+    host: Option<IpAddr>,
+    locals: &io::Result<Vec<Local>>,
+) -> Diagnosis {
+    match host {
+        Some(ip) if ip.is_loopback() => {
+            return Diagnosis::ok(CHECK, "HOST serves this machine alone");
+        }
+        Some(ip) if ip.is_ipv6() && !ip.is_unspecified() => {
+            return Diagnosis::ok(CHECK, "it is for IPv4 alone, which HOST does not serve");
+        }
+        _ => {}
+    }
+    match locals {
+        Ok(locals) => match read(machine, locals) {
+            Ok(interfaces) => judge(&interfaces),
+            Err(error) => Diagnosis::unknown(CHECK, error),
+        },
+        Err(error) => {
+            Diagnosis::unknown(CHECK, format!("the interfaces cannot be listed: {error}"))
+        }
+    }
+}
+
+fn read(machine: &Machine, locals: &[Local]) -> io::Result<Vec<Interface>> {
+    let filter =
+        |name: &str| machine.number::<u32>(&format!("proc/sys/net/ipv4/conf/{name}/rp_filter"));
+    let all = filter("all")?;
+    let routes = if_any(machine.text("proc/net/route"))?.unwrap_or_default();
+    let has_default_route = |name: &str| {
+        routes.lines().any(|route| {
+            let fields: Vec<_> = route.split_ascii_whitespace().collect();
+            matches!(fields[..], [interface, "00000000", _, _, _, _, _, "00000000", ..] if interface == name)
+        })
+    };
+    // On a bridge that leads nowhere else there are containers and virtual machines of this one.
+    let is_inside = |name: &str| {
+        machine.path(&format!("sys/class/net/{name}/bridge")).exists() && !has_default_route(name)
+    };
+    let names: BTreeSet<_> =
+        locals.iter().filter(|local| local.ip.is_ipv4()).map(|local| &local.interface).collect();
+    names
+        .into_iter()
+        .filter(|name| !is_inside(name))
+        .map(|name| Ok(Interface { name: name.clone(), filter: filter(name)?.max(all) }))
+        .collect()
+}
+
+fn judge(interfaces: &[Interface]) -> Diagnosis {
+    let names = |interfaces: &[&Interface]| {
+        list(&interfaces.iter().map(|interface| interface.name.clone()).collect::<Vec<_>>())
+    };
+    let all: Vec<_> = interfaces.iter().collect();
+    let strict: Vec<_> = interfaces.iter().filter(|interface| interface.filter == STRICT).collect();
+    if strict.is_empty() {
+        return Diagnosis::ok(CHECK, format!("no interface filters strictly ({})", names(&all)));
+    }
+    if interfaces.len() == 1 {
+        return Diagnosis::ok(CHECK, format!("strict, but {} is the only way in", names(&all)));
+    }
+    Diagnosis::finding(
+        CHECK,
+        format!(
+            "strict (rp_filter is 1) on {}, and there is more than one way in: {}",
+            names(&strict),
+            names(&all)
+        ),
+        "a heartbeat that comes in by another interface than the one by which its ping would go out is dropped, and nothing tells of it",
+        format!(
+            "{}\n(2 is loose: the kernel takes the largest of \"all\" and the interface's own)",
+            set_sysctl("net.ipv4.conf.all.rp_filter", 2)
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diagnosis::Outcome;
+    use super::super::machine::fake::Fake;
+    use super::*;
+
+    const ROUTES: &str = "\
+Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth0	00000000	010200C0	0003	0	0	0	00000000	0	0	0
+eth0	000200C0	00000000	0001	0	0	0	00FFFFFF	0	0	0
+docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
+";
+
+    fn locals(addresses: &[(&str, &str)]) -> Vec<Local> {
+        let local = |(interface, ip): &(&str, &str)| Local {
+            interface: (*interface).to_owned(),
+            ip: ip.parse().unwrap(),
+        };
+        addresses.iter().map(local).collect()
+    }
+
+    #[test]
+    fn strictness_matters_where_there_are_several_ways_in() {
+        for (filters, outcome, seen) in [
+            (&[][..], Outcome::Ok, "no interface filters strictly (none)"),
+            (&[0], Outcome::Ok, "no interface filters strictly (eth0)"),
+            (&[1], Outcome::Ok, "eth0 is the only way in"),
+            (&[0, 2], Outcome::Ok, "(eth0 and eth1)"),
+            (
+                &[0, 1],
+                Outcome::Finding,
+                "on eth1, and there is more than one way in: eth0 and eth1",
+            ),
+            (&[1, 1], Outcome::Finding, "on eth0 and eth1"),
+        ] {
+            let interface = |(number, filter): (usize, &u32)| Interface {
+                name: format!("eth{number}"),
+                filter: *filter,
+            };
+            let interfaces: Vec<_> = filters.iter().enumerate().map(interface).collect();
+            let diagnosis = judge(&interfaces);
+            assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
+            assert!(diagnosis.seen.contains(seen), "{diagnosis:?}");
+        }
+    }
+
+    #[test]
+    fn the_larger_of_two_filters_is_in_force() {
+        let fake = |all, eth0| {
+            Fake::new(&[
+                ("proc/sys/net/ipv4/conf/all/rp_filter", all),
+                ("proc/sys/net/ipv4/conf/eth0/rp_filter", eth0),
+            ])
+        };
+        let locals = locals(&[("eth0", "192.0.2.1"), ("eth0", "192.0.2.2"), ("eth1", "::2")]);
+        for (all, eth0, filter) in [("0", "1", 1), ("1", "0", 1), ("2", "1", 2), ("0", "0", 0)] {
+            let interfaces = read(&fake(all, eth0).0, &locals).unwrap();
+            assert_eq!(interfaces, [Interface { name: "eth0".to_owned(), filter }]);
+        }
+        assert!(read(&fake("0", "no").0, &locals).is_err());
+        let unknown = check(&fake("", "0").0, None, &Ok(locals));
+        assert_eq!(unknown.result, Outcome::Unknown);
+    }
+
+    #[test]
+    fn a_bridge_of_containers_is_no_way_in() {
+        let fake = Fake::new(&[
+            ("proc/sys/net/ipv4/conf/all/rp_filter", "1"),
+            ("proc/sys/net/ipv4/conf/eth0/rp_filter", "0"),
+            ("proc/sys/net/ipv4/conf/docker0/rp_filter", "0"),
+            ("proc/net/route", ROUTES),
+            ("sys/class/net/eth0/bridge/x", ""),
+            ("sys/class/net/docker0/bridge/x", ""),
+        ]);
+        let locals = Ok(locals(&[("eth0", "192.0.2.1"), ("docker0", "172.17.0.1")]));
+        let diagnosis = check(&fake.0, None, &locals);
+        assert_eq!(diagnosis.seen, "strict, but eth0 is the only way in");
+        for (host, seen) in [
+            ("0.0.0.0", "only way in"),
+            ("::", "only way in"),
+            ("2001:db8::1", "IPv4 alone"),
+            ("127.0.0.1", "this machine alone"),
+            ("::1", "this machine alone"),
+        ] {
+            let diagnosis = check(&fake.0, Some(host.parse().unwrap()), &locals);
+            assert!(
+                diagnosis.result == Outcome::Ok && diagnosis.seen.contains(seen),
+                "{diagnosis:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What the running daemon says of itself.
+
+use std::net::SocketAddr;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::diagnosis::Diagnosis;
+use crate::ask::get;
+use crate::config::Config;
+use crate::status::{Finding, Status};
+
+const CHECK: &str = "running daemon";
+
+/// What it says of its buffers, which are looked at in any case.
+const OF_BUFFERS: [&str; 2] = ["receive_buffer_small", "send_buffer_small"];
+
+/// Asks a daemon's endpoint for a path, and returns the answer or why there is none.
+pub(super) type Ask<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
+
+/// Asks the endpoint that these settings name.
+pub(super) fn ask(config: &Config, path: &str) -> Result<Vec<u8>, String> {
+    let Some(address) = config.http_address else {
+        return Err("HTTP_ADDR is none, so it cannot be asked".to_owned());
+    };
+    let answer = get(address, path, config.admin_token.as_ref())
+        .map_err(|error| format!("http://{address} does not answer: {error}"))?;
+    if answer.status.is_success() {
+        return Ok(answer.body.to_vec());
+    }
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let detail = body["error"].as_str().unwrap_or_default();
+    Err(format!("http://{address}{path} answers {}: {detail}", answer.status))
+}
+
+/// What is at a path.
+pub(super) fn read<T: DeserializeOwned>(ask: Ask, path: &str) -> Result<T, String> {
+    serde_json::from_slice(&ask(path)?)
+        .map_err(|error| format!("what {path} says is not understood: {error}"))
+}
+
+/// The status of the daemon that is to serve `address`.
+pub(super) fn status(ask: Ask, address: SocketAddr) -> Result<Status, String> {
+    let status: Status = read(ask, "/status")?;
+    let port = status.address.port();
+    if address.port() != 0 && address.port() != port {
+        return Err(format!(
+            "it is another wakeupd that HTTP_ADDR leads to: it serves UDP port {port}"
+        ));
+    }
+    Ok(status)
+}
+
+/// Judges what it finds itself.
+pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return Diagnosis::unknown(CHECK, error),
+    };
+    let findings: Vec<_> = status
+        .findings
+        .iter()
+        .filter(|finding| !OF_BUFFERS.contains(&finding.id.as_str()))
+        .collect();
+    if findings.is_empty() {
+        let (clients, address) = (status.clients.total(), status.address);
+        return Diagnosis::ok(
+            CHECK,
+            format!("it serves {clients} clients at {address}, and finds nothing wrong itself"),
+        );
+    }
+    let join = |text: fn(&Finding) -> &str, between| {
+        findings.iter().map(|finding| text(finding)).collect::<Vec<_>>().join(between)
+    };
+    Diagnosis::finding(
+        CHECK,
+        join(|finding| &finding.summary, " "),
+        "clients miss pings or are turned away, or may be before long",
+        join(|finding| &finding.advice, "\n"),
+    )
+}
+
+/// A status as tests need it.
+#[cfg(test)]
+pub(super) fn fake(port: u16, clients: u64, receive_bytes: usize) -> Value {
+    serde_json::json!({
+        "version": "0.1.0", "address": format!("0.0.0.0:{port}"),
+        "started": "2026-11-21T18:00:00Z", "uptime_seconds": 1.5, "ready": true, "stuck": [],
+        "clients": {"ipv4": clients, "ipv6": 0, "max": 200_000},
+        "guard": {"enforcing": true, "max_clients_per_address": 1, "max_clients_per_prefix": 1,
+            "denied_networks": 0},
+        "buffers": {"receive_bytes": receive_bytes, "wanted_receive_bytes": 800,
+            "send_bytes": 400, "wanted_send_bytes": 400},
+        "totals": {"heartbeats": 0, "registrations": 0, "removals": {}, "mutes": 0, "refused": {},
+            "network_errors": 0, "receive_drops": 0, "pings": 0, "failed_pings": {},
+            "skipped_pings": 0, "served_slots": 0, "skipped_slots": 0},
+        "lateness": {"buckets": []},
+        "now": {"time": 0.0, "clients": 0, "heartbeats": 0, "pings": 0, "refused": 0,
+            "failed_pings": 0, "skipped_pings": 0, "receive_drops": 0,
+            "worst_lateness_seconds": 0.0},
+        "findings": [],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diagnosis::Outcome;
+    use super::*;
+
+    #[test]
+    fn the_daemon_that_answers_must_be_the_one() {
+        let answer = |_: &str| Ok(fake(7000, 5, 800).to_string().into_bytes());
+        let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        assert_eq!(status(&answer, at(7000)).unwrap().clients.total(), 5);
+        assert!(status(&answer, at(0)).is_ok());
+        let other = status(&answer, at(7001)).unwrap_err();
+        assert!(other.ends_with("it serves UDP port 7000"), "{other}");
+        let nonsense = status(&|_| Ok(b"<html>".to_vec()), at(0)).unwrap_err();
+        assert!(nonsense.starts_with("what /status says is not understood: "), "{nonsense}");
+    }
+
+    #[test]
+    fn what_it_finds_is_found() {
+        let judged = |findings: Value| {
+            let mut status = fake(7000, 5, 800);
+            status["findings"] = findings;
+            judge(&serde_json::from_value(status).map_err(|error| error.to_string()))
+        };
+        let finding = |id: &str| {
+            serde_json::json!({"id": id, "severity": "warning", "summary": format!("{id} is so."),
+                "advice": format!("Mend {id}."), "more": ""})
+        };
+        let small = finding("receive_buffer_small");
+        let fine = judged(serde_json::json!([small]));
+        assert_eq!(fine.result, Outcome::Ok);
+        assert!(fine.seen.starts_with("it serves 5 clients at 0.0.0.0:7000"), "{fine:?}");
+        let sick = judged(serde_json::json!([finding("a"), small, finding("b")]));
+        let told = (sick.result, sick.seen.as_str(), sick.mend.as_deref());
+        assert_eq!(told, (Outcome::Finding, "a is so. b is so.", Some("Mend a.\nMend b.")));
+        assert_eq!(judge(&Err("it is gone".into())).result, Outcome::Unknown);
+    }
+}

@@ -1,0 +1,312 @@
+//! `wakeupd doctor`.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Command, id};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, output, wakeupd};
+use crate::needs::{self, Need};
+use crate::network::{Host, NEEDS};
+
+/// An environment in which nobody else's endpoint is asked.
+const QUIET: [(&str, &str); 1] = [("HTTP_ADDR", "")];
+
+/// Runs a command that becomes the doctor, and returns what it says of each check.
+fn diagnoses(command: &mut Command) -> Vec<Value> {
+    let (status, stdout, stderr) = output(command.args(["doctor", "--json"]));
+    let diagnoses: Vec<Value> = serde_json::from_str(&stdout).expect(&stderr);
+    let is_finding = |diagnosis: &Value| diagnosis["result"] == "finding";
+    let code = i32::from(diagnoses.iter().any(is_finding));
+    assert_eq!((status.code(), stderr.as_str()), (Some(code), ""), "{stdout}");
+    for diagnosis in &diagnoses {
+        for told in ["why", "mend"] {
+            assert_eq!(diagnosis[told].is_string(), is_finding(diagnosis), "{diagnosis}");
+        }
+    }
+    diagnoses
+}
+
+/// What came of a check, and what was seen.
+fn check<'a>(all: &'a [Value], name: &str) -> (&'a str, &'a str) {
+    let told = of(all, name);
+    (told["result"].as_str().unwrap(), told["seen"].as_str().unwrap())
+}
+
+/// All that a check says.
+fn of<'a>(all: &'a [Value], name: &str) -> &'a Value {
+    all.iter().find(|diagnosis| diagnosis["check"] == name).expect(name)
+}
+
+/// The command that becomes the program after some preparation in a shell.
+fn after(preparation: &str, variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("{preparation} && exec \"$0\" \"$@\"");
+    command.env_clear().envs(variables.iter().copied()).args(["-c", &script, PROGRAM]);
+    command
+}
+
+#[test]
+fn whoever_else_holds_the_port_is_found() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    for host in ["127.0.0.1", "0.0.0.0", "::"] {
+        let diagnoses =
+            diagnoses(&mut wakeupd(&[("HOST", host), ("PORT", &port), ("HTTP_ADDR", "")]));
+        let (result, seen) = check(&diagnoses, "port");
+        assert_eq!(result, "finding", "HOST={host}: {seen}");
+        let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
+        let holder = format!("UDP port {port} of {host} is held by {}, pid {}", comm.trim(), id());
+        assert!(seen.starts_with(&holder), "{seen}");
+    }
+}
+
+#[test]
+fn a_daemon_may_hold_the_port_and_its_own_limits_are_looked_at() {
+    for (limit, expected) in [("40", "finding"), ("90", "ok")] {
+        let daemon = Daemon::start_command(&mut after(&format!("ulimit -n {limit}"), &SERVING));
+        // PORT=0 is what it was told, and not what the doctor must be told.
+        let port = daemon.address.port().to_string();
+        let diagnoses = diagnoses(wakeupd(&SERVING).env("PORT", port));
+        let (result, seen) = check(&diagnoses, "port");
+        assert!(result == "ok" && seen.starts_with("a wakeupd is running: UDP port"), "{seen}");
+        let (_, pid) = seen.split_once("pid ").unwrap();
+        let (result, seen) = check(&diagnoses, "open files");
+        let who = format!("the running wakeupd (pid {pid}) may open {limit}, and needs up to 42");
+        assert_eq!((result, seen), (expected, who.as_str()));
+        let (result, seen) = check(&diagnoses, "settings");
+        assert!(result == "unknown" && seen.contains("has PORT=0: give this its"), "{seen}");
+        for unasked in ["running daemon", "gateway"] {
+            let (result, seen) = check(&diagnoses, unasked);
+            assert!(result == "unknown" && seen.starts_with("HTTP_ADDR is none"), "{seen}");
+        }
+        daemon.stop();
+    }
+}
+
+#[test]
+fn who_must_not_look_at_the_holder_does_not_call_it_a_finding() {
+    let test = "who_must_not_look_at_the_holder_does_not_call_it_a_finding";
+    if !needs::met(test, &[Need::Root, Need::Program("setpriv")]) {
+        return;
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-all", "--bounding-set=-all", "--reuid=65533", "--clear-groups"]);
+    command.env_clear().envs(SERVING).env("PORT", &port);
+    let diagnoses = diagnoses(command.arg(PROGRAM));
+    let (result, seen) = check(&diagnoses, "port");
+    assert!(result == "unknown" && seen.contains("in use by a process of user 0"), "{seen}");
+}
+
+#[test]
+fn small_limits_are_found() {
+    let started = |preparation| diagnoses(&mut after(preparation, &QUIET));
+    let few = started("ulimit -n 20");
+    assert_eq!(
+        check(&few, "open files"),
+        ("finding", "a wakeupd started from here may open 20, and needs up to 42")
+    );
+    assert_eq!(check(&started("ulimit -n 100"), "open files").0, "ok");
+    let diagnoses = diagnoses(&mut after("ulimit -n 100", &[("HTTP_ADDR", "127.0.0.1:0")]));
+    let (result, seen) = check(&diagnoses, "open files");
+    assert!(result == "finding" && seen.ends_with("and needs up to 170"), "{seen}");
+    for (clients, expected) in [("1000000", "ok"), ("10000000", "finding")] {
+        let mut command = after("ulimit -v 400000", &QUIET);
+        let diagnoses = self::diagnoses(command.env("MAX_CLIENTS", clients));
+        assert_eq!(check(&diagnoses, "memory").0, expected);
+    }
+}
+
+#[test]
+fn slack_timers_are_found() {
+    let diagnoses = diagnoses(&mut after("echo 40000000 > /proc/self/timerslack_ns", &QUIET));
+    // It is the shell that wrote it, and that becomes the program.
+    let (result, seen) = check(&diagnoses, "timers");
+    assert!(result == "finding" && seen.contains("may wake 40ms late"), "{seen}");
+}
+
+#[test]
+fn a_person_reads_the_same_as_a_machine() {
+    let variables = [("HOST", "nowhere.invalid"), ("HTTP_ADDR", ""), ("LOGLEVEL", "x")];
+    let diagnoses = diagnoses(&mut wakeupd(&variables));
+    assert_eq!(check(&diagnoses, "addresses").0, "finding");
+    assert_eq!(check(&diagnoses, "settings").0, "finding");
+    let (status, stdout, stderr) = output(wakeupd(&variables).arg("doctor"));
+    assert_eq!((status.code(), stderr.as_str()), (Some(1), ""), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'), "no colours but on a terminal");
+    for diagnosis in &diagnoses {
+        let name = diagnosis["check"].as_str().unwrap();
+        let label = match diagnosis["result"].as_str().unwrap() {
+            "finding" => "FINDING",
+            other => other,
+        };
+        assert!(stdout.contains(&format!("{label:<8} {name}: ")), "{label} {name}: {stdout}");
+    }
+    assert!(stdout.lines().last().unwrap().contains(" finding"), "{stdout}");
+}
+
+#[test]
+fn a_wrong_environment_has_an_exit_code_of_its_own() {
+    let (status, stdout, stderr) = output(wakeupd(&[("PORT", "x")]).args(["doctor", "--json"]));
+    assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
+    assert!(stderr.contains("PORT=\"x\" must be"), "{stderr}");
+    let (status, ..) = output(wakeupd(&[]).args(["doctor", "--jason"]));
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn a_strict_filter_matters_where_there_are_two_ways_in() {
+    let test = "a_strict_filter_matters_where_there_are_two_ways_in";
+    if !needs::met(test, &NEEDS) {
+        return;
+    }
+    let (server, client) = (Host::new(), Host::new());
+    server.wire("one", &client, "one");
+    server.run("ip address add 10.9.0.1/24 dev one");
+    let filter = |host: &str, strict: &str| {
+        server.run(&format!("echo {strict} > /proc/sys/net/ipv4/conf/one/rp_filter"));
+        let diagnoses = diagnoses(server.command(PROGRAM).env_clear().env("HOST", host));
+        let (result, seen) = check(&diagnoses, "reverse path filter");
+        (result.to_owned(), seen.to_owned())
+    };
+    let (ok, finding) = ("ok".to_owned(), "finding".to_owned());
+    server.run("echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
+    assert_eq!(filter("0.0.0.0", "1"), (ok.clone(), "strict, but one is the only way in".into()));
+    server.wire("two", &client, "two");
+    // The label of an address is not the name of an interface.
+    server.run("ip address add 10.9.1.1/24 dev two label two:1");
+    let (result, seen) = filter("0.0.0.0", "1");
+    assert_eq!(result, finding);
+    assert!(seen.contains("on one, and there is more than one way in: one and two"), "{seen}");
+    assert_eq!(filter("::", "1").0, finding);
+    assert_eq!(filter("127.0.0.1", "1").0, ok);
+    assert_eq!(filter("0.0.0.0", "2").0, ok);
+    assert_eq!(filter("0.0.0.0", "0").0, ok);
+    server.run("echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter");
+    assert_eq!(filter("0.0.0.0", "0").0, finding);
+    // That is what mends it.
+    server.run("echo 2 > /proc/sys/net/ipv4/conf/all/rp_filter");
+    assert_eq!(filter("0.0.0.0", "1").0, ok);
+}
+
+#[test]
+fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
+    let test = "a_small_table_of_connections_is_found_and_can_be_bypassed";
+    let needs = [&NEEDS[..], &[Need::Program("nft")]].concat();
+    if !needs::met(test, &needs) {
+        return;
+    }
+    let (server, client) = (Host::new(), Host::new());
+    server.wire("wire", &client, "wire");
+    client.run("ip address add 10.9.0.9/24 dev wire");
+    server.run(
+        "ip address add 10.9.0.1/24 dev wire
+         nft add table ip filter
+         nft add chain ip filter in '{ type filter hook input priority 0; }'
+         nft add rule ip filter in ct state invalid drop",
+    );
+    // Nobody need be there to receive.
+    let visit = |port: u16| {
+        let open = || UdpSocket::bind("0.0.0.0:0").unwrap();
+        for socket in client.within(|| [open(), open(), open()]) {
+            socket.send_to(&[], SocketAddr::from(([10, 9, 0, 1], port))).unwrap();
+        }
+    };
+    let connections = || {
+        let (_, count, _) =
+            output(server.command("cat").arg("/proc/sys/net/netfilter/nf_conntrack_count"));
+        count.trim().parse::<u32>().unwrap()
+    };
+    let doctor = |clients| {
+        let mut command = server.command(PROGRAM);
+        diagnoses(command.env_clear().envs([("PORT", "7000"), ("MAX_CLIENTS", clients)]))
+    };
+    let name = "connection tracking";
+    assert_eq!(check(&doctor("100000000"), name).0, "ok");
+    visit(7_000);
+    let tracked = connections();
+    assert!(tracked >= 3, "{tracked}");
+    assert_eq!(check(&doctor("1"), name).0, "ok");
+    let diagnoses = doctor("100000000");
+    let (result, seen) = check(&diagnoses, name);
+    assert!(result == "finding" && seen.ends_with(" and MAX_CLIENTS=100000000"), "{seen}");
+
+    let mend = of(&diagnoses, name)["mend"].as_str().unwrap();
+    let bypass = mend.lines().last().unwrap().strip_prefix("sudo ").unwrap();
+    server.run(bypass);
+    visit(7_000);
+    let untracked = connections();
+    assert!(untracked <= tracked, "the port is left out");
+    visit(7_001);
+    assert!(connections() > untracked, "other ports are not");
+}
+
+#[test]
+fn the_running_daemon_is_asked() {
+    if !needs::met("the_running_daemon_is_asked", &NEEDS) {
+        return;
+    }
+    let (server, gateway) = (Host::new(), Host::new());
+    server.wire("wire", &gateway, "wire");
+    server.run("ip address add 10.9.0.1/24 dev wire");
+    gateway.run("ip address add 10.9.0.9/24 dev wire");
+    let doctor = |variables: &[(&str, &str)]| {
+        let mut command = server.command(PROGRAM);
+        diagnoses(command.env_clear().envs(variables.iter().copied()))
+    };
+    let elsewhere = doctor(&[("HOST", "10.9.0.2"), ("HTTP_ADDR", "10.9.0.2:7561")]);
+    for bound in ["addresses", "HTTP port"] {
+        let (result, seen) = check(&elsewhere, bound);
+        assert!(result == "finding" && seen.starts_with("10.9.0.2 cannot be bound"), "{seen}");
+    }
+    let before = doctor(&[]);
+    for port in ["port", "HTTP port"] {
+        let (result, seen) = check(&before, port);
+        assert!(result == "ok" && seen.ends_with(" is free"), "{seen}");
+    }
+    for unasked in ["running daemon", "gateway"] {
+        assert_eq!(check(&before, unasked), ("unknown", "no wakeupd is running here"));
+    }
+
+    let variables = [("HOST", "0.0.0.0"), ("HTTP_ADDR", "127.0.0.1:7561")];
+    let daemon = server.serve(&variables);
+    daemon.wait_for_line("listening for HTTP");
+    let clients: Vec<_> = gateway.within(|| {
+        let open = |_| UdpSocket::bind("0.0.0.0:0").unwrap();
+        (0..30)
+            .map(open)
+            .map(|socket| Client::new(socket, "10.9.0.1:7561".parse().unwrap()))
+            .collect()
+    });
+    for client in &clients {
+        client.heartbeat(&[]);
+    }
+    clients.iter().for_each(Client::ping);
+    // The daemon counts them once a second.
+    let deadline = Instant::now() + PATIENCE;
+    let all = loop {
+        let all = doctor(&variables);
+        if check(&all, "gateway").1.contains("30 clients") || Instant::now() > deadline {
+            break all;
+        }
+    };
+    let (result, seen) = check(&all, "gateway");
+    let expected = "nearly all of 30 clients have the address 10.9.0.9, which is private";
+    assert!(result == "finding" && seen.starts_with(expected), "{seen}");
+    for port in ["port", "HTTP port"] {
+        let (result, seen) = check(&all, port);
+        assert!(result == "ok" && seen.starts_with("a wakeupd is running: "), "{seen}");
+    }
+    assert_eq!(check(&all, "settings").0, "ok");
+    assert_ne!(check(&all, "running daemon").0, "unknown");
+    assert!(check(&all, "receive buffer").1.starts_with("the running wakeupd has "));
+
+    // A second daemon would have its own UDP port, but not its own endpoint.
+    let diagnoses = doctor(&[("PORT", "7000")]);
+    let (result, seen) = check(&diagnoses, "HTTP port");
+    assert!(result == "finding" && seen.contains("is held by wakeupd, pid "), "{seen}");
+    daemon.stop();
+}
