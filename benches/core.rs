@@ -60,6 +60,23 @@ fn sweep(c: &mut Criterion) {
     group.finish();
 }
 
+/// How long the lock of a shard is held for a list of clients.
+fn list(c: &mut Criterion) {
+    let mut group = c.benchmark_group("copy a shard of 1,000,000 clients out");
+    for (family, first) in FAMILIES {
+        let registry = registry_of(first, MILLION);
+        let (mut views, mut shards) = (Vec::new(), (0..SHARDS).cycle());
+        group.bench_function(family, |b| {
+            b.iter(|| {
+                views.clear();
+                let shard = shards.next().expect("it has no end");
+                registry.look_at(shard, NOW, |view| views.push(view));
+            });
+        });
+    }
+    group.finish();
+}
+
 fn count(iterations: u64) -> usize {
     usize::try_from(iterations).expect("what takes so long is not asked for")
 }
@@ -162,5 +179,5 @@ fn schedule(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, sweep, refresh, register, schedule);
+criterion_group!(benches, sweep, list, refresh, register, schedule);
 criterion_main!(benches);

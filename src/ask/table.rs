@@ -110,12 +110,12 @@ fn lateness(lateness: &Lateness) -> String {
             sum * 1000 >= permille * pings
         });
         match bucket.and_then(|bucket| bucket.le_seconds) {
-            Some(seconds) => format!("{} ms", seconds * 1e3),
-            None => "more than 1 s".to_owned(),
+            Some(seconds) => format!("<= {} ms", seconds * 1e3),
+            None => "> 1 s".to_owned(),
         }
     };
     format!(
-        "p50 {}, p99 {}, p99.9 {} or less, in the last ten minutes",
+        "p50 {}, p99 {}, p99.9 {} in the last ten minutes",
         within(500),
         within(990),
         within(999)
@@ -136,9 +136,13 @@ mod tests {
             super::lateness(&Lateness { buckets })
         };
         assert_eq!(lateness([0; 3]), "no pings in the last ten minutes");
-        assert!(lateness([1, 0, 0]).starts_with("p50 0.5 ms, p99 0.5 ms, p99.9 0.5 ms or less"));
-        assert!(lateness([990, 9, 1]).starts_with("p50 0.5 ms, p99 0.5 ms, p99.9 1000 ms or less"));
-        assert!(lateness([0, 1, 1]).starts_with("p50 1000 ms, p99 more than 1 s, p99.9 more than"));
+        assert!(
+            lateness([1, 0, 0]).starts_with("p50 <= 0.5 ms, p99 <= 0.5 ms, p99.9 <= 0.5 ms in")
+        );
+        assert!(
+            lateness([990, 9, 1]).starts_with("p50 <= 0.5 ms, p99 <= 0.5 ms, p99.9 <= 1000 ms in")
+        );
+        assert!(lateness([0, 1, 1]).starts_with("p50 <= 1000 ms, p99 > 1 s, p99.9 > 1 s in"));
     }
 
     #[test]

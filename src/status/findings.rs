@@ -1,5 +1,6 @@
 //! What is wrong with the daemon, in words, and what to do about it.
 
+use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
 use super::{Buffers, Clients};
@@ -108,7 +109,8 @@ fn pings_skipped(seen: &Seen) -> Option<Finding> {
         "pings_skipped",
         Severity::Critical,
         format!(
-            "{skipped_pings} pings were left out in the last minute, because a worker was a whole second late: the machine was too slow by {:.1} %.",
+            "{} pings were left out in the last minute, because a worker was a whole second late: the machine was too slow by {:.1} %.",
+            HumanCount(skipped_pings),
             seen.recent.short_percent()
         ),
         "See with `top -H` who has the processor. Give the daemon more of it, or lower MAX_CLIENTS; `wakeupd bench` tells what the machine carries. After a suspended machine this is to be expected once.",
@@ -125,7 +127,8 @@ fn receive_drops(seen: &Seen) -> Option<Finding> {
         "receive_drops",
         Severity::Critical,
         format!(
-            "The kernel dropped {drops} datagrams in the last minute, because the receive buffer was full."
+            "The kernel dropped {} datagrams in the last minute, because the receive buffer was full.",
+            HumanCount(drops)
         ),
         if is_small {
             format!(
@@ -166,7 +169,8 @@ fn pings_failed(seen: &Seen) -> Option<Finding> {
         "pings_failed",
         Severity::Critical,
         format!(
-            "The kernel did not take {failed} pings in the last minute, mostly for this reason: {}.",
+            "The kernel did not take {} pings in the last minute, mostly for this reason: {}.",
+            HumanCount(failed),
             most.label()
         ),
         advice,
@@ -184,14 +188,24 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
         (0, _) => (Severity::Warning, "Beyond that nobody new is let in.".to_owned()),
         (_, true) => (
             Severity::Critical,
-            format!("{refused} heartbeats of others were refused in the last minute."),
+            format!(
+                "{} heartbeats of others were refused in the last minute.",
+                HumanCount(refused)
+            ),
         ),
-        (_, false) => (Severity::Warning, format!("{refused} heartbeats would have been refused.")),
+        (_, false) => (
+            Severity::Warning,
+            format!("{} heartbeats would have been refused.", HumanCount(refused)),
+        ),
     };
     Some(Finding::new(
         "clients_near_cap",
         severity,
-        format!("{total} of at most {max} clients (MAX_CLIENTS) are there. {consequence}"),
+        format!(
+            "{} of at most {} clients (MAX_CLIENTS) are there. {consequence}",
+            HumanCount(total as u64),
+            HumanCount(max.into())
+        ),
         "If they are yours, set a larger MAX_CLIENTS, after `wakeupd bench` has told what the machine carries. If not, see the top prefixes, and deny the networks in DENY_FILE.",
     ))
 }
@@ -205,7 +219,8 @@ fn pings_late(seen: &Seen) -> Option<Finding> {
         "pings_late",
         Severity::Warning,
         format!(
-            "{late} pings of the last minute, more than one in a hundred, were later than {} ms.",
+            "{} pings of the last minute, more than one in a hundred, were later than {} ms.",
+            HumanCount(late),
             LATENESS_BOUNDS[LATE_BOUND].as_millis()
         ),
         "See with `top -H` who else wants the processor, and whether the machine is throttled (`st` in `top`).",
