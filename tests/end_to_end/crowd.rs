@@ -13,7 +13,8 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use crate::daemon::{Daemon, PATIENCE, PING};
+use crate::daemon::{Daemon, PATIENCE, PING, wait_until};
+use crate::web::get;
 
 #[derive(Debug)]
 pub struct Crowd {
@@ -102,4 +103,37 @@ fn a_thousand_clients_on_one_socket() {
     let pings = crowd
         .listen(|pings| pings.len() == clients.len() && pings.values().all(|count| *count >= 3));
     assert_eq!(pings.into_keys().collect::<HashSet<_>>(), clients);
+}
+
+#[test]
+fn a_crowd_is_listed_piece_by_piece() {
+    const CLIENTS: usize = 50_000;
+    let variables = [("HTTP_ADDR", "127.0.0.1:0"), ("LOG_LEVEL", "INFO")];
+    let daemon = Daemon::start(&variables);
+    let http = daemon.http();
+    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let crowd = Crowd::new(server);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|n| Ipv4Addr::from_bits(0x7F02_0000 + u32::try_from(n).unwrap()))
+        .collect();
+    // As many at a time as the smallest buffer holds.
+    for (pieces, some) in clients.chunks(200).enumerate() {
+        crowd.heartbeats(some);
+        let registered = format!("wakeupd_registrations_total {}", pieces * 200 + some.len());
+        wait_until("all are registered", || get(http, "/metrics").body.contains(&registered));
+    }
+    let before = daemon.resident_kilobytes();
+    let list = get(http, "/clients?limit=all");
+    let growth = daemon.resident_kilobytes().saturating_sub(before);
+    let list_kilobytes = list.body.len() as u64 / 1024;
+    assert!(growth * 3 < list_kilobytes, "{growth} kB more for a list of {list_kilobytes} kB");
+
+    let list = list.json();
+    let listed = list["clients"].as_array().unwrap().iter();
+    let listed: HashSet<&str> = listed.map(|client| client["address"].as_str().unwrap()).collect();
+    assert_eq!(listed.len(), CLIENTS);
+    let port = crowd.socket.local_addr().unwrap().port();
+    assert!(clients.iter().all(|client| listed.contains(format!("{client}:{port}").as_str())));
+    let densest = get(http, "/prefixes?limit=1").json();
+    assert_eq!(densest["prefixes"][0]["clients"], 256);
 }

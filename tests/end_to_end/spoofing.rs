@@ -121,7 +121,7 @@ fn a_million_random_sources_lock_nobody_out_for_long() {
     let memory = scene.daemon.resident_kilobytes();
     flood(MILLION / 2);
     let end = Instant::now();
-    // Of that many, each refused one would take 12 bytes at the least: 10 MB.
+    // Of that many, each refused one would take 24 bytes at the least: 20 MB.
     let growth = scene.daemon.resident_kilobytes().saturating_sub(memory);
     assert!(growth < 4_000, "{growth} kB more");
 
