@@ -1,5 +1,8 @@
 //! The metrics in the text format of Prometheus, named by its conventions.
 
+#[cfg(target_os = "linux")]
+mod process;
+
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -114,52 +117,8 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
         ),
     ];
     #[cfg(target_os = "linux")]
-    families.extend(process().unwrap_or_default());
+    families.extend(process::metrics().unwrap_or_default());
     TextEncoder::new().encode_to_string(&families).expect("every family has a metric")
-}
-
-/// The standard metrics of a process.
-#[cfg(target_os = "linux")]
-fn process() -> procfs::ProcResult<Vec<MetricFamily>> {
-    use procfs::process::{LimitValue, Process};
-    use procfs::{CurrentSI, KernelStats};
-
-    let process = Process::myself()?;
-    let stat = process.stat()?;
-    #[expect(clippy::cast_precision_loss, reason = "that of a tick is enough")]
-    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let started = KernelStats::current()?.btime as f64 + seconds(stat.starttime);
-    let mut families = vec![
-        family(
-            MetricType::COUNTER,
-            "process_cpu_seconds_total",
-            "Total user and system CPU time spent in seconds.",
-            vec![counter(seconds(stat.utime + stat.stime))],
-        ),
-        single("process_open_fds", "Number of open file descriptors.", process.fd_count()?),
-        number("process_virtual_memory_bytes", "Virtual memory size in bytes.", stat.vsize),
-        number(
-            "process_resident_memory_bytes",
-            "Resident memory size in bytes.",
-            stat.rss * procfs::page_size(),
-        ),
-        family(
-            MetricType::GAUGE,
-            "process_start_time_seconds",
-            "Start time of the process since unix epoch in seconds.",
-            vec![value(started)],
-        ),
-        number(
-            "process_threads",
-            "Number of OS threads in the process.",
-            stat.num_threads.cast_unsigned(),
-        ),
-    ];
-    if let LimitValue::Value(limit) = process.limits()?.max_open_files.soft_limit {
-        families.push(number("process_max_fds", "Maximum number of open file descriptors.", limit));
-    }
-    Ok(families)
 }
 
 fn family(kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
