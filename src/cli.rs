@@ -1,6 +1,9 @@
-//! The command line.
+//! The command line, and what is made of its definition: completions and the manual page.
 
-use clap::{Parser, Subcommand};
+mod manual;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{ask, config, probe};
 #[cfg(target_os = "linux")]
@@ -62,14 +65,53 @@ pub enum Command {
     /// The exit code is 1 if anything was found, 0 if not, and 78 if the environment is wrong.
     #[cfg(target_os = "linux")]
     Doctor(doctor::Options),
+
+    /// Print what makes a shell complete the arguments
+    ///
+    /// `source <(wakeupd completions bash)` is for once. For good it is kept in a file, such as
+    /// `/etc/bash_completion.d/wakeupd`, `/usr/local/share/zsh/site-functions/_wakeupd` or
+    /// `/etc/fish/completions/wakeupd.fish`.
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+
+    /// Print the manual page
+    ///
+    /// `wakeupd man | man -l -` shows it. In `/usr/local/share/man/man8/wakeupd.8` man(1) finds it.
+    Man,
+}
+
+/// What makes `shell` complete the arguments.
+///
+/// # Panics
+/// Never: memory takes all that is written to it.
+#[must_use]
+pub fn completions(shell: Shell) -> String {
+    let whole = Cli::command();
+    // Hidden arguments would be offered too.
+    let shown = whole.get_arguments().filter(|argument| !argument.is_hide_set());
+    let mut command = clap::Command::new("wakeupd")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(shown)
+        .subcommands(whole.get_subcommands());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "wakeupd", &mut script);
+    String::from_utf8(script).expect("made of texts")
+}
+
+/// The manual page, in the language of roff(7).
+#[must_use]
+pub fn manual() -> String {
+    manual::of(Cli::command())
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

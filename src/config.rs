@@ -229,10 +229,12 @@ impl Display for Config {
 /// The end of `--help`: every variable with its default.
 #[must_use]
 pub fn help() -> String {
-    let lines = VARIABLES.map(|Variable { name, default, about, .. }| {
-        format!("  {name:<26} {about} [default: {default}]\n")
+    let entries = VARIABLES.map(|Variable { name, default, about, .. }| {
+        // A line is broken at spaces, and a list may have them.
+        let default = default.replace(',', ", ");
+        format!("  {name}\n      {about} [default: {default}]\n")
     });
-    format!("Environment variables of the daemon:\n{}", lines.concat())
+    format!("Environment variables of the daemon:\n{}", entries.concat())
 }
 
 impl Variable {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
-use wakeupd::cli::{Cli, Command};
+use wakeupd::cli::{self, Cli, Command};
 use wakeupd::config::{Config, DenyFile, Misspelt};
 use wakeupd::daemon::Daemon;
 use wakeupd::{ask, logging, probe, signals};
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         Some(Command::Doctor(options)) => {
             configured(|config, misspelt| doctor::run(options, config, misspelt))
         }
+        Some(Command::Completions { shell }) => print(&cli::completions(*shell)),
+        Some(Command::Man) => print(&cli::manual()),
         None => {
             #[cfg(target_os = "linux")]
             if let Some(parent) = cli.ends_with {

@@ -137,7 +137,7 @@ fn help_lists_each_variable_with_its_default() {
     let words: Vec<_> = stdout.split_ascii_whitespace().collect();
     let help = words.join(" ");
     for Variable { name, default, about, .. } in VARIABLES {
-        let line = format!(" {name} {about} [default: {default}]");
+        let line = format!(" {name} {about} [default: {}]", default.replace(',', ", "));
         assert!(help.contains(&line), "{line} is missing in: {stdout}");
     }
 }

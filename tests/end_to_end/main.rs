@@ -7,6 +7,7 @@ mod deny_file;
 mod http;
 mod lifecycle;
 mod logs;
+mod manual;
 mod needs;
 mod page;
 mod probing;

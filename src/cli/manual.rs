@@ -1,0 +1,175 @@
+//! The manual page: what the command line's definition and the variables tell, and what only it tells.
+
+use clap::builder::PossibleValue;
+use clap::{Arg, Command};
+use roff::{Inline, Roff, bold, roman};
+
+use crate::config::{VARIABLES, Variable};
+
+/// For each signal what it does.
+const SIGNALS: [(&str, &str); 2] = [
+    ("SIGTERM, SIGINT", "Stop. A second one ends the program at once."),
+    ("SIGHUP", "Read DENY_FILE again. The clients whose networks it now holds are pinged no more."),
+];
+
+const FILES: [(&str, &str); 2] = [
+    (
+        "/etc/default/wakeupd",
+        "The variables of the systemd service, a line each in the form of NAME=value. After a change the service has to be restarted.",
+    ),
+    (
+        "/usr/lib/systemd/system/wakeupd.service",
+        "The systemd service, as the Debian package installs it.",
+    ),
+];
+
+const EXIT_CODES: [(&str, &str); 5] = [
+    ("0", "The daemon was told to stop; a probe got a ping; in a bench nobody missed one."),
+    (
+        "1",
+        "What was to be done could not be done, and a line on standard error says why; a probe got no ping; in a bench somebody missed one.",
+    ),
+    ("2", "The command line is wrong."),
+    ("78", "A variable is wrong. Each that is gets a line on standard error."),
+    ("130, 143", "A second SIGINT or SIGTERM ended it."),
+];
+
+const EXAMPLES: [(&str, &str); 5] = [
+    ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port and tell of every client."),
+    ("wakeupd probe localhost --count 3", "See whether pings come, and how punctual they are."),
+    ("wakeupd bench --clients 50000", "See whether this machine carries 50,000 clients (Linux)."),
+    (
+        "systemctl reload wakeupd",
+        "Make the service read its DENY_FILE again, after somebody complained of pings.",
+    ),
+    ("journalctl --unit wakeupd --grep summary", "See what the service did in each minute."),
+];
+
+const SEE_ALSO: &str = "`systemctl`(1), `journalctl`(1), `systemd.exec`(5), `ss`(8)";
+
+/// The page of a program with this command line.
+pub(super) fn of(command: Command) -> String {
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    let name = command.get_name().to_owned();
+    let version = format!("{name} {}", command.get_version().unwrap_or_default());
+
+    let mut page = Roff::new();
+    // No date: what is built from the same source is to be the same.
+    let title = name.to_uppercase();
+    page.control("TH", [title.as_str(), "8", r#""""#, &version, "System Administration"]);
+    // A path or a name is not to be hyphenated.
+    page.control("nh", []);
+    page.control("ad", ["l"]);
+    page.control("SH", ["NAME"]);
+    page.text([roman(format!("{name} - {}", command.get_about().unwrap_or_default()))]);
+
+    page.control("SH", ["SYNOPSIS"]);
+    page.text([bold(usage(&mut command))]);
+    for subcommand in command.get_subcommands_mut() {
+        page.control("br", []);
+        page.text([bold(usage(subcommand))]);
+    }
+
+    page.control("SH", ["DESCRIPTION"]);
+    // Its first paragraph stands under NAME.
+    let about = command.get_long_about().unwrap_or_default().to_string();
+    paragraphs(&mut page, "PP", about.split_once("\n\n").map_or("", |(_, rest)| rest));
+
+    page.control("SH", ["OPTIONS"]);
+    options(&mut page, &command);
+
+    page.control("SH", ["COMMANDS"]);
+    for subcommand in command.get_subcommands() {
+        page.control("SS", [subcommand.get_bin_name().unwrap_or_default()]);
+        let about = subcommand.get_long_about().or_else(|| subcommand.get_about());
+        paragraphs(&mut page, "PP", &about.unwrap_or_default().to_string());
+        options(&mut page, subcommand);
+    }
+
+    page.control("SH", ["ENVIRONMENT"]);
+    page.text(prose(
+        "An empty variable has its default. `wakeupd --print-config` shows what is in force.",
+    ));
+    for Variable { name, default, allowed, about } in VARIABLES {
+        // A line is broken at spaces, and a list may have them.
+        let default = default.replace(',', ", ");
+        let text = format!("{about}\n\nIt must be {allowed}. Default: {default}");
+        item(&mut page, name, &text);
+    }
+
+    for (heading, items) in [
+        ("SIGNALS", SIGNALS.as_slice()),
+        ("FILES", &FILES),
+        ("EXIT STATUS", &EXIT_CODES),
+        ("EXAMPLES", &EXAMPLES),
+    ] {
+        page.control("SH", [heading]);
+        for (tag, text) in items {
+            item(&mut page, tag, text);
+        }
+    }
+    page.control("SH", ["SEE ALSO"]);
+    page.text(prose(SEE_ALSO));
+    escaped(&page.render())
+}
+
+/// How the command is called.
+fn usage(command: &mut Command) -> String {
+    let usage = command.render_usage().to_string();
+    let first = usage.lines().next().unwrap_or_default();
+    first.trim_start_matches("Usage: ").to_owned()
+}
+
+fn options(page: &mut Roff, command: &Command) {
+    let is_shown = |argument: &&Arg| !argument.is_hide_set() && argument.get_id() != "help";
+    for argument in command.get_arguments().filter(is_shown) {
+        let short = argument.get_short().map(|short| format!("-{short}, "));
+        let tag = format!("{}{argument}", short.unwrap_or_default());
+        let help = argument.get_long_help().or_else(|| argument.get_help());
+        let mut text = help.map(ToString::to_string).unwrap_or_default();
+        if argument.get_action().takes_values() {
+            let values = argument.get_possible_values();
+            let values: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
+            if !values.is_empty() {
+                text = format!("{text}: {}", values.join(", "));
+            }
+            if let [default] = argument.get_default_values()
+                && !argument.is_hide_default_value_set()
+            {
+                text = format!("{text}\n\nDefault: {}", default.display());
+            }
+        }
+        item(page, &tag, &text);
+    }
+}
+
+/// An entry of a list, with a hanging indent.
+fn item(page: &mut Roff, tag: &str, text: &str) {
+    page.control("TP", []);
+    page.text([bold(tag)]);
+    paragraphs(page, "IP", text);
+}
+
+/// The paragraphs of a text, with `macro_name` before each but the first.
+fn paragraphs(page: &mut Roff, macro_name: &str, text: &str) {
+    for (number, paragraph) in text.split("\n\n").enumerate() {
+        if number > 0 {
+            page.control(macro_name, []);
+        }
+        page.text(prose(paragraph));
+    }
+}
+
+/// A text in which what stands in backticks is to be typed as it is.
+fn prose(text: &str) -> Vec<Inline> {
+    let parts = text.split('`').enumerate();
+    parts.map(|(number, part)| if number % 2 == 1 { bold(part) } else { roman(part) }).collect()
+}
+
+/// The page in ASCII, which every roff reads.
+fn escaped(page: &str) -> String {
+    let escape =
+        |c: char| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", c as u32) };
+    page.chars().map(escape).collect()
+}
