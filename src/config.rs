@@ -192,6 +192,15 @@ impl Config {
         if read.mistakes.is_empty() { Ok((config, misspelt)) } else { Err(Mistakes(read.mistakes)) }
     }
 
+    /// Whether `HOST` and `PORT` ask for no other address than this. Their defaults ask for none.
+    #[must_use]
+    pub fn agrees_with(&self, address: SocketAddr) -> bool {
+        let is_host = self.host == HOST.default || self.host.parse() == Ok(address.ip());
+        let is_port =
+            self.port == 0 || self.port == address.port() || self.port.to_string() == PORT.default;
+        is_host && is_port
+    }
+
     /// Each variable's name with its effective value.
     #[must_use]
     pub fn values(&self) -> [(&'static str, String); VARIABLES.len()] {

@@ -1,7 +1,8 @@
 //! Joins everything: binds, starts the tasks, sums up every minute, stops.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::mem;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::net::{self, Buffers, Sender, Socket};
 use crate::registry::{Registry, Removal, SHARDS};
 use crate::schedule::Schedule;
 use crate::state::State;
+use crate::supervisor::Supervisor;
 use crate::worker::{Alarm, Warnings, Worker};
 
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
@@ -66,6 +68,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The service manager handed something else over.
+    #[error("cannot serve the socket that was handed over, see wakeupd.socket: {0}")]
+    HandedOver(io::Error),
     /// Anything else.
     #[error("cannot bind UDP {address}: {error}")]
     Bind {
@@ -102,18 +107,21 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Binds the port. From here on heartbeats wait in the socket's buffer.
+    /// Binds the port, or takes over the socket that was handed over in its place. From here on
+    /// heartbeats wait in the socket's buffer.
     ///
     /// # Errors
     /// With what stands in the way and what to do about it.
-    pub async fn bind(config: &Config) -> Result<Self, StartError> {
-        let address = resolve(&config.host, config.port).await?;
-        let bind = || {
-            let socket = Socket::bind(address)?;
-            let senders = socket.senders(config.worker_pool_size)?;
-            Ok((socket, senders))
+    pub async fn bind(config: &Config, handed_over: Option<UdpSocket>) -> Result<Self, StartError> {
+        let socket = if let Some(socket) = handed_over {
+            adopt(config, socket)?
+        } else {
+            let address = resolve(&config.host, config.port).await?;
+            Socket::bind(address).map_err(|error| bind_error(address, error))?
         };
-        let (socket, senders) = bind().map_err(|error| bind_error(address, error))?;
+        let senders = socket
+            .senders(config.worker_pool_size)
+            .map_err(|error| bind_error(socket.address(), error))?;
         let http = bind_http(config)?;
         let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
         let guard =
@@ -128,11 +136,17 @@ impl Daemon {
         })
     }
 
-    /// Serves until `stop` is ready. At each `hangup` it reads the file of those to deny again.
+    /// Serves until `stop` is ready, and tells `supervisor` how it is. At each `hangup` it reads the file
+    /// of those to deny again.
     ///
     /// # Errors
     /// Where a task ended before that.
-    pub async fn run(mut self, stop: impl Future, mut hangup: Signal) -> Result<(), TaskEnded> {
+    pub async fn run(
+        mut self,
+        stop: impl Future,
+        mut hangup: Signal,
+        supervisor: &Supervisor,
+    ) -> Result<(), TaskEnded> {
         self.announce();
         let alarm = Arc::new(Alarm::new(self.senders.len()));
         let mut tasks = self.start_tasks(&alarm);
@@ -141,6 +155,8 @@ impl Daemon {
             http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
         }
         self.state.health.set_ready(true);
+        supervisor.ready(&format!("listening on {}", self.socket.address()));
+        let mut stuck = Vec::new();
         let mut second = tokio::time::interval(monitor::INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut summary = Summary::new();
@@ -153,18 +169,33 @@ impl Daemon {
                 _ = second.tick() => {
                     summary.add(monitor.look());
                     if summary.is_due() {
-                        summary.tell(&self.state);
+                        supervisor.status(&summary.tell(&self.state));
                     }
+                    self.report_health(&mut stuck, supervisor);
                 }
             }
         }
         self.state.health.set_ready(false);
+        supervisor.stopping();
         alarm.end();
         tasks.shutdown().await;
         summary.add(monitor.look());
         summary.tell(&self.state);
         info!("stopped");
         Ok(())
+    }
+
+    /// Tells the supervisor that no task is stuck, or else the log. `stuck` are those of the last time.
+    fn report_health(&self, stuck: &mut Vec<String>, supervisor: &Supervisor) {
+        let before = mem::replace(stuck, self.state.health.stuck(clock::now()));
+        if stuck.is_empty() {
+            supervisor.alive();
+        }
+        match (before.is_empty(), stuck.is_empty()) {
+            (true, false) => error!(tasks = stuck.join(", "), "stuck"),
+            (false, true) => info!("nothing is stuck any more"),
+            _ => {}
+        }
     }
 
     fn announce(&self) {
@@ -197,7 +228,7 @@ impl Daemon {
         let start = clock::now();
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
-        for (number, sender) in std::mem::take(&mut self.senders).into_iter().enumerate() {
+        for (number, sender) in mem::take(&mut self.senders).into_iter().enumerate() {
             let schedule = Schedule::new(start, SHARDS, number, workers);
             let (state, alarm, warnings) = (self.state.clone(), alarm.clone(), warnings.clone());
             let worker = Worker::new(sender, state, alarm, warnings, schedule);
@@ -268,8 +299,8 @@ impl Summary {
         self.due <= Instant::now()
     }
 
-    /// Tells what happened since the last time, and begins anew.
-    fn tell(&mut self, state: &State) {
+    /// Tells what happened since the last time, and begins anew. Returns the same in short.
+    fn tell(&mut self, state: &State) -> String {
         let totals = state.metrics.totals();
         let recent = totals.since(&self.last);
         info!(
@@ -283,8 +314,27 @@ impl Summary {
             worst_lateness_ms = (self.worst_lateness.as_secs_f64() * 1e6).round() / 1e3,
             "summary"
         );
+        let short = format!(
+            "{} clients; in the last minute {} heartbeats, {} pings, {} refused",
+            state.registry.len(),
+            recent.heartbeats,
+            recent.pings(),
+            recent.refused()
+        );
         *self = Self { last: totals, ..Self::new() };
+        short
     }
+}
+
+fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {
+    let socket = Socket::adopt(socket).map_err(StartError::HandedOver)?;
+    let address = socket.address();
+    if config.agrees_with(address) {
+        info!(%address, "serving the socket that was handed over");
+    } else {
+        warn!(%address, "serving the socket that was handed over, so HOST and PORT do not count: set its address with `systemctl edit wakeupd.socket`");
+    }
+    Ok(socket)
 }
 
 /// The address to bind. The original served IPv4 alone, so of a name's addresses that goes first.

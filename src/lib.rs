@@ -17,9 +17,9 @@
 //!   time.
 //! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
 //!   [`http`] tells it, and [`ask`] asks.
-//! - The program: [`cli`], [`config`], [`logging`], [`signals`], `doctor`, who looks at the machine, and
-//!   the clients: [`probe`] is one and `bench` many, [`tally`] counts what comes to one, [`args`] are
-//!   the arguments of both.
+//! - The program: [`cli`], [`config`], [`logging`], [`signals`], [`supervisor`], `doctor`, who looks at
+//!   the machine, and the clients: [`probe`] is one and `bench` many, [`tally`] counts what comes to one,
+//!   [`args`] are the arguments of both.
 //!
 //! `docs/architecture.md` says who may import whom, and why.
 
@@ -47,6 +47,7 @@ pub mod schedule;
 pub mod signals;
 pub mod state;
 pub mod status;
+pub mod supervisor;
 pub mod tally;
 pub mod throttle;
 pub mod wire;

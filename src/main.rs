@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::UdpSocket;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,6 +11,7 @@ use tracing::{Level, error, info, warn};
 use wakeupd::cli::{self, Cli, Command};
 use wakeupd::config::{Config, DenyFile, Misspelt};
 use wakeupd::daemon::Daemon;
+use wakeupd::supervisor::{self, Supervisor, WrongSocket};
 use wakeupd::{ask, logging, probe, signals};
 #[cfg(target_os = "linux")]
 use wakeupd::{bench, doctor};
@@ -69,6 +71,8 @@ fn show(config: &Config, misspelt: &[Misspelt], prints: bool) -> ExitCode {
 }
 
 fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
+    // Logging has a thread.
+    let handed_over = supervisor::take_socket();
     let logging = logging::start(config.log_level, config.log_format);
     for misspelt in misspelt {
         warn!("{misspelt}");
@@ -99,15 +103,17 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
         .max_blocking_threads(config.worker_pool_size + SPARE_THREADS)
         .thread_name("wakeupd")
         .build();
-    let served = match &runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
-        Err(error) => Err(format!("cannot start threads: {error}").into()),
+    let served = match (&runtime, handed_over) {
+        (Ok(runtime), Ok(socket)) => runtime.block_on(run(config, socket)),
+        (_, Err(wrong)) => Err(wrong.into()),
+        (Err(error), _) => Err(format!("cannot start threads: {error}").into()),
     };
     let code = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
-            ExitCode::FAILURE
+            // That is a matter of a unit's configuration.
+            if error.is::<WrongSocket>() { EXIT_CONFIG.into() } else { ExitCode::FAILURE }
         }
     };
     // The runtime lasts until the end, and with it the handler of a second signal.
@@ -119,14 +125,14 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     code
 }
 
-async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+async fn run(config: &Config, handed_over: Option<UdpSocket>) -> Result<(), Box<dyn Error>> {
     let mut stop = signals::stop()?;
     let hangup = signals::hangup()?;
     let daemon = tokio::select! {
-        daemon = Daemon::bind(config) => daemon?,
+        daemon = Daemon::bind(config, handed_over) => daemon?,
         _ = &mut stop => return Ok(()),
     };
-    daemon.run(stop, hangup).await?;
+    daemon.run(stop, hangup, &Supervisor::of_this_process()).await?;
     Ok(())
 }
 

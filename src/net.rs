@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockRef, Type};
+use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
 
 #[cfg(target_os = "linux")]
@@ -179,6 +179,8 @@ pub struct Socket {
     io: tokio::net::UdpSocket,
     address: SocketAddr,
     buffers: Buffers,
+    /// How many datagrams the kernel had dropped before.
+    dropped_before: u64,
 }
 
 impl Socket {
@@ -193,9 +195,39 @@ impl Socket {
             batch::report_local_addresses(&socket, address)?;
         }
         socket.bind(&address.into())?;
+        Self::of_bound(socket, buffers)
+    }
+
+    /// Takes over a socket that somebody else has bound. What is waiting in it will be received.
+    ///
+    /// # Errors
+    /// With what the kernel said, or why the socket will not do.
+    pub fn adopt(socket: UdpSocket) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        let socket = socket2::Socket::from(socket);
+        let unsuitable = |reason| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        if address.port() == 0 {
+            return unsuitable("it is not bound to a port");
+        }
+        if address.is_ipv6() && address.ip().is_unspecified() && socket.only_v6()? {
+            return unsuitable("it is bound to every IPv6 address, but takes no IPv4");
+        }
+        socket.set_nonblocking(true)?;
+        let receive = grow_receive_buffer(&socket)?;
+        // The others are made here.
+        let send = request_buffers(&new_socket(address)?)?.send;
+        if address.ip().is_unspecified() {
+            batch::report_local_addresses(&socket, address)?;
+        }
+        let mut socket = Self::of_bound(socket, Buffers { receive, send })?;
+        socket.dropped_before = socket.receive_drops().unwrap_or_default();
+        Ok(socket)
+    }
+
+    fn of_bound(socket: socket2::Socket, buffers: Buffers) -> io::Result<Self> {
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let address = io.local_addr()?;
-        let socket = Self { io, address, buffers };
+        let socket = Self { io, address, buffers, dropped_before: 0 };
         socket.report_errors(true)?;
         Ok(socket)
     }
@@ -231,7 +263,9 @@ impl Socket {
     #[must_use]
     pub fn receive_drops(&self) -> Option<u64> {
         #[cfg(target_os = "linux")]
-        return drops(None, &[self.address.port()]).ok();
+        return drops(None, &[self.address.port()])
+            .ok()
+            .map(|drops| drops.saturating_sub(self.dropped_before));
         #[cfg(not(target_os = "linux"))]
         None
     }
@@ -368,14 +402,27 @@ pub fn granted_buffers() -> io::Result<Buffers> {
 }
 
 fn request_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {
-    batch::request_buffers(socket, BUFFERS)?;
-    // Linux doubles what it was asked for, to have room for its own bookkeeping.
-    let share = if cfg!(target_os = "linux") { 2 } else { 1 };
-    let socket = SockRef::from(socket);
+    batch::request_receive_buffer(socket, BUFFERS.receive)?;
+    batch::request_send_buffer(socket, BUFFERS.send)?;
     Ok(Buffers {
-        receive: socket.recv_buffer_size()? / share,
-        send: socket.send_buffer_size()? / share,
+        receive: granted(socket.recv_buffer_size()?),
+        send: granted(socket.send_buffer_size()?),
     })
+}
+
+/// Asks for a larger receive buffer, unless it is large enough: whoever made the socket may have been
+/// allowed more than this process is.
+fn grow_receive_buffer(socket: &socket2::Socket) -> io::Result<usize> {
+    if granted(socket.recv_buffer_size()?) < BUFFERS.receive {
+        batch::request_receive_buffer(socket, BUFFERS.receive)?;
+    }
+    Ok(granted(socket.recv_buffer_size()?))
+}
+
+/// What was granted, by what the system says. Linux doubles what it was asked for, to have room for its
+/// own bookkeeping.
+fn granted(size: usize) -> usize {
+    if cfg!(target_os = "linux") { size / 2 } else { size }
 }
 
 /// The canonical form of an address as a socket of either family tells it.

@@ -91,9 +91,10 @@ fn some_things_are_done_in_some_rooms_only() {
         ("dashmap", &["registry"][..]),
         ("unsafe {", &["registry"]),
         ("clock_gettime", &["clock"]),
+        ("listenfd", &["supervisor"]),
         ("socket2", &["net", "bench"]),
         ("sys::socket", &["net", "bench"]),
-        ("env::var", &["logging"]),
+        ("env::var", &["logging", "supervisor"]),
     ] {
         for (room, code) in rooms() {
             assert!(only.contains(&room.as_str()) || !code.contains(thing), "{room} has {thing}");

@@ -12,7 +12,7 @@ const SIGNALS: [(&str, &str); 2] = [
     ("SIGHUP", "Read DENY_FILE again. The clients whose networks it now holds are pinged no more."),
 ];
 
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     (
         "/etc/default/wakeupd",
         "The variables of the systemd service, a line each in the form of NAME=value. After a change the service has to be restarted.",
@@ -21,22 +21,28 @@ const FILES: [(&str, &str); 2] = [
         "/usr/lib/systemd/system/wakeupd.service",
         "The systemd service, as the Debian package installs it.",
     ),
+    (
+        "/usr/lib/systemd/system/wakeupd.socket",
+        "Its socket. Where that is enabled, heartbeats wait while the service restarts. HOST and PORT do not count beside it: `systemctl edit wakeupd.socket` sets the address.",
+    ),
 ];
 
-const EXIT_CODES: [(&str, &str); 5] = [
-    ("0", "The daemon was told to stop; a probe got a ping; in a bench nobody missed one."),
+const EXIT_CODES: [(&str, &str); 6] = [
     (
-        "1",
-        "What was to be done could not be done, and a line on standard error says why; a probe got no ping; in a bench somebody missed one.",
+        "0",
+        "The daemon was told to stop; what was asked for is well: a probe got a ping, in a bench nobody missed one, the doctor found nothing.",
     ),
+    ("1", "It is not, or it could not be done, and then a line on standard error says why."),
     ("2", "The command line is wrong."),
+    ("69", "There is no answer to `wakeupd status`."),
     ("78", "A variable is wrong. Each that is gets a line on standard error."),
     ("130, 143", "A second SIGINT or SIGTERM ended it."),
 ];
 
-const EXAMPLES: [(&str, &str); 5] = [
+const EXAMPLES: [(&str, &str); 6] = [
     ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port and tell of every client."),
     ("wakeupd probe localhost --count 3", "See whether pings come, and how punctual they are."),
+    ("wakeupd status --watch", "See how the daemon is, second by second."),
     ("wakeupd bench --clients 50000", "See whether this machine carries 50,000 clients (Linux)."),
     (
         "systemctl reload wakeupd",

@@ -10,6 +10,9 @@ use super::sockets::{Holder, Process, Protocol};
 /// What goes before the name of Docker's process that passes a published port on.
 const DOCKER_PROXY: &str = "docker-proxy";
 
+/// The process that holds what it hands over to a service.
+const SYSTEMD: &str = "systemd";
+
 /// The daemon that holds the port, if one does.
 pub(super) fn daemon(holder: &io::Result<Holder>) -> Option<u32> {
     match holder {
@@ -63,7 +66,9 @@ pub(super) fn judge(
         Ok(Holder::Processes(holders)) => holders,
         Err(error) => return Diagnosis::unknown(check, error),
     };
-    let others: Vec<_> = holders.iter().filter(|process| !may_hold(process)).collect();
+    let is_served = holders.iter().any(&may_hold);
+    let is_meant = |process: &&Process| may_hold(process) || is_served && process.name == SYSTEMD;
+    let others: Vec<_> = holders.iter().filter(|process| !is_meant(process)).collect();
     if others.is_empty() {
         let pids: Vec<_> = holders.iter().map(|process| process.pid.to_string()).collect();
         return Diagnosis::ok(
@@ -78,9 +83,14 @@ pub(super) fn judge(
         "stop it (`sudo kill {}`, or the service that starts it), or set another {variable}",
         pids.join(" ")
     );
-    let mend = if others.iter().any(|process| process.name == DOCKER_PROXY) {
+    let is_there = |name| others.iter().any(|process| process.name == name);
+    let mend = if is_there(DOCKER_PROXY) {
         format!(
             "if the container behind it is wakeupd, all is well: ask there, `docker exec CONTAINER /wakeupd doctor`\notherwise {stop}"
+        )
+    } else if is_there(SYSTEMD) {
+        format!(
+            "if `systemctl list-sockets` says that it is for wakeupd.service, all is well: that takes it over at the first heartbeat\notherwise stop the socket unit, or set another {variable}"
         )
     } else {
         stop
@@ -120,6 +130,8 @@ mod tests {
             (1, Ok(Holder::Nobody), Outcome::Ok, "UDP port 1 of 0.0.0.0 is free", ""),
             (1, holders(&["wakeupd"]), Outcome::Ok, "a wakeupd is running", ""),
             (1, holders(&["wakeupd"]), Outcome::Ok, "pid 7", ""),
+            (1, holders(&["systemd", "wakeupd"]), Outcome::Ok, "a wakeupd is running", ""),
+            (1, holders(&["systemd"]), Outcome::Finding, "held by systemd", "list-sockets"),
             (1, holders(&["named"]), Outcome::Finding, "held by named, pid 7", "`sudo kill 7`"),
             (
                 1,

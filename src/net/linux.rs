@@ -57,12 +57,14 @@ pub fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }
 
-/// The local address that a received datagram hit, if this message tells it.
+/// The local address that a received datagram hit, if this message tells it. It does not where the
+/// datagram arrived before the kernel was asked.
 #[must_use]
 pub fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
     match message {
         ControlMessageOwned::Ipv4PacketInfo(info) => {
-            Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()))
+            let ip = IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+            (!ip.is_unspecified()).then_some(ip)
         }
         ControlMessageOwned::Ipv6PacketInfo(info) => {
             Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
@@ -87,5 +89,17 @@ pub fn is_port_unreachable(message: &ControlMessageOwned) -> bool {
             }
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_that_came_before_the_kernel_was_asked_hit_an_unknown_address() {
+        let told = |ip| local_address(&ControlMessageOwned::Ipv4PacketInfo(from_v4(ip)));
+        assert_eq!(told(Ipv4Addr::new(192, 0, 2, 1)), Some(Ipv4Addr::new(192, 0, 2, 1).into()));
+        assert_eq!(told(Ipv4Addr::UNSPECIFIED), None);
     }
 }

@@ -12,15 +12,15 @@ use nix::sys::socket::{
 };
 
 use super::{
-    BATCH, BUFFERS, Buffers, Datagram, NetworkError, canonical, linux, native, new_socket,
-    without_flow,
+    BATCH, BUFFERS, Datagram, NetworkError, canonical, linux, native, new_socket, without_flow,
 };
 
-/// Asks for buffers of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
-pub(super) fn request_buffers(socket: &impl AsFd, size: Buffers) -> nix::Result<()> {
-    linux::request_receive_buffer(socket, size.receive)?;
-    setsockopt(socket, sockopt::SndBufForce, &size.send)
-        .or_else(|_| setsockopt(socket, sockopt::SndBuf, &size.send))
+pub(super) use super::linux::request_receive_buffer;
+
+/// Asks for a buffer of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
+pub(super) fn request_send_buffer(socket: &impl AsFd, size: usize) -> nix::Result<()> {
+    setsockopt(socket, sockopt::SndBufForce, &size)
+        .or_else(|_| setsockopt(socket, sockopt::SndBuf, &size))
 }
 
 /// Makes the kernel tell with each datagram which local address it hit.
@@ -66,13 +66,17 @@ pub(super) fn open_senders(
         all.try_for_each(|socket| setsockopt(&socket, sockopt::ReuseAddr, &is_shared))
     };
     share(true)?;
-    let bound = senders.iter().try_for_each(|sender| sender.bind(&address.into()));
+    // Until it is connected a socket takes what is meant for the receiver.
+    let bound = senders.iter().try_for_each(|sender| {
+        sender.bind(&address.into())?;
+        sender.connect(&native(nobody(address.ip()), address.is_ipv6()).into())
+    });
     share(false)?;
     bound?;
     for sender in &senders {
-        sender.connect(&native(nobody(address.ip()), address.is_ipv6()).into())?;
         // Nothing waits there to be received, unless it be forged errors.
-        request_buffers(sender, Buffers { receive: 0, ..BUFFERS })?;
+        request_receive_buffer(sender, 0)?;
+        request_send_buffer(sender, BUFFERS.send)?;
         linux::forbid_fragments(sender)?;
         report_errors(sender, address.is_ipv6(), true)?;
     }

@@ -8,14 +8,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::SockRef;
 
-use super::{BATCH, Buffers, Datagram, NetworkError, canonical, native};
+use super::{BATCH, Datagram, NetworkError, canonical, native};
 
-/// Asks for buffers of this size, or keeps what the system gives unasked: some systems refuse a
+/// Asks for a buffer of this size, or keeps what the system gives unasked: some systems refuse a
 /// size above their limit instead of granting the limit.
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
-pub(super) fn request_buffers(socket: &socket2::Socket, size: Buffers) -> io::Result<()> {
-    let _ = socket.set_recv_buffer_size(size.receive);
-    let _ = socket.set_send_buffer_size(size.send);
+pub(super) fn request_receive_buffer(socket: &socket2::Socket, size: usize) -> io::Result<()> {
+    let _ = socket.set_recv_buffer_size(size);
+    Ok(())
+}
+
+/// Likewise.
+#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
+pub(super) fn request_send_buffer(socket: &socket2::Socket, size: usize) -> io::Result<()> {
+    let _ = socket.set_send_buffer_size(size);
     Ok(())
 }
 

@@ -98,6 +98,18 @@ impl Daemon {
         self.pid
     }
 
+    /// The id of the thread of this name.
+    #[cfg(target_os = "linux")]
+    pub fn thread(&self, name: &str) -> Pid {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
+        let mut threads = threads.map(|thread| thread.unwrap());
+        let named = threads.find(|thread| {
+            std::fs::read_to_string(thread.path().join("comm")).unwrap().trim_end() == name
+        });
+        let id = named.unwrap_or_else(|| panic!("no thread {name}")).file_name();
+        Pid::from_raw(id.to_str().unwrap().parse().unwrap())
+    }
+
     /// The memory that it takes.
     #[cfg(target_os = "linux")]
     pub fn resident_kilobytes(&self) -> u64 {
@@ -258,6 +270,15 @@ impl Client {
                 received => return received,
             }
         }
+    }
+
+    /// Whether a ping has come that was not yet received.
+    #[cfg(target_os = "linux")]
+    pub fn has_ping(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let is_there = self.socket.peek(&mut [0; 64]).is_ok();
+        self.socket.set_nonblocking(false).unwrap();
+        is_there
     }
 
     /// Throws away the pings that have come already.

@@ -41,3 +41,5 @@ mod scene;
 mod spoofing;
 #[cfg(target_os = "linux")]
 mod stranger;
+#[cfg(target_os = "linux")]
+mod systemd;

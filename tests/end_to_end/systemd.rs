@@ -1,0 +1,336 @@
+//! In the hands of a service manager: its socket is served, and it is told how things are.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self, UnixDatagram};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, field};
+use crate::needs::{self, Need};
+
+/// A command that becomes the daemon, with these (two at the most) handed over to it.
+fn handed_over(what: Vec<OwnedFd>) -> Command {
+    let mut command = Command::new("/bin/sh");
+    let count = what.len().to_string();
+    let become_it =
+        r#"export LISTEN_PID=$$ LISTEN_FDS=$1; exec "$0" 3<&0 4<&1 </dev/null >/dev/null"#;
+    command.args(["-c", become_it, PROGRAM, &count]).env_clear();
+    command.envs(SERVING).env("LOG_LEVEL", "DEBUG");
+    let mut streams = what.into_iter().map(Stdio::from);
+    command.stdin(streams.next().unwrap()).stdout(streams.next().unwrap_or_else(Stdio::null));
+    command
+}
+
+/// A socket as a service manager holds it.
+fn listening_at(address: &str) -> UdpSocket {
+    UdpSocket::bind(address).unwrap()
+}
+
+fn serve(socket: &UdpSocket) -> Daemon {
+    Daemon::start_command(&mut handed_over(vec![socket.try_clone().unwrap().into()]))
+}
+
+fn client_of(server: SocketAddr) -> Client {
+    Client::new(UdpSocket::bind((server.ip(), 0)).unwrap(), server)
+}
+
+#[test]
+fn heartbeats_wait_in_the_socket_that_is_handed_over() {
+    let socket = listening_at("127.0.0.1:0");
+    let client = client_of(socket.local_addr().unwrap());
+    for _ in 0..2 {
+        client.forget_pings();
+        client.heartbeat(&[0, 0]);
+        let daemon = serve(&socket);
+        assert_eq!(daemon.address, socket.local_addr().unwrap());
+        client.pings(2);
+        let lines = daemon.stop();
+        assert!(lines.iter().any(|line| line.contains("serving the socket that was handed over")));
+        assert!(!lines.iter().any(|line| line.contains("PORT do not count")), "{lines:?}");
+    }
+}
+
+#[test]
+fn ipv6_is_handed_over_too() {
+    if !needs::met("ipv6_is_handed_over_too", &[Need::Ipv6]) {
+        return;
+    }
+    let socket = listening_at("[::]:0");
+    let port = socket.local_addr().unwrap().port();
+    let clients =
+        ["127.0.0.1", "::1"].map(|ip| client_of(SocketAddr::new(ip.parse().unwrap(), port)));
+    for client in &clients {
+        client.heartbeat(&[]);
+    }
+    let _daemon = serve(&socket);
+    for client in &clients {
+        client.ping();
+    }
+}
+
+#[test]
+fn pings_leave_from_the_address_that_a_waiting_heartbeat_hit() {
+    let waiting = |socket: &UdpSocket| {
+        let port = socket.local_addr().unwrap().port();
+        let client = Client::new(listening_at("127.0.0.1:0"), ([127, 0, 0, 2], port).into());
+        client.heartbeat(&[]);
+        client
+    };
+    let socket = listening_at("0.0.0.0:0");
+    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).unwrap();
+    let client = waiting(&socket);
+    let _daemon = serve(&socket);
+    client.ping();
+
+    // Where nobody asked the kernel before, it does not know.
+    let socket = listening_at("0.0.0.0:0");
+    let client = waiting(&socket);
+    let _daemon = serve(&socket);
+    client.ping_from();
+    client.heartbeat(&[]);
+    let deadline = Instant::now() + PATIENCE;
+    while client.ping_from().ip().to_string() != "127.0.0.2" {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[test]
+fn a_buffer_that_is_larger_than_the_daemon_may_ask_for_stays() {
+    let name = "a_buffer_that_is_larger_than_the_daemon_may_ask_for_stays";
+    if !needs::met(name, &[Need::Root]) {
+        return;
+    }
+    let socket = listening_at("127.0.0.1:0");
+    setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
+    let daemon = serve(&socket);
+    let listening = daemon.wait_for_line("listening");
+    assert_eq!(field(&listening, "receive_buffer"), (16 << 20).to_string());
+}
+
+#[test]
+fn host_and_port_do_not_count_beside_a_socket() {
+    let socket = listening_at("127.0.0.1:0");
+    for (name, value) in [("PORT", "1"), ("HOST", "127.0.0.2"), ("HOST", "nowhere.invalid")] {
+        let mut command = handed_over(vec![socket.try_clone().unwrap().into()]);
+        let daemon = Daemon::start_command(command.env(name, value));
+        daemon.wait_for_line("so HOST and PORT do not count");
+        assert_eq!(daemon.address, socket.local_addr().unwrap());
+    }
+}
+
+#[test]
+fn anything_but_one_udp_socket_is_told_to_be_wrong() {
+    let udp = || OwnedFd::from(listening_at("127.0.0.1:0"));
+    let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let unix = OwnedFd::from(UnixDatagram::unbound().unwrap());
+    let file = OwnedFd::from(File::open("/dev/null").unwrap());
+    for (wrong, complaint) in [
+        (vec![tcp], "no UDP socket (fd 3 is not a valid udp socket)"),
+        (vec![unix], "no UDP socket (fd 3 is not a valid udp socket)"),
+        (vec![file], "no UDP socket (fd 3 is not a socket)"),
+        (vec![udp(), udp()], "2 sockets were handed over"),
+    ] {
+        let (status, stderr) = outcome_of(wrong);
+        assert_eq!(status, Some(78), "{stderr}");
+        assert!(stderr.contains(complaint) && stderr.contains("wakeupd.socket"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_socket_that_is_bound_to_nothing_of_use_is_told_to_be_wrong() {
+    let name = "a_socket_that_is_bound_to_nothing_of_use_is_told_to_be_wrong";
+    if !needs::met(name, &[Need::Ipv6]) {
+        return;
+    }
+    let new = |domain| socket2::Socket::new(domain, socket2::Type::DGRAM, None).unwrap();
+    let unbound = new(socket2::Domain::IPV4);
+    let only_v6 = new(socket2::Domain::IPV6);
+    only_v6.set_only_v6(true).unwrap();
+    only_v6.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    for (wrong, complaint) in
+        [(unbound, "it is not bound to a port"), (only_v6, "but takes no IPv4")]
+    {
+        let (status, stderr) = outcome_of(vec![wrong.into()]);
+        assert_eq!(status, Some(1), "{stderr}");
+        assert!(stderr.contains(complaint), "{stderr}");
+    }
+}
+
+/// The exit code of a daemon to which these are handed over, and its complaint.
+fn outcome_of(what: Vec<OwnedFd>) -> (Option<i32>, String) {
+    let daemon = handed_over(what).stderr(Stdio::piped()).spawn().unwrap();
+    let output = daemon.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn systemd_hands_its_socket_over() {
+    let needs = [Need::Program("systemd-socket-activate")];
+    if !needs::met("systemd_hands_its_socket_over", &needs) {
+        return;
+    }
+    let address = free_address();
+    let client = client_of(address);
+    let mut command = Command::new("systemd-socket-activate");
+    command.args(["--datagram", "--listen", &address.to_string(), "--setenv=HTTP_ADDR=", PROGRAM]);
+    let daemon = thread::scope(|scope| {
+        // It starts the daemon at the first heartbeat, and the time when it begins to wait is unknown.
+        scope.spawn(|| {
+            let deadline = Instant::now() + PATIENCE;
+            while Instant::now() < deadline && !client.has_ping() {
+                client.heartbeat(&[]);
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Daemon::start_command(&mut command)
+    });
+    assert_eq!(daemon.address, address);
+    client.ping();
+}
+
+/// An address at which nobody listens just now.
+fn free_address() -> SocketAddr {
+    listening_at("127.0.0.1:0").local_addr().unwrap()
+}
+
+/// A service manager that is told how things are.
+#[derive(Debug)]
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn at(address: &net::SocketAddr) -> Self {
+        let socket = UnixDatagram::bind_addr(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    /// One at an address in the abstract namespace, and the address as `NOTIFY_SOCKET` has it.
+    fn abstract_one(name: &str) -> (Self, String) {
+        let name = format!("wakeupd-{name}-{}", std::process::id());
+        let address = net::SocketAddr::from_abstract_name(&name).unwrap();
+        (Self::at(&address), format!("@{name}"))
+    }
+
+    /// Waits until it is told this.
+    fn wait_for(&self, line: &str) -> String {
+        loop {
+            let told = self.next().expect(line);
+            if told.lines().any(|told| told == line) {
+                return told;
+            }
+        }
+    }
+
+    fn next(&self) -> io::Result<String> {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer)?;
+        Ok(String::from_utf8(buffer[..length].to_vec()).unwrap())
+    }
+
+    /// Whether it is not told this for a time, apart from what it has been told already.
+    fn misses(&self, line: &str, time: Duration) -> bool {
+        self.0.set_nonblocking(true).unwrap();
+        while self.next().is_ok() {}
+        self.0.set_nonblocking(false).unwrap();
+        self.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let end = Instant::now() + time;
+        let mut is_told = false;
+        while Instant::now() < end {
+            is_told |= self.next().is_ok_and(|told| told.contains(line));
+        }
+        self.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        !is_told
+    }
+}
+
+#[test]
+fn it_tells_when_it_is_bound_and_when_it_stops() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("notify");
+    let _ = fs::remove_file(&path);
+    let of_path = Manager::at(&net::SocketAddr::from_pathname(&path).unwrap());
+    let managers = [(of_path, path.to_str().unwrap().to_owned()), Manager::abstract_one("ready")];
+    for (manager, address) in managers {
+        let port = free_address().port().to_string();
+        let (mut daemon, told, bound) = thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let told = manager.wait_for("READY=1");
+                (told, UdpSocket::bind(format!("127.0.0.1:{port}")))
+            });
+            let daemon = Daemon::start(&[("NOTIFY_SOCKET", &address), ("PORT", &port)]);
+            let (told, bound) = watcher.join().unwrap();
+            (daemon, told, bound)
+        });
+        assert_eq!(bound.unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert!(told.contains(&format!("STATUS=listening on 127.0.0.1:{port}")), "{told}");
+        assert!(manager.misses("WATCHDOG", Duration::from_secs(2)), "nobody watches");
+        daemon.signal(Signal::SIGTERM);
+        manager.wait_for("STOPPING=1");
+        assert_eq!(daemon.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_manager_that_is_not_there_does_no_harm() {
+    let daemon = Daemon::start(&[("NOTIFY_SOCKET", "/nowhere"), ("WATCHDOG_USEC", "1")]);
+    daemon.wait_for_line("cannot reach the service manager");
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.ping();
+}
+
+/// A thread that stands still until this is dropped. Nothing can wait for its process before that.
+struct Halted(Pid);
+
+impl Halted {
+    fn new(thread: Pid) -> Self {
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
+}
+
+#[test]
+fn the_watchdog_learns_of_a_stuck_worker() {
+    let (manager, address) = Manager::abstract_one("watchdog");
+    let daemon = Daemon::start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "20000000")]);
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    let halted = Halted::new(daemon.thread("worker-3"));
+    let stuck = daemon.wait_for_line("stuck");
+    assert!(stuck.contains("tasks=\"worker 3\""), "{stuck}");
+    assert!(manager.misses("WATCHDOG", Duration::from_secs(3)));
+
+    drop(halted);
+    manager.wait_for("WATCHDOG=1");
+    daemon.wait_for_line("nothing is stuck any more");
+}
+
+#[test]
+fn a_watchdog_that_is_meant_for_another_process_is_left_alone() {
+    let (manager, address) = Manager::abstract_one("other");
+    let variables =
+        [("NOTIFY_SOCKET", address.as_str()), ("WATCHDOG_USEC", "20000000"), ("WATCHDOG_PID", "1")];
+    let _daemon = Daemon::start(&variables);
+    manager.wait_for("READY=1");
+    assert!(manager.misses("WATCHDOG", Duration::from_secs(3)));
+}
