@@ -17,4 +17,5 @@ COPY --from=build /out/bin/wakeupd /
 USER 65532:65532
 EXPOSE 7561/udp
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/wakeupd", "healthcheck"]
 ENTRYPOINT ["/wakeupd"]
