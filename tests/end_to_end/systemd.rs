@@ -17,8 +17,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, field};
+use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, field, output, wakeupd};
 use crate::needs::{self, Need};
+use crate::web::{get, wait_for};
 
 /// A command that becomes the daemon, with these (two at the most) handed over to it.
 fn handed_over(what: Vec<OwnedFd>) -> Command {
@@ -309,9 +310,16 @@ impl Drop for Halted {
 }
 
 #[test]
-fn the_watchdog_learns_of_a_stuck_worker() {
+fn the_watchdog_and_the_operator_learn_of_a_stuck_worker() {
     let (manager, address) = Manager::abstract_one("watchdog");
-    let daemon = Daemon::start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "20000000")]);
+    let daemon = Daemon::start(&[
+        ("NOTIFY_SOCKET", &address),
+        ("WATCHDOG_USEC", "20000000"),
+        ("HTTP_ADDR", "127.0.0.1:0"),
+    ]);
+    let http = daemon.http();
+    let healthcheck =
+        || output(wakeupd(&[]).args(["healthcheck", "--http-addr", &http.to_string()]));
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");
     }
@@ -319,10 +327,20 @@ fn the_watchdog_learns_of_a_stuck_worker() {
     let stuck = daemon.wait_for_line("stuck");
     assert!(stuck.contains("tasks=\"worker 3\""), "{stuck}");
     assert!(manager.misses("WATCHDOG", Duration::from_secs(3)));
+    let health = get(http, "/healthz");
+    assert_eq!(health.status, 503);
+    assert_eq!(health.body, r#"{"healthy":false,"stuck":["worker 3"]}"#);
+    let (status, stdout, _) = healthcheck();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(stdout, "unhealthy: no sign of life from worker 3\n");
+    wait_for(http, "/status", |status| status["findings"][0]["id"] == "stuck");
+    assert!(get(http, "/metrics").body.contains("\nwakeupd_stuck_tasks 1\n"));
 
     drop(halted);
     manager.wait_for("WATCHDOG=1");
     daemon.wait_for_line("nothing is stuck any more");
+    assert_eq!(get(http, "/healthz").status, 200);
+    assert!(healthcheck().0.success());
 }
 
 #[test]
