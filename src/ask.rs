@@ -64,11 +64,19 @@ enum NoAnswer {
     #[error("HTTP_ADDR is none, so the daemon has no endpoint to ask: set it, or use --http-addr")]
     NoEndpoint,
     #[error(
-        "http://{address} does not answer: {error}; is the daemon running, with the same HTTP_ADDR?"
+        "http://{address} does not answer: {error}; is the daemon running, with the same HTTP_ADDR, and not full of connections?"
     )]
     Unreachable { address: SocketAddr, error: Box<dyn Error + Send + Sync> },
-    #[error("http://{address} answers {status}, so it is hardly a wakeupd")]
-    Unexpected { address: SocketAddr, status: StatusCode },
+    #[error("http://{address} answers {status}: {said}")]
+    Unexpected { address: SocketAddr, status: StatusCode, said: String },
+}
+
+impl NoAnswer {
+    fn unexpected(address: SocketAddr, answer: &Answer) -> Self {
+        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let said = json["error"].as_str().unwrap_or("nothing that a wakeupd of this version says");
+        Self::Unexpected { address, status: answer.status, said: said.escape_debug().to_string() }
+    }
 }
 
 /// Shows how the daemon is. The exit code is 0 if nothing is critical, 1 if something is, and 69 if there
@@ -77,11 +85,8 @@ enum NoAnswer {
 pub fn status(options: &StatusOptions, config: &Config) -> ExitCode {
     loop {
         let shown = ask(&options.whom, config, "/status").and_then(|(address, answer)| {
-            let unexpected = || NoAnswer::Unexpected { address, status: answer.status };
-            serde_json::from_slice::<Status>(&answer.body)
-                .ok()
-                .filter(|_| answer.status.is_success())
-                .ok_or_else(unexpected)
+            let status = serde_json::from_slice::<Status>(&answer.body).ok();
+            status.ok_or_else(|| NoAnswer::unexpected(address, &answer))
         });
         let status = match shown {
             Ok(status) => status,
@@ -149,8 +154,8 @@ pub fn health(options: &HealthOptions, config: &Config) -> ExitCode {
             println!("unhealthy: no sign of life from {}", stuck.join(", "));
             ExitCode::FAILURE
         }
-        (status, _) => {
-            eprintln!("wakeupd healthcheck: {}", NoAnswer::Unexpected { address, status });
+        _ => {
+            eprintln!("wakeupd healthcheck: {}", NoAnswer::unexpected(address, &answer));
             ExitCode::FAILURE
         }
     }
@@ -158,8 +163,7 @@ pub fn health(options: &HealthOptions, config: &Config) -> ExitCode {
 
 fn ask(whom: &Whom, config: &Config, path: &str) -> Result<(SocketAddr, Answer), NoAnswer> {
     let address = whom.http_addr.or(config.http_address).ok_or(NoAnswer::NoEndpoint)?;
-    let token = config.admin_token.as_ref();
-    match get(address, path, token) {
+    match get(address, path, None) {
         Ok(answer) => Ok((address, answer)),
         Err(error) => Err(NoAnswer::Unreachable { address, error }),
     }

@@ -46,7 +46,8 @@ pub enum Command {
 
     /// Tell by the exit code whether the daemon that runs here is healthy
     ///
-    /// It asks the endpoint of the daemon. The exit code is 0 if every task of the daemon is alive, else 1.
+    /// It asks the endpoint of the daemon. The exit code is 0 if every task of the daemon is alive,
+    /// or if there is no endpoint to ask, 78 if a variable is wrong, else 1.
     Healthcheck(ask::HealthOptions),
 
     /// Act as a client: send heartbeats to a daemon and show the pings that come back

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 use tokio::signal::unix::Signal;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use crate::clock;
@@ -27,7 +27,8 @@ use crate::state::State;
 use crate::supervisor::Supervisor;
 use crate::worker::{Alarm, Warnings, Worker};
 
-const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
+/// A summary a minute.
+const LOOKS_A_SUMMARY: u32 = 60;
 
 /// Why the daemon did not start, and what to do about it.
 #[derive(Debug, Error)]
@@ -59,9 +60,8 @@ pub enum StartError {
         family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
     NoSuchFamily(SocketAddr),
     /// The operator's endpoint cannot be bound.
-    #[error(
-        "cannot bind TCP {address} for metrics and the status page ({error}): see who has the port with `sudo ss -ltnp`, or set another HTTP_ADDR, or an empty one to go without"
-    )]
+    #[error("cannot bind TCP {address} for metrics and the status page ({error}): {remedy}, or HTTP_ADDR=none to go without",
+        remedy = http_remedy(*address, error))]
     Http {
         /// `HTTP_ADDR`.
         address: SocketAddr,
@@ -159,7 +159,7 @@ impl Daemon {
         let mut stuck = Vec::new();
         let mut second = tokio::time::interval(monitor::INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut summary = Summary::new();
+        let mut summary = Summary::default();
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -167,11 +167,12 @@ impl Daemon {
                 Some(ended) = tasks.join_next() => ended?.map_err(TaskEnded::Listener)?,
                 Some(()) = hangup.recv() => self.read_deny_file(),
                 _ = second.tick() => {
-                    summary.add(monitor.look());
-                    if summary.is_due() {
+                    let (worst_lateness, now_stuck) = monitor.look();
+                    report_health(&stuck, &now_stuck, supervisor);
+                    stuck = now_stuck;
+                    if summary.add(worst_lateness) {
                         supervisor.status(&summary.tell(&self.state));
                     }
-                    self.report_health(&mut stuck, supervisor);
                 }
             }
         }
@@ -179,23 +180,10 @@ impl Daemon {
         supervisor.stopping();
         alarm.end();
         tasks.shutdown().await;
-        summary.add(monitor.look());
+        summary.add(monitor.look().0);
         summary.tell(&self.state);
         info!("stopped");
         Ok(())
-    }
-
-    /// Tells the supervisor that no task is stuck, or else the log. `stuck` are those of the last time.
-    fn report_health(&self, stuck: &mut Vec<String>, supervisor: &Supervisor) {
-        let before = mem::replace(stuck, self.state.health.stuck(clock::now()));
-        if stuck.is_empty() {
-            supervisor.alive();
-        }
-        match (before.is_empty(), stuck.is_empty()) {
-            (true, false) => error!(tasks = stuck.join(", "), "stuck"),
-            (false, true) => info!("nothing is stuck any more"),
-            _ => {}
-        }
     }
 
     fn announce(&self) {
@@ -276,27 +264,34 @@ impl Daemon {
     }
 }
 
+/// Tells the supervisor that no task is stuck, or else the log, if that is new.
+fn report_health(before: &[String], stuck: &[String], supervisor: &Supervisor) {
+    if stuck.is_empty() {
+        supervisor.alive();
+    }
+    match (before.is_empty(), stuck.is_empty()) {
+        (true, false) => error!(tasks = stuck.join(", "), "stuck"),
+        (false, true) => info!("nothing is stuck any more"),
+        _ => {}
+    }
+}
+
 /// What is logged every minute.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Summary {
-    due: Instant,
+    /// The looks since the last one.
+    looks: u32,
     /// What had been counted at the last one.
     last: Totals,
     worst_lateness: Duration,
 }
 
 impl Summary {
-    fn new() -> Self {
-        let due = Instant::now() + SUMMARY_INTERVAL;
-        Self { due, last: Totals::default(), worst_lateness: Duration::ZERO }
-    }
-
-    fn add(&mut self, worst_lateness: Duration) {
+    /// Adds what a look saw, and says whether it is time to tell.
+    fn add(&mut self, worst_lateness: Duration) -> bool {
+        self.looks += 1;
         self.worst_lateness = self.worst_lateness.max(worst_lateness);
-    }
-
-    fn is_due(&self) -> bool {
-        self.due <= Instant::now()
+        self.looks >= LOOKS_A_SUMMARY
     }
 
     /// Tells what happened since the last time, and begins anew. Returns the same in short.
@@ -321,7 +316,7 @@ impl Summary {
             recent.pings(),
             recent.refused()
         );
-        *self = Self { last: totals, ..Self::new() };
+        *self = Self { last: totals, ..Self::default() };
         short
     }
 }
@@ -357,6 +352,24 @@ fn bind_http(config: &Config) -> Result<Option<Server>, StartError> {
         let address = config.http_address.expect("only a set address can be in the way");
         StartError::Http { address, error }
     })
+}
+
+fn http_remedy(address: SocketAddr, error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRINUSE) => format!(
+            "see which process holds it with `sudo ss -ltnp 'sport = :{}'`, and stop that or set another HTTP_ADDR",
+            address.port()
+        ),
+        Some(Errno::EACCES) => {
+            "a port below 1024 needs CAP_NET_BIND_SERVICE, so set HTTP_ADDR to one from 1024 up"
+                .to_owned()
+        }
+        Some(Errno::EADDRNOTAVAIL) => format!(
+            "{} is not an address of this machine, so set HTTP_ADDR to one that `ip address` shows",
+            address.ip()
+        ),
+        _ => "set another HTTP_ADDR".to_owned(),
+    }
 }
 
 fn bind_error(address: SocketAddr, error: io::Error) -> StartError {

@@ -16,6 +16,8 @@ pub struct Health {
     pub listener: Beat,
     /// Of each worker.
     pub workers: Vec<Beat>,
+    /// Of the monitor.
+    pub monitor: Beat,
     is_ready: AtomicBool,
 }
 
@@ -35,13 +37,14 @@ impl Beat {
 }
 
 impl Health {
-    /// The health of a listener and so many workers, all of which tick `now`.
+    /// The health of a listener, so many workers and a monitor, all of which tick `now`.
     #[must_use]
     pub fn new(workers: usize, now: Time) -> Self {
         let beat = || Beat(now.as_nanos().into());
         Self {
             listener: beat(),
             workers: (0..workers).map(|_| beat()).collect(),
+            monitor: beat(),
             is_ready: AtomicBool::new(false),
         }
     }
@@ -57,13 +60,16 @@ impl Health {
         self.is_ready.load(Relaxed)
     }
 
-    /// The tasks that have not ticked for longer than [`PATIENCE`], by name.
+    /// The tasks that have not ticked for longer than [`PATIENCE`], by name. After a stop of the process
+    /// that may be all of them for a moment, so it takes two looks, a second apart, to be sure.
     #[must_use]
     pub fn stuck(&self, now: Time) -> Vec<String> {
         let workers = self.workers.iter().enumerate();
         let listener = self.listener.is_stuck(now).then(|| "listener".to_owned());
         let stuck = workers.filter(|(_, beat)| beat.is_stuck(now));
-        listener.into_iter().chain(stuck.map(|(number, _)| format!("worker {number}"))).collect()
+        let monitor = self.monitor.is_stuck(now).then(|| "monitor".to_owned());
+        let stuck = stuck.map(|(number, _)| format!("worker {number}"));
+        listener.into_iter().chain(stuck).chain(monitor).collect()
     }
 }
 
@@ -78,8 +84,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(health.stuck(at(3)).is_empty());
         health.workers[1].tick(at(3));
-        assert_eq!(health.stuck(at(4)), ["listener", "worker 0", "worker 2"]);
+        assert_eq!(health.stuck(at(4)), ["listener", "worker 0", "worker 2", "monitor"]);
         health.listener.tick(at(4));
+        health.monitor.tick(at(4));
         assert_eq!(health.stuck(at(7)), ["worker 0", "worker 1", "worker 2"]);
         assert!(health.stuck(start).is_empty());
     }

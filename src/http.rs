@@ -14,7 +14,7 @@ mod prefixes;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -36,7 +36,10 @@ use crate::throttle::Throttle;
 /// The most connections at a time.
 pub const MOST_CONNECTIONS: usize = 128;
 
-/// The most connections at a time from one address.
+/// The most connections at a time from other machines, so that this one always finds room.
+const MOST_REMOTE_CONNECTIONS: usize = 96;
+
+/// The most connections at a time from one address of another machine, an IPv4 address or an IPv6 /64.
 const MOST_CONNECTIONS_PER_ADDRESS: usize = 32;
 
 /// How long a request may take to arrive, and how long a connection may wait for the next.
@@ -139,6 +142,7 @@ async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>) {
         async move { Ok::<_, Infallible>(answer::answer(&request, &endpoint).await) }
     });
     let connection = http1::Builder::new()
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(LONGEST_REQUEST)
         .max_header_size(LARGEST_HEAD)
@@ -161,11 +165,16 @@ struct Admitted {
 
 impl Connections {
     fn admit(&self, peer: IpAddr) -> Option<Admitted> {
+        let peer = site_of(peer);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(&peer).copied().unwrap_or(0);
-        if count >= MOST_CONNECTIONS_PER_ADDRESS
-            || counts.values().sum::<usize>() >= MOST_CONNECTIONS
-        {
+        let all: usize = counts.values().sum();
+        let is_refused = if peer.is_loopback() {
+            all >= MOST_CONNECTIONS
+        } else {
+            all >= MOST_REMOTE_CONNECTIONS || count >= MOST_CONNECTIONS_PER_ADDRESS
+        };
+        if is_refused {
             return None;
         }
         counts.insert(peer, count + 1);
@@ -185,6 +194,14 @@ impl Drop for Admitted {
     }
 }
 
+/// What counts as one address: whoever has an IPv6 address has a /64.
+fn site_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,17 +209,28 @@ mod tests {
     #[test]
     fn connections_are_limited_altogether_and_for_each_address() {
         let connections = Connections::default();
-        let ip = |n: usize| IpAddr::from([127, 0, 0, n.try_into().unwrap()]);
+        let remote = |n: usize| IpAddr::from([192, 0, 2, n.try_into().unwrap()]);
         let mut admitted = Vec::new();
-        let mut admit = |n| connections.admit(ip(n)).map(|one| admitted.push(one)).is_some();
-        for n in 0..4 {
-            assert!((0..MOST_CONNECTIONS_PER_ADDRESS).all(|_| admit(n)));
-            assert!(!admit(n));
+        let mut admit = |ip| connections.admit(ip).map(|one| admitted.push(one)).is_some();
+        for n in 0..MOST_REMOTE_CONNECTIONS / MOST_CONNECTIONS_PER_ADDRESS {
+            assert!((0..MOST_CONNECTIONS_PER_ADDRESS).all(|_| admit(remote(n))));
+            assert!(!admit(remote(n)));
         }
-        assert!(!admit(9), "{MOST_CONNECTIONS} are all there may be");
+        assert!(!admit(remote(99)), "that is all that other machines may have");
+        let local = Ipv6Addr::LOCALHOST.into();
+        assert!((MOST_REMOTE_CONNECTIONS..MOST_CONNECTIONS).all(|_| admit(local)));
+        assert!(!admit(local));
         admitted.pop();
-        assert!(connections.admit(ip(9)).is_some());
+        assert!(connections.admit(local).is_some());
         admitted.clear();
         assert!(connections.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn whoever_has_one_ipv6_address_has_many() {
+        let site = |ip: &str| site_of(ip.parse().unwrap()).to_string();
+        assert_eq!(site("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(site("::1"), "::1");
+        assert_eq!(site("::ffff:192.0.2.1"), "192.0.2.1");
     }
 }

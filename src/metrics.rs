@@ -55,7 +55,8 @@ pub struct Metrics {
     pub registered: Counter,
     /// Clients that went, by [`Removal`].
     pub removed: [Counter; Removal::ALL.len()],
-    /// Clients muted because their port is closed.
+    /// Times that a client was muted because its port is closed, or would have been if the guard enforced
+    /// its rules.
     pub muted: Counter,
     /// Errors that the network told.
     pub network_errors: Counter,

@@ -47,6 +47,8 @@ pub struct Monitor {
     socket: Arc<Socket>,
     started: Time,
     started_wall: String,
+    /// The tasks that seemed to be stuck at the last look.
+    suspects: Vec<String>,
     /// What had been counted at each look, the oldest first. There is always one.
     looks: VecDeque<Totals>,
     board: Arc<Board>,
@@ -59,10 +61,19 @@ impl Monitor {
         let started = clock::now();
         let started_wall = rfc3339::millis(clock::wall());
         let looks = VecDeque::from([state.metrics.totals()]);
-        let status = status(&state, &socket, started, &started_wall, &looks, Sample::default());
+        let status =
+            status(&state, &socket, started, &started_wall, &looks, Sample::default(), Vec::new());
         let board =
             Board { status: watch::Sender::new(Arc::new(status)), history: Mutex::default() };
-        Self { state, socket, started, started_wall, looks, board: Arc::new(board) }
+        Self {
+            state,
+            socket,
+            started,
+            started_wall,
+            suspects: Vec::new(),
+            looks,
+            board: Arc::new(board),
+        }
     }
 
     /// Where it tells what it sees.
@@ -71,8 +82,14 @@ impl Monitor {
         Arc::clone(&self.board)
     }
 
-    /// Looks, and returns the worst lateness of a ping since the last look.
-    pub fn look(&mut self) -> Duration {
+    /// Looks, and returns the worst lateness of a ping since the last look, and which tasks are stuck:
+    /// those that were so at the last look as well.
+    pub fn look(&mut self) -> (Duration, Vec<String>) {
+        let now = clock::now();
+        self.state.health.monitor.tick(now);
+        let suspects = self.state.health.stuck(now);
+        let before = std::mem::replace(&mut self.suspects, suspects.clone());
+        let stuck: Vec<_> = suspects.into_iter().filter(|task| before.contains(task)).collect();
         if let Some(drops) = self.socket.receive_drops() {
             self.state.metrics.receive_drops.raise_to(drops);
         }
@@ -90,10 +107,10 @@ impl Monitor {
         }
         history.push_back(sample.clone());
         drop(history);
-        let Self { state, socket, started, started_wall, looks, board } = self;
-        let status = status(state, socket, *started, started_wall, looks, sample);
+        let Self { state, socket, started, started_wall, looks, board, .. } = self;
+        let status = status(state, socket, *started, started_wall, looks, sample, stuck.clone());
         board.status.send_replace(Arc::new(status));
-        worst
+        (worst, stuck)
     }
 }
 
@@ -118,6 +135,7 @@ fn status(
     started_wall: &str,
     looks: &VecDeque<Totals>,
     now: Sample,
+    stuck: Vec<String>,
 ) -> Status {
     let time = clock::now();
     let caps = state.guard.caps();
@@ -132,7 +150,6 @@ fn status(
     };
     let (first, last) = (&looks[0], &looks[looks.len() - 1]);
     let recent = last.since(&looks[looks.len().saturating_sub(RECENT + 1)]);
-    let stuck = state.health.stuck(time);
     let findings = status::find(&Seen {
         stuck: &stuck,
         buffers: &buffers,

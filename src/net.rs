@@ -263,7 +263,7 @@ impl Socket {
     #[must_use]
     pub fn receive_drops(&self) -> Option<u64> {
         #[cfg(target_os = "linux")]
-        return drops(None, &[self.address.port()])
+        return linux::receive_drops(&self.io)
             .ok()
             .map(|drops| drops.saturating_sub(self.dropped_before));
         #[cfg(not(target_os = "linux"))]

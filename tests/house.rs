@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use wakeupd::config::VARIABLES;
+use wakeupd::guard::Refused;
 use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
 use wakeupd::net::SendFailure;
 use wakeupd::status::{Buffers, Clients, Seen, find};
@@ -142,7 +143,7 @@ fn the_tests_that_the_threats_name_exist() {
 
 #[test]
 fn the_handbook_has_a_paragraph_for_each_finding() {
-    let everything = find(&Seen {
+    let seen = Seen {
         stuck: &["listener".to_owned()],
         buffers: &Buffers {
             receive_bytes: 1,
@@ -153,14 +154,18 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
         clients: &Clients { ipv4: 1, ipv6: 0, max: 1 },
         is_enforcing: false,
         recent: &Totals {
-            lateness: [1; LATENESS_BUCKETS],
-            failed_sends: [1; SendFailure::ALL.len()],
+            lateness: [10; LATENESS_BUCKETS],
+            failed_sends: [10; SendFailure::ALL.len()],
             receive_drops: 1,
-            skipped_slots: 1,
+            skipped_pings: 1,
             ..Totals::default()
         },
-    });
-    assert_eq!(everything.len(), 9, "{everything:?}");
+    };
+    let refused = Totals { refused: [1; Refused::ALL.len()], ..Totals::default() };
+    let mut everything = find(&seen);
+    everything.extend(find(&Seen { is_enforcing: true, recent: &refused, ..seen }));
+    let kinds: BTreeSet<_> = everything.iter().map(|finding| finding.id.as_str()).collect();
+    assert_eq!(kinds.len(), 10, "{everything:?}");
     let handbook = read("docs/operations.md");
     let headings = handbook.lines().filter_map(|line| line.strip_prefix("### "));
     let anchors: BTreeSet<_> =

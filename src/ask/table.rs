@@ -50,7 +50,7 @@ impl Display for Table<'_> {
             ("failed pings", by_reason(&totals.failed_pings)),
             ("skipped pings", count(totals.skipped_pings)),
             ("removed clients", by_reason(&totals.removals)),
-            ("muted clients", count(totals.mutes)),
+            ("mutings", count(totals.mutes)),
             ("kernel drops", count(totals.receive_drops)),
             (
                 "buffers",

@@ -95,7 +95,7 @@ pub(super) fn of(command: Command) -> String {
 
     page.control("SH", ["ENVIRONMENT"]);
     page.text(prose(
-        "An empty variable has its default. `wakeupd --print-config` shows what is in force.",
+        "An empty variable has its default, but an empty HTTP_ADDR is none. `wakeupd --print-config` shows what is in force.",
     ));
     for Variable { name, default, allowed, about } in VARIABLES {
         // A line is broken at spaces, and a list may have them.

@@ -18,6 +18,8 @@ use serde_json::json;
 
 use super::{Endpoint, clients, events, exposition, page, prefixes};
 use crate::clock;
+use crate::health::Health;
+use crate::monitor;
 
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 
@@ -85,7 +87,7 @@ async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<
             Ok(text(exposition::TYPE, exposition::metrics(state, &board.status.borrow())))
         }
         "/healthz" => {
-            let stuck = state.health.stuck(clock::now());
+            let stuck = stuck(&state.health).await;
             let is_healthy = stuck.is_empty();
             Ok(json(ok_if(is_healthy), &json!({ "healthy": is_healthy, "stuck": stuck })))
         }
@@ -93,7 +95,15 @@ async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<
             let is_ready = state.health.is_ready();
             Ok(json(ok_if(is_ready), &json!({ "ready": is_ready })))
         }
-        "/status" => Ok(json(StatusCode::OK, &**board.status.borrow())),
+        "/status" => {
+            if stuck(&state.health).await.iter().any(|task| task == "monitor") {
+                return Err(Failure::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the monitor is stuck, so nobody knows how the daemon is: restart it",
+                ));
+            }
+            Ok(json(StatusCode::OK, &**board.status.borrow()))
+        }
         "/openapi.json" => Ok(text(JSON, include_str!("openapi.json"))),
         "/events" => Ok(events::events(board)),
         "/clients" => {
@@ -112,6 +122,17 @@ async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<
             clients::one(state, client)
         }
     }
+}
+
+/// The tasks that are stuck, and still are a second later.
+async fn stuck(health: &Health) -> Vec<String> {
+    let suspects = health.stuck(clock::now());
+    if suspects.is_empty() {
+        return suspects;
+    }
+    tokio::time::sleep(monitor::INTERVAL).await;
+    let still = health.stuck(clock::now());
+    still.into_iter().filter(|task| suspects.contains(task)).collect()
 }
 
 const fn ok_if(condition: bool) -> StatusCode {

@@ -60,7 +60,8 @@ impl Moment {
         Client {
             address: view.address,
             family: if view.address.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
-            first_seen: rfc3339::seconds(wall(view.first_seen)),
+            // It was cut off to a second, and is again.
+            first_seen: rfc3339::seconds(wall(view.first_seen) + Duration::from_millis(500)),
             last_heartbeat: rfc3339::millis(wall(view.last_heartbeat)),
             heartbeats: view.heartbeats,
             pings: view.pings,
@@ -153,7 +154,7 @@ fn stream(state: Arc<State>, network: Option<IpNet>) -> Response<Body> {
 }
 
 /// By what clients are put in order.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Sort {
     #[default]
     Address,
@@ -161,6 +162,38 @@ enum Sort {
     LastHeartbeat,
     Heartbeats,
     Pings,
+}
+
+impl Sort {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "address" => Self::Address,
+            "first_seen" => Self::FirstSeen,
+            // The same order: all live equally long after their last heartbeat.
+            "last_heartbeat" | "expires_in" => Self::LastHeartbeat,
+            "heartbeats" => Self::Heartbeats,
+            "pings" => Self::Pings,
+            _ => return None,
+        })
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::FirstSeen => "first_seen",
+            Self::LastHeartbeat => "last_heartbeat",
+            Self::Heartbeats => "heartbeats",
+            Self::Pings => "pings",
+        }
+    }
+}
+
+fn is_descending(order: &str) -> Option<bool> {
+    match order {
+        "asc" => Some(false),
+        "desc" => Some(true),
+        _ => None,
+    }
 }
 
 /// Which clients are asked for.
@@ -186,26 +219,15 @@ impl Query {
                     query.network = Some(network);
                 }
                 "sort" => {
-                    query.sort = match value.as_ref() {
-                        "address" => Sort::Address,
-                        "first_seen" => Sort::FirstSeen,
-                        // The same order: all live equally long after their last heartbeat.
-                        "last_heartbeat" | "expires_in" => Sort::LastHeartbeat,
-                        "heartbeats" => Sort::Heartbeats,
-                        "pings" => Sort::Pings,
-                        _ => {
-                            return Err(Failure::bad_request(
-                                "sort is address, first_seen, last_heartbeat, heartbeats, pings or expires_in",
-                            ));
-                        }
-                    };
+                    query.sort = Sort::named(value).ok_or_else(|| {
+                        Failure::bad_request(
+                            "sort is address, first_seen, last_heartbeat, heartbeats, pings or expires_in",
+                        )
+                    })?;
                 }
                 "order" => {
-                    query.is_descending = match value.as_ref() {
-                        "asc" => false,
-                        "desc" => true,
-                        _ => return Err(Failure::bad_request("order is asc or desc")),
-                    };
+                    query.is_descending = is_descending(value)
+                        .ok_or_else(|| Failure::bad_request("order is asc or desc"))?;
                 }
                 "limit" if value == "all" => query.limit = None,
                 "limit" => query.limit = Some(limit(value)?),
@@ -229,8 +251,10 @@ impl Query {
                 "with limit=all clients come in no order, so there is no sort, order or cursor",
             ));
         }
-        if query.after.is_some_and(|after| after.is_descending != query.is_descending) {
-            return Err(Failure::bad_request("cursor belongs to a listing in the other order"));
+        let is_other =
+            |after: Rank| (after.sort, after.is_descending) != (query.sort, query.is_descending);
+        if query.after.is_some_and(is_other) {
+            return Err(Failure::bad_request("cursor belongs to a listing in another order"));
         }
         Ok(query)
     }
@@ -252,7 +276,7 @@ impl Query {
             Sort::Heartbeats => view.heartbeats.into(),
             Sort::Pings => view.pings.into(),
         };
-        Rank { value, address: view.address, is_descending: self.is_descending }
+        Rank { sort: self.sort, is_descending: self.is_descending, value, address: view.address }
     }
 }
 
@@ -265,9 +289,10 @@ pub(super) fn limit(text: &str) -> Result<usize, Failure> {
 /// A client's place in the order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rank {
+    sort: Sort,
+    is_descending: bool,
     value: u64,
     address: SocketAddr,
-    is_descending: bool,
 }
 
 impl Ord for Rank {
@@ -285,19 +310,18 @@ impl PartialOrd for Rank {
 
 impl Rank {
     fn to_cursor(self) -> String {
-        let order = if self.is_descending { '-' } else { '+' };
-        BASE64_URL_SAFE_NO_PAD.encode(format!("{order}{}/{}", self.value, self.address))
+        let Self { sort, is_descending, value, address } = self;
+        let order = if is_descending { "desc" } else { "asc" };
+        BASE64_URL_SAFE_NO_PAD.encode(format!("{} {order} {value} {address}", sort.name()))
     }
 
     fn from_cursor(cursor: &str) -> Option<Self> {
         let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-        let (is_descending, text) = match text.split_at_checked(1)? {
-            ("-", text) => (true, text),
-            ("+", text) => (false, text),
-            _ => return None,
-        };
-        let (value, address) = text.split_once('/')?;
-        Some(Self { value: value.parse().ok()?, address: address.parse().ok()?, is_descending })
+        let mut words = text.split(' ');
+        let sort = Sort::named(words.next()?)?;
+        let is_descending = is_descending(words.next()?)?;
+        let (value, address) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { sort, is_descending, value, address })
     }
 }
 
@@ -334,9 +358,16 @@ mod tests {
     #[test]
     fn a_cursor_is_read_as_it_was_written() {
         for address in ["192.0.2.1:5000", "[2001:db8::1]:5000", "[fe80::1%3]:5000"] {
-            for is_descending in [false, true] {
+            let sorts = [
+                Sort::Address,
+                Sort::FirstSeen,
+                Sort::LastHeartbeat,
+                Sort::Heartbeats,
+                Sort::Pings,
+            ];
+            for (sort, is_descending) in sorts.into_iter().zip([false, true].into_iter().cycle()) {
                 let address = address.parse().unwrap();
-                let rank = Rank { value: u64::MAX, address, is_descending };
+                let rank = Rank { sort, is_descending, value: u64::MAX, address };
                 assert_eq!(Rank::from_cursor(&rank.to_cursor()), Some(rank));
             }
         }

@@ -8,6 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use crate::clock;
 use crate::guard::Refused;
 use crate::logging;
 use crate::metrics::LATENESS_BOUNDS;
@@ -47,7 +48,7 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
         ),
         count(
             "wakeupd_mutes_total",
-            "Clients that were muted because their port is closed.",
+            "Times that a client was muted because its port is closed, or would have been where the guard only observes.",
             totals.muted,
         ),
         counts(
@@ -108,7 +109,7 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
         single(
             "wakeupd_stuck_tasks",
             "Tasks that have not turned their loop for more than 3 s.",
-            status.stuck.len(),
+            state.health.stuck(clock::now()).len(),
         ),
         count(
             "wakeupd_dropped_log_lines_total",

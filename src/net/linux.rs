@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::AsFd;
 
 use nix::libc::{self, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
-use nix::sys::socket::{ControlMessageOwned, SockaddrStorage, setsockopt, sockopt};
-use nix::{setsockopt_impl, sockopt_impl};
+use nix::sys::socket::{ControlMessageOwned, SockaddrStorage, getsockopt, setsockopt, sockopt};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
 sockopt_impl!(
     /// Whether datagrams may be cut up on their way, as `IP_PMTUDISC_DONT` and its like tell.
@@ -15,6 +15,23 @@ sockopt_impl!(
     libc::IP_MTU_DISCOVER,
     libc::c_int
 );
+
+sockopt_impl!(
+    /// What a socket's buffers hold, and how much was dropped.
+    MemInfo,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_MEMINFO,
+    [u32; 9]
+);
+
+/// The index of the drops in [`MemInfo`] (`SK_MEMINFO_DROPS` of `linux/sock_diag.h`).
+const DROPS: usize = 8;
+
+/// How many datagrams the kernel has dropped because the receive buffer of this socket was full.
+pub(crate) fn receive_drops(socket: &impl AsFd) -> nix::Result<u64> {
+    getsockopt(socket, MemInfo).map(|info| info[DROPS].into())
+}
 
 /// Forbids that what is sent is cut up, so that the kernel need not make up an identification.
 pub(crate) fn forbid_fragments(socket: &impl AsFd) -> nix::Result<()> {

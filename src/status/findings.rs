@@ -12,6 +12,9 @@ use crate::net::SendFailure;
 /// bucket of the histogram.
 const LATE_BOUND: usize = 6;
 
+/// Fewer pings than this in a minute are nobody's problem.
+const SOME: u64 = 10;
+
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -68,6 +71,7 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
         receive_drops(seen),
         pings_failed(seen),
         clients_near_cap(seen),
+        clients_turned_away(seen),
         pings_late(seen),
         buffer_small(
             "receive",
@@ -88,6 +92,10 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
     findings
 }
 
+fn counted(n: u64, one: &str, more: &str) -> String {
+    format!("{} {}", HumanCount(n), if n == 1 { one } else { more })
+}
+
 fn stuck(seen: &Seen) -> Option<Finding> {
     if seen.stuck.is_empty() {
         return None;
@@ -101,16 +109,16 @@ fn stuck(seen: &Seen) -> Option<Finding> {
 }
 
 fn pings_skipped(seen: &Seen) -> Option<Finding> {
-    let Totals { skipped_slots, skipped_pings, .. } = *seen.recent;
-    if skipped_slots == 0 {
+    let skipped_pings = seen.recent.skipped_pings;
+    if skipped_pings == 0 {
         return None;
     }
     Some(Finding::new(
         "pings_skipped",
         Severity::Critical,
         format!(
-            "{} pings were left out in the last minute, because a worker was a whole second late: the machine was too slow by {:.1} %.",
-            HumanCount(skipped_pings),
+            "Up to {} left out in the last minute, because a worker was a whole second late: the machine was too slow by {:.1} %.",
+            counted(skipped_pings, "ping was", "pings were"),
             seen.recent.short_percent()
         ),
         "See with `top -H` who has the processor. Give the daemon more of it, or lower MAX_CLIENTS; `wakeupd bench` tells what the machine carries. After a suspended machine this is to be expected once.",
@@ -127,8 +135,8 @@ fn receive_drops(seen: &Seen) -> Option<Finding> {
         "receive_drops",
         Severity::Critical,
         format!(
-            "The kernel dropped {} datagrams in the last minute, because the receive buffer was full.",
-            HumanCount(drops)
+            "The kernel dropped {} in the last minute, because the receive buffer was full.",
+            counted(drops, "datagram", "datagrams")
         ),
         if is_small {
             format!(
@@ -143,7 +151,7 @@ fn receive_drops(seen: &Seen) -> Option<Finding> {
 
 fn pings_failed(seen: &Seen) -> Option<Finding> {
     let failed = seen.recent.failed_sends();
-    if failed == 0 || failed * 100 < failed + seen.recent.pings() {
+    if failed < SOME || failed * 100 < failed + seen.recent.pings() {
         return None;
     }
     let most = SendFailure::ALL
@@ -189,13 +197,13 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
         (_, true) => (
             Severity::Critical,
             format!(
-                "{} heartbeats of others were refused in the last minute.",
-                HumanCount(refused)
+                "{} of others were refused in the last minute.",
+                counted(refused, "heartbeat", "heartbeats")
             ),
         ),
         (_, false) => (
             Severity::Warning,
-            format!("{} heartbeats would have been refused.", HumanCount(refused)),
+            format!("{} would have been refused.", counted(refused, "heartbeat", "heartbeats")),
         ),
     };
     Some(Finding::new(
@@ -210,16 +218,33 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
     ))
 }
 
+fn clients_turned_away(seen: &Seen) -> Option<Finding> {
+    let caps = [Refused::MaxClientsPerAddress, Refused::MaxClientsPerPrefix];
+    let refused: u64 = caps.iter().map(|cap| seen.recent.refused[*cap as usize]).sum();
+    if refused == 0 || !seen.is_enforcing {
+        return None;
+    }
+    Some(Finding::new(
+        "clients_turned_away",
+        Severity::Warning,
+        format!(
+            "{} refused in the last minute, because the address or its network has as many clients as it may.",
+            counted(refused, "heartbeat was", "heartbeats were")
+        ),
+        "The log names some of them. If they are yours, behind a NAT, say, set a larger MAX_CLIENTS_PER_ADDRESS or MAX_CLIENTS_PER_PREFIX, or put a gateway of your own into LOCAL_NETS. If not, the cap does its work.",
+    ))
+}
+
 fn pings_late(seen: &Seen) -> Option<Finding> {
     let late: u64 = seen.recent.lateness[LATE_BOUND + 1..].iter().sum();
-    if late == 0 || late * 100 < seen.recent.pings() {
+    if late < SOME || late * 100 < seen.recent.pings() {
         return None;
     }
     Some(Finding::new(
         "pings_late",
         Severity::Warning,
         format!(
-            "{} pings of the last minute, more than one in a hundred, were later than {} ms.",
+            "{} pings of the last minute, one in a hundred or more, were later than {} ms.",
             HumanCount(late),
             LATENESS_BOUNDS[LATE_BOUND].as_millis()
         ),
@@ -257,6 +282,7 @@ fn not_enforcing(seen: &Seen) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::LATENESS_BUCKETS;
 
     fn found(
         change: impl FnOnce(&mut Buffers, &mut Clients, &mut Totals),
@@ -295,7 +321,7 @@ mod tests {
     fn what_is_wrong_is_found_and_what_is_hardly_so_is_not() {
         let critical = |id| only(id, Severity::Critical);
         let warning = |id| only(id, Severity::Warning);
-        assert_eq!(found(|_, _, recent| recent.skipped_slots = 1), critical("pings_skipped"));
+        assert_eq!(found(|_, _, recent| recent.skipped_pings = 1), critical("pings_skipped"));
         assert_eq!(found(|_, _, recent| recent.receive_drops = 1), critical("receive_drops"));
         assert_eq!(found(|_, _, recent| recent.failed_sends[1] = 1_011), critical("pings_failed"));
         assert_eq!(found(|_, _, recent| recent.failed_sends[1] = 1_010), []);
@@ -303,7 +329,16 @@ mod tests {
         assert_eq!(found(|_, _, recent| recent.lateness[7] = 1_010), []);
         assert_eq!(found(|_, _, recent| recent.lateness[6] = 9_999), []);
         assert_eq!(found(|_, clients, _| clients.ipv6 = 41), warning("clients_near_cap"));
-        let max_clients = Refused::MaxClients as usize;
+        let [max_clients, per_prefix] =
+            [Refused::MaxClients, Refused::MaxClientsPerPrefix].map(|reason| reason as usize);
+        let turned_away = found(|_, _, recent| recent.refused[per_prefix] = 1);
+        assert_eq!(turned_away, warning("clients_turned_away"));
+        assert_eq!(found(|_, _, recent| recent.skipped_slots = 1), []);
+        let few = |recent: &mut Totals| {
+            recent.lateness = [0; LATENESS_BUCKETS];
+            (recent.lateness[7], recent.failed_sends[1]) = (9, 9);
+        };
+        assert_eq!(found(|_, _, recent| few(recent)), []);
         assert_eq!(
             found(|_, _, recent| recent.refused[max_clients] = 1),
             critical("clients_near_cap")

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -133,6 +134,49 @@ fn the_status_says_what_is_wrong() {
 }
 
 #[test]
+fn a_stop_is_not_taken_for_a_stuck_task() {
+    let (daemon, http) = serve(&[]);
+    wait_for(http, "/status", |json| json["uptime_seconds"].as_f64() > Some(0.0));
+    daemon.freeze();
+    let mut waiting = connect(http);
+    waiting.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_secs(5));
+    daemon.signal(Signal::SIGCONT);
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
+    let status = wait_for(http, "/status", |json| json["uptime_seconds"].as_f64() > Some(5.0));
+    assert_eq!(status["stuck"], Value::Array(Vec::new()));
+    assert!(!daemon.stop().iter().any(|line| line.contains("stuck")));
+}
+
+#[test]
+fn drops_are_those_of_the_daemons_own_socket() {
+    let (daemon, http) = serve(&[("LOG_LEVEL", "INFO")]);
+    let flood = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = UdpSocket::bind(("127.0.0.2", daemon.address.port())).unwrap();
+    // Nobody reads, so whatever the buffer is it is full some time.
+    let drops = |text: &str| metric(text, "wakeupd_receive_drops_total");
+    for _ in 0..100_000 {
+        flood.send_to(b"", other.local_addr().unwrap()).unwrap();
+    }
+    let looks = |json: &Value| json["now"]["time"].as_f64();
+    let before = looks(&get(http, "/status").json());
+    wait_for(http, "/status", |json| looks(json) > before);
+    assert!(drops(&get(http, "/metrics").body) < 1.0, "those of somebody else are not ours");
+
+    daemon.freeze();
+    for _ in 0..100_000 {
+        flood.send_to(b"", daemon.address).unwrap();
+    }
+    daemon.signal(Signal::SIGCONT);
+    let finds = |json: &Value| json.to_string().contains("\"id\":\"receive_drops\"");
+    let status = wait_for(http, "/status", finds);
+    assert!(status["totals"]["receive_drops"].as_u64() >= Some(1));
+    assert!(drops(&get(http, "/metrics").body) >= 1.0);
+}
+
+#[test]
 fn events_tell_the_past_and_then_every_second() {
     let (daemon, http) = serve(&[]);
     let _client = client_at(&daemon, "127.0.0.1");
@@ -233,6 +277,7 @@ fn a_wrong_query_is_told_what_is_right() {
         ("order=up", "asc or desc"),
         ("network=127.0.0.1/33", "no network"),
         ("cursor=nonsense", "cursor is"),
+        ("cursor=cGluZ3MgYXNjIDEgMTI3LjAuMC4xOjE", "another order"),
         ("limit=all&sort=pings", "limit=all"),
         ("limit=1&limit=2", "twice"),
         ("colour=red", "parameters"),
@@ -369,7 +414,7 @@ fn who_takes_nothing_of_an_answer_is_left() {
 fn connections_are_limited_and_pings_go_on() {
     let (daemon, http) = serve(&[]);
     let client = client_at(&daemon, "127.0.0.1");
-    let mut held: Vec<_> = (0..40).map(|_| connect(http)).collect();
+    let mut held: Vec<_> = (0..140).map(|_| connect(http)).collect();
     daemon.wait_for_line("too many HTTP connections");
     client.pings(2);
     held.drain(..);

@@ -125,7 +125,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
     for client in &clients {
         client.ping();
     }
-    browser.wait_until(&headline("All is well: 3 clients, each pinged on time."));
+    browser.wait_until(&headline("All is well: 3 clients, pings on time."));
     browser.wait_until("document.title === '● wakeupd: all well'");
     for title in ["Clients live", "Pings a second"] {
         browser.wait_until(&figure(title, "3"));

@@ -91,7 +91,10 @@ fn who_is_no_daemon_is_told_from_one() {
     for (subcommand, code) in [("status", 69), ("healthcheck", 1)] {
         let (status, _, stderr) = output(wakeupd(&[("HTTP_ADDR", &address)]).arg(subcommand));
         assert_eq!(status.code(), Some(code));
-        assert!(stderr.contains("answers 404 Not Found, so it is hardly a wakeupd"), "{stderr}");
+        assert!(
+            stderr.contains("answers 404 Not Found: nothing that a wakeupd of this version says"),
+            "{stderr}"
+        );
     }
     other.join().unwrap();
     let (status, _, stderr) = output(wakeupd(&[("HTTP_ADDR", "")]).arg("status"));
