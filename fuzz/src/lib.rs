@@ -82,7 +82,9 @@ fn control_message(bytes: &mut Bytes) -> Option<()> {
                 ipi_addr: in_addr { s_addr: two },
             };
             let local = IpAddr::from(one.to_ne_bytes());
-            (ControlMessageOwned::Ipv4PacketInfo(info), Some(local), false)
+            // All zeroes are what the kernel tells where it does not know.
+            let local = (one != 0).then_some(local);
+            (ControlMessageOwned::Ipv4PacketInfo(info), local, false)
         }
         1 => {
             let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: octets }, ipi6_ifindex: three };
