@@ -77,7 +77,8 @@ fn metrics_tell_what_happened() {
         assert_eq!(value(name).to_bits(), f64::to_bits(expected), "{name} is {}", value(name));
     }
     let pings = value("wakeupd_pings_total");
-    assert!(pings >= 4.0);
+    // A ping is counted when it has left, so the last that came may not have been.
+    assert!(pings >= 3.0);
     assert!(value("wakeupd_ping_lateness_seconds_bucket{le=\"+Inf\"}") >= pings);
     assert!(value("wakeupd_ping_lateness_seconds_sum") > 0.0);
     assert!(value("wakeupd_receive_buffer_bytes") > 0.0);
