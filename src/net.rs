@@ -10,8 +10,6 @@ mod batch;
 #[path = "net/portable.rs"]
 mod batch;
 #[cfg(target_os = "linux")]
-mod drops;
-#[cfg(target_os = "linux")]
 pub mod linux;
 
 use std::io;
@@ -22,9 +20,6 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
-
-#[cfg(target_os = "linux")]
-pub use self::drops::drops;
 
 /// The most datagrams that one call receives or sends.
 pub const BATCH: usize = 64;

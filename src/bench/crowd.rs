@@ -10,9 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use nix::sys::socket::SockaddrStorage;
 
+use super::processes;
 use super::socket::{self, Received};
 use super::wire::Wire;
-use crate::net;
 
 /// At most so many clients are measured.
 const MEASURED: u32 = 16_384;
@@ -137,7 +137,7 @@ impl Crowd {
     pub(super) fn pings_to_the_rest(&self) -> io::Result<u64> {
         match &self.home {
             Home::Network { is_wired: true, .. } => Wire::dropped(),
-            Home::Network { rest, .. } => net::drops(None, &[rest.local_addr()?.port()]),
+            Home::Network { rest, .. } => processes::drops(None, &[rest.local_addr()?.port()]),
             Home::Sockets(_) => Ok(0),
         }
     }
@@ -145,7 +145,7 @@ impl Crowd {
     /// How many pings the kernel dropped that were to be measured.
     pub(super) fn drops(&self) -> io::Result<u64> {
         let ports = self.sockets().iter().map(|socket| Ok(socket.local_addr()?.port()));
-        net::drops(None, &ports.collect::<io::Result<Vec<_>>>()?)
+        processes::drops(None, &ports.collect::<io::Result<Vec<_>>>()?)
     }
 }
 

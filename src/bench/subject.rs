@@ -14,7 +14,6 @@ use serde_json::Value;
 
 use super::operator::Operator;
 use super::processes::{self, Usage};
-use crate::net;
 
 /// How long the daemon may take to start, and how long to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,7 +74,7 @@ impl Subject {
     pub(super) fn drops(&self) -> io::Result<Option<u64>> {
         match self {
             Self::Own(daemon) => {
-                net::drops(Some(daemon.child.id()), &[daemon.address.port()]).map(Some)
+                processes::drops(Some(daemon.child.id()), &[daemon.address.port()]).map(Some)
             }
             Self::Other(_) => Ok(None),
         }
