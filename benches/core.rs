@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
 use wakeupd::clock::Time;
 use wakeupd::guard::{Caps, Guard, Mode, Networks, Refused, Rules};
-use wakeupd::registry::{Refreshed, Registry, SHARDS, Sweep};
+use wakeupd::registry::{Refreshed, Registry, SHARDS, Seed, Sweep};
 use wakeupd::schedule::Schedule;
 use wakeupd::wire::DEFAULT_PORT;
 
@@ -31,7 +31,7 @@ fn client(first: IpAddr, n: u32) -> SocketAddr {
 }
 
 fn registry_of(first: IpAddr, clients: u32) -> Registry {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     for n in 0..clients {
         registry.refresh(client(first, n), None, NOW, || true);
     }
@@ -151,7 +151,7 @@ fn register(c: &mut Criterion) {
             b.iter_custom(|registries| {
                 let mut time = Duration::ZERO;
                 for _ in 0..registries {
-                    let registry = Registry::new(SHARDS, EXPIRATION);
+                    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
                     let guard = guard(CLIENTS);
                     let start = Instant::now();
                     for n in 0..CLIENTS {

@@ -14,36 +14,47 @@ const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// A point in time: nanoseconds since the machine was started.
+/// Time begins ten years before the start of the machine, so that what is remembered from before it can
+/// be told too.
+const BEFORE_START: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A point in time: nanoseconds since the beginning of time, which is the same for all processes until the
+/// machine is started anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(u64);
 
 impl Time {
-    /// The point this many nanoseconds after the start of the machine.
+    /// The point this many nanoseconds after the beginning.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The point this many seconds after the start of the machine.
+    /// The point this many seconds after the beginning.
     #[must_use]
     pub const fn from_secs(secs: u32) -> Self {
         Self(secs as u64 * NANOS_PER_SECOND)
     }
 
-    /// Whole seconds since the start of the machine.
+    /// Whole seconds since the beginning.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0 / NANOS_PER_SECOND
     }
 
-    /// Nanoseconds since the start of the machine.
+    /// Nanoseconds since the beginning.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// The point so long before, or the start of the machine.
+    /// The whole second that it is in.
+    #[must_use]
+    pub const fn second(self) -> Self {
+        Self(self.0 - self.0 % NANOS_PER_SECOND)
+    }
+
+    /// The point so long before, or the beginning.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -73,10 +84,10 @@ impl Add<Duration> for Time {
 #[must_use]
 pub fn now() -> Time {
     let now = clock_gettime(CLOCK).expect("the system has a monotonic clock");
-    Time::default() + Duration::from(now)
+    Time::default() + BEFORE_START + Duration::from(now)
 }
 
-/// The present time by the wall clock, which is the one the kernel stamps datagrams with.
+/// The present time by the wall clock, which is the one the kernel stamps datagrams with. It begins in 1970.
 ///
 /// # Panics
 /// Where the system has no such clock, which no supported one lacks.

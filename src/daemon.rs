@@ -21,7 +21,7 @@ use crate::listener::Listener;
 use crate::metrics::Totals;
 use crate::monitor::{self, Monitor};
 use crate::net::{self, Buffers, Sender, Socket};
-use crate::registry::{Registry, Removal, SHARDS};
+use crate::registry::{Registry, Removal, SHARDS, Seed};
 use crate::schedule::Schedule;
 use crate::state::State;
 use crate::supervisor::Supervisor;
@@ -126,7 +126,7 @@ impl Daemon {
         let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
         let guard =
             Guard::new(config.guard.clone(), socket.address().port(), denied.unwrap_or_default());
-        let registry = Registry::new(SHARDS, config.client_expiration);
+        let registry = Registry::new(SHARDS, config.client_expiration, Seed::random());
         Ok(Self {
             socket: Arc::new(socket),
             senders,
@@ -178,7 +178,7 @@ impl Daemon {
         }
         self.state.health.set_ready(false);
         supervisor.stopping();
-        alarm.end();
+        alarm.end(clock::now());
         tasks.shutdown().await;
         summary.add(monitor.look().0);
         summary.tell(&self.state);
@@ -213,11 +213,11 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let listener = Listener::new(self.socket.clone(), self.state.clone(), alarm.clone());
         tasks.spawn(async { Err(listener.run().await) });
-        let start = clock::now();
+        let from = clock::now();
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
         for (number, sender) in mem::take(&mut self.senders).into_iter().enumerate() {
-            let schedule = Schedule::new(start, SHARDS, number, workers);
+            let schedule = Schedule::new(from, SHARDS, number, workers);
             let (state, alarm, warnings) = (self.state.clone(), alarm.clone(), warnings.clone());
             let worker = Worker::new(sender, state, alarm, warnings, schedule);
             tasks.spawn_blocking(|| {

@@ -10,10 +10,11 @@
 mod client;
 mod key;
 mod local;
+mod seed;
 mod shard;
 mod stamp;
 
-use std::hash::{Hash, RandomState};
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::atomic::{
     AtomicU64,
@@ -27,6 +28,7 @@ use self::client::Client;
 use self::key::KeyV6;
 pub use self::local::Local;
 use self::local::Locals;
+pub use self::seed::Seed;
 use crate::clock::Time;
 
 /// The number of shards of a daemon's registry, and so of slots in a second: one each 4 ms, so that
@@ -94,6 +96,8 @@ pub struct View {
     pub pings: u32,
     /// Whether it gets no pings until its next heartbeat.
     pub is_muted: bool,
+    /// The local address that its last heartbeat hit.
+    pub local: Local,
 }
 
 impl View {
@@ -105,6 +109,7 @@ impl View {
             heartbeats: client.heartbeats(),
             pings: client.pings(),
             is_muted: client.is_muted(),
+            local: client.local(),
         }
     }
 }
@@ -129,9 +134,9 @@ pub struct Sweep {
     pub removed: Vec<(SocketAddr, Removal)>,
 }
 
-type Clients<K> = DashMap<K, Client, RandomState>;
+type Clients<K> = DashMap<K, Client, Seed>;
 
-/// All clients. The hashes are seeded at random, because strangers choose the keys.
+/// All clients.
 #[derive(Debug)]
 pub struct Registry {
     v4: Clients<SocketAddrV4>,
@@ -143,15 +148,15 @@ pub struct Registry {
 
 impl Registry {
     /// An empty registry, whose clients live until `expiration` after their last heartbeat, the time
-    /// of which is cut off to a millisecond.
+    /// of which is cut off to a millisecond. The `seed` decides into which shard a client goes.
     ///
     /// # Panics
     /// Unless `shards` is a power of two above 1.
     #[must_use]
-    pub fn new(shards: usize, expiration: Duration) -> Self {
+    pub fn new(shards: usize, expiration: Duration, seed: Seed) -> Self {
         Self {
-            v4: DashMap::with_hasher_and_shard_amount(RandomState::new(), shards),
-            v6: DashMap::with_hasher_and_shard_amount(RandomState::new(), shards),
+            v4: DashMap::with_hasher_and_shard_amount(seed, shards),
+            v6: DashMap::with_hasher_and_shard_amount(seed, shards),
             locals: Locals::default(),
             expiration,
             heard_until: AtomicU64::default(),
@@ -168,10 +173,41 @@ impl Registry {
         admit: impl FnOnce() -> bool,
     ) -> Refreshed {
         let local = self.locals.intern(local);
+        let renew = |known: &mut Client| {
+            if known.last_heartbeat(now) <= now {
+                known.renew(local, now);
+            }
+        };
+        self.enter(client, renew, admit, || Client::new(local, now))
+    }
+
+    /// Takes a client over that another registry knew, if `admit` says so. One that is here already stays
+    /// as it is.
+    pub fn restore(&self, client: &View, admit: impl FnOnce() -> bool) -> Refreshed {
+        self.enter(client.address, |_| {}, admit, || Client::restored(client))
+    }
+
+    fn enter(
+        &self,
+        client: SocketAddr,
+        renew: impl FnOnce(&mut Client),
+        admit: impl FnOnce() -> bool,
+        new: impl FnOnce() -> Client,
+    ) -> Refreshed {
         match client {
-            SocketAddr::V4(client) => record(&self.v4, client, local, now, admit),
-            SocketAddr::V6(client) => record(&self.v6, client.into(), local, now, admit),
+            SocketAddr::V4(client) => enter(&self.v4, client, renew, admit, new),
+            SocketAddr::V6(client) => enter(&self.v6, client.into(), renew, admit, new),
         }
+    }
+
+    /// Makes room in a shard for so many IPv4 and IPv6 clients more.
+    pub fn make_room(&self, shard: usize, v4: usize, v6: usize) {
+        fn reserve<K: Eq + Hash>(clients: &Clients<K>, shard: usize, more: usize) {
+            let mut table = clients.shards()[shard].write();
+            table.reserve(more, |(key, _)| clients.hash_usize(key) as u64);
+        }
+        reserve(&self.v4, shard, v4);
+        reserve(&self.v6, shard, v6);
     }
 
     /// When the last heartbeat of `client` came, if it is live and gets pings.
@@ -320,8 +356,13 @@ impl Registry {
         self.expiration * 3 / 8
     }
 
-    /// The address behind the `local` of one of this registry's targets; `None` is the kernel's
-    /// choice.
+    /// This registry's short form of a local address that heartbeats hit.
+    #[must_use]
+    pub fn local(&self, address: Option<IpAddr>) -> Local {
+        self.locals.intern(address)
+    }
+
+    /// The address behind a `local` of this registry; `None` is the kernel's choice.
     #[must_use]
     pub fn address_of(&self, local: Local) -> Option<IpAddr> {
         self.locals.address_of(local)
@@ -352,6 +393,18 @@ impl Registry {
         v4 + v6
     }
 
+    /// What decides into which shard a client goes.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        *self.v4.hasher()
+    }
+
+    /// The number of shards.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.v4.shards().len()
+    }
+
     /// How long a client lives after its last heartbeat.
     #[must_use]
     pub fn expiration(&self) -> Duration {
@@ -365,29 +418,26 @@ impl Registry {
     }
 }
 
-/// Records a heartbeat in one go under the lock of the client's shard. It is exclusive also for a
+/// Renews a client or makes it one in one go under the lock of its shard. It is exclusive also for a
 /// client that is known, because nobody else needs a shard more than once a second.
-fn record<K: Eq + Hash>(
+fn enter<K: Eq + Hash>(
     clients: &Clients<K>,
     client: K,
-    local: Local,
-    now: Time,
+    renew: impl FnOnce(&mut Client),
     admit: impl FnOnce() -> bool,
+    new: impl FnOnce() -> Client,
 ) -> Refreshed {
     let hash = clients.hash_usize(&client);
     let shard = clients.determine_shard(hash);
     let mut table = clients.shards()[shard].write();
     if let Some((_, known)) = table.get_mut(hash as u64, |(key, _)| *key == client) {
-        let known = known.get_mut();
-        if known.last_heartbeat(now) <= now {
-            known.renew(local, now);
-        }
+        renew(known.get_mut());
         return Refreshed::Renewed;
     }
     if !admit() {
         return Refreshed::Refused;
     }
-    let entry = (client, SharedValue::new(Client::new(local, now)));
+    let entry = (client, SharedValue::new(new()));
     table.insert(hash as u64, entry, |(key, _)| clients.hash_usize(key) as u64);
     Refreshed::Registered { shard, is_first: table.len() == 1 }
 }

@@ -1,8 +1,9 @@
 //! When each shard is due.
 //!
 //! A second is divided into as many slots as the registry has shards: shard *s* of *S* is due at
-//! phase *s / S* of each second. Worker *w* of *N* owns the shards *s ≡ w (mod N)*. Deadlines are
-//! absolute (start + *k* seconds + phase), so that neither lateness nor rounding ever adds up.
+//! phase *s / S* of each second of the clock. Worker *w* of *N* owns the shards *s ≡ w (mod N)*.
+//! Deadlines are absolute, so that neither lateness nor rounding ever adds up, and on the same machine they
+//! are the same for whoever comes next.
 //!
 //! A worker that is a whole second late skips whole seconds and goes on at the same shard. So one
 //! that never catches up still serves all its shards equally often.
@@ -34,32 +35,34 @@ pub const fn owner(shard: usize, workers: usize) -> usize {
 /// One worker's endless walk through its shards.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    start: Time,
     shards: usize,
     worker: usize,
     workers: usize,
-    /// Counts seconds from the start.
-    second: u64,
+    /// The one that the walk is in.
+    second: Time,
     /// The shard that is due next.
     shard: usize,
 }
 
 impl Schedule {
-    /// The walk of worker number `worker` of `workers` through a registry of `shards`.
+    /// The walk of worker number `worker` of `workers` through a registry of `shards`, from the first slot
+    /// on that is not due before `from`.
     ///
     /// # Panics
     /// Where the worker would have no shard of its own.
     #[must_use]
-    pub fn new(start: Time, shards: usize, worker: usize, workers: usize) -> Self {
+    pub fn new(from: Time, shards: usize, worker: usize, workers: usize) -> Self {
         assert!(worker < workers && workers <= shards, "each worker owns at least one shard");
-        Self { start, shards, worker, workers, second: 0, shard: worker }
+        let mut walk = Self { shards, worker, workers, second: from.second(), shard: worker };
+        walk.pass(from);
+        walk
     }
 
     /// When the next slot is due.
     #[must_use]
     pub fn deadline(&self) -> Time {
         let phase = Duration::from_nanos(PERIOD_NANOS * self.shard as u64 / self.shards as u64);
-        self.start + Duration::from_secs(self.second) + phase
+        self.second + phase
     }
 
     /// The slots from the next on, without end: the shard of each and when it is due.
@@ -86,7 +89,7 @@ impl Schedule {
     /// Takes the next slot, or the same shard's a few seconds on if it is a whole second late.
     pub fn take(&mut self, now: Time) -> Slot {
         let seconds = now.since(self.deadline()).as_secs();
-        self.second += seconds;
+        self.second = self.second + Duration::from_secs(seconds);
         let slot = Slot { shard: self.shard, due: self.deadline(), skipped_seconds: seconds };
         self.advance();
         slot
@@ -106,7 +109,7 @@ impl Schedule {
         self.shard += self.workers;
         if self.shard >= self.shards {
             self.shard = self.worker;
-            self.second += 1;
+            self.second = self.second + PERIOD;
         }
     }
 }
@@ -115,7 +118,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const START: Time = Time::from_nanos(5_000_000_123);
+    const START: Time = Time::from_secs(5);
 
     fn at(millis: u64) -> Time {
         START + Duration::from_millis(millis)
@@ -132,6 +135,17 @@ mod tests {
         let expected = [(125, 1), (500, 4), (875, 7), (1125, 1), (1500, 4), (1875, 7)]
             .map(|(ms, s)| (at(ms), s));
         assert_eq!(walk, expected);
+    }
+
+    #[test]
+    fn who_begins_later_finds_the_slots_where_they_were() {
+        for (from, due, shard) in
+            [(0, 0, 0), (1, 250, 1), (250, 250, 1), (751, 1_000, 0), (9_999, 10_000, 0)]
+        {
+            let mut walk = Schedule::new(at(from), 4, 0, 1);
+            let slot = Slot { shard, due: at(due), skipped_seconds: 0 };
+            assert_eq!(walk.take(at(from)), slot, "{from}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #[cfg(target_os = "linux")]
 use std::ffi::CString;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -27,22 +27,23 @@ const LONGEST_WAIT: Duration = Duration::from_millis(10);
 /// How long a worker without clients sleeps. Well below a second, so that it skips no slot.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
+/// How long a worker that is behind may take for the slots that are due at the end.
+const LAST_PATIENCE: Duration = Duration::from_millis(50);
+
 /// Wakes workers, which sleep past the slots of shards that are empty.
 #[derive(Debug)]
 pub struct Alarm {
     /// Those that have begun.
     workers: Vec<OnceLock<Thread>>,
-    is_over: AtomicBool,
+    /// In nanoseconds.
+    end: AtomicU64,
 }
 
 impl Alarm {
     /// An alarm for so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self {
-            workers: (0..workers).map(|_| OnceLock::new()).collect(),
-            is_over: AtomicBool::new(false),
-        }
+        Self { workers: (0..workers).map(|_| OnceLock::new()).collect(), end: u64::MAX.into() }
     }
 
     /// Tells the owner of `shard` that it is not empty any more.
@@ -52,10 +53,16 @@ impl Alarm {
         }
     }
 
-    /// Tells every worker to end.
-    pub fn end(&self) {
-        self.is_over.store(true, Relaxed);
+    /// Tells every worker to end with the slots that are due before `time`, which is now.
+    pub fn end(&self, time: Time) {
+        self.end.store(time.as_nanos(), Relaxed);
         self.workers.iter().filter_map(OnceLock::get).for_each(Thread::unpark);
+    }
+
+    /// Whether a worker whose next slot is `due` then has ended.
+    fn is_over(&self, due: Time, now: Time) -> bool {
+        let end = Time::from_nanos(self.end.load(Relaxed));
+        due >= end || now > end + LAST_PATIENCE
     }
 }
 
@@ -114,8 +121,11 @@ impl Worker {
         name_thread(number);
         let mut sweep = Sweep::default();
         let mut destinations = Vec::new();
-        while !self.alarm.is_over.load(Relaxed) {
+        loop {
             let now = clock::now();
+            if self.alarm.is_over(self.schedule.deadline(), now) {
+                return;
+            }
             self.state.health.workers[number].tick(now);
             if self.schedule.deadline() <= now {
                 self.serve(now, &mut sweep, &mut destinations);

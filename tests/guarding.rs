@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use wakeupd::clock::Time;
 use wakeupd::guard::{Caps, Guard, Mode, Networks, Refused, Rules, Unreachable};
-use wakeupd::registry::{Refreshed, Registry, Removal, Sweep};
+use wakeupd::registry::{Refreshed, Registry, Removal, Seed, Sweep};
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero at a multiple of 2³².
 const STARTS: [u64; 4] = [0, 1 << 25, (1 << 32) - 20_000, (7 << 32) - 1];
@@ -104,6 +104,7 @@ enum Event {
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     start: Time,
+    seed: [u64; 2],
     shards: usize,
     /// Of the expiration.
     eighth: Duration,
@@ -221,7 +222,7 @@ struct Daemon {
 
 impl Daemon {
     fn new(settings: Settings) -> Self {
-        let Settings { start, shards, mode, caps, .. } = settings;
+        let Settings { start, seed, shards, mode, caps, .. } = settings;
         let rules = Rules {
             mode,
             refuse_nets: REFUSE_NETS.parse().unwrap(),
@@ -237,7 +238,7 @@ impl Daemon {
         };
         Self {
             guard: Guard::new(rules, OWN_PORT, Networks::default()),
-            registry: Registry::new(shards, model.expiration()),
+            registry: Registry::new(shards, model.expiration(), Seed(seed)),
             unreachable: Unreachable::default(),
             sweep: Sweep::default(),
             clock: start,
@@ -410,9 +411,11 @@ fn settings() -> impl Strategy<Value = Settings> {
     let caps = (1_u32..=50, 1_u32..=6, 1_u32..=9)
         .prop_map(|(clients, per_address, per_prefix)| Caps { clients, per_address, per_prefix });
     let mode = prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Observe)];
-    (select(&STARTS), 1_u32..=3, select(&[500, 1_000, 15_000]), mode, caps).prop_map(
-        |(start, shards, eighth, mode, caps)| Settings {
+    let seed = any::<[u64; 2]>();
+    (select(&STARTS), seed, 1_u32..=3, select(&[500, 1_000, 15_000]), mode, caps).prop_map(
+        |(start, seed, shards, eighth, mode, caps)| Settings {
             start: Time::from_nanos(start * 1_000_000),
+            seed,
             shards: 1 << shards,
             eighth: Duration::from_millis(eighth),
             mode,

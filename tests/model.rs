@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wakeupd::clock::Time;
-use wakeupd::registry::{Refreshed, Registry, Sweep};
+use wakeupd::registry::{Refreshed, Registry, Seed, Sweep};
 use wakeupd::schedule::Schedule;
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero in the life of one that
@@ -21,6 +21,7 @@ type Client = u16;
 #[derive(Clone, Debug)]
 struct History {
     start: Time,
+    seed: [u64; 2],
     shards: usize,
     workers: usize,
     expiration: Millis,
@@ -71,7 +72,8 @@ impl History {
 
     /// Lives it, and checks all the while that the registry holds whom it must.
     fn live(&self) -> Deeds {
-        let registry = Registry::new(self.shards, Duration::from_millis(self.expiration.into()));
+        let expiration = Duration::from_millis(self.expiration.into());
+        let registry = Registry::new(self.shards, expiration, Seed(self.seed));
         let mut workers: Vec<_> = (0..self.workers)
             .map(|worker| Schedule::new(self.start, self.shards, worker, self.workers))
             .collect();
@@ -164,17 +166,23 @@ fn pause() -> impl Strategy<Value = Pause> {
 
 fn history(pauses: usize) -> impl Strategy<Value = History> {
     (
-        (prop::sample::select(&STARTS), 1_u32..=6, 1_usize..=64, 500_u32..=4_000),
+        (
+            prop::sample::select(&STARTS),
+            any::<[u64; 2]>(),
+            1_u32..=6,
+            1_usize..=64,
+            500_u32..=4_000,
+        ),
         prop::collection::btree_set((0..History::LENGTH, 0..6_u16), 0..24),
         prop::collection::vec(pause(), 0..=pauses),
         prop::collection::vec((0_usize..64, pause()), 0..=pauses),
     )
-        .prop_map(|((start, shards, workers, expiration), heartbeats, deaf, idle)| {
+        .prop_map(|((start, seed, shards, workers, expiration), heartbeats, deaf, idle)| {
             let start = Time::from_nanos(start * 1_000_000);
             let shards = 1 << shards;
             let workers = 1 + (workers - 1) % shards;
             let idle = idle.into_iter().map(|(worker, pause)| (worker % workers, pause)).collect();
-            History { start, shards, workers, expiration, heartbeats, deaf, idle }
+            History { start, seed, shards, workers, expiration, heartbeats, deaf, idle }
         })
 }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use wakeupd::clock::Time;
 use wakeupd::guard::{Caps, Guard, Mode, Networks, Rules, Unreachable};
-use wakeupd::registry::{Refreshed, Registry, Sweep};
+use wakeupd::registry::{Refreshed, Registry, Seed, Sweep};
 
 use super::Bytes;
 
 /// A few, because they are made anew for each run.
 const SHARDS: usize = 4;
 const EXPIRATION: Duration = Duration::from_secs(4);
+const SEED: Seed = Seed([1, 2]);
 
 pub(super) struct Daemon {
     rules: Rules,
@@ -45,7 +46,7 @@ impl Daemon {
         Some(Self {
             guard: Guard::new(rules.clone(), 9000, Networks::default()),
             rules,
-            registry: Registry::new(SHARDS, EXPIRATION),
+            registry: Registry::new(SHARDS, EXPIRATION, SEED),
             unreachable: Unreachable::default(),
             now: Time::from_nanos(start * 1_000_000),
             clients: BTreeMap::new(),

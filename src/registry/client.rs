@@ -1,5 +1,6 @@
 //! What the registry knows of a client besides its address, in 18 bytes.
 
+use super::View;
 use super::local::Local;
 use super::stamp::Stamp;
 use crate::clock::Time;
@@ -31,6 +32,17 @@ impl Client {
             heartbeats: 1,
             pings: 0,
             bits: local.to_bits(),
+        }
+    }
+
+    /// One that another registry knew.
+    pub(super) fn restored(known: &View) -> Self {
+        Self {
+            first_seen: u32::try_from(known.first_seen.as_secs()).unwrap_or(u32::MAX),
+            last_heartbeat: Stamp::of(known.last_heartbeat),
+            heartbeats: known.heartbeats,
+            pings: known.pings,
+            bits: known.local.to_bits() | if known.is_muted { MUTED } else { 0 },
         }
     }
 

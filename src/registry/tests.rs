@@ -42,7 +42,7 @@ fn an_entry_is_small() {
 #[test]
 fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
     for client in [client(1), client(2)] {
-        let registry = Registry::new(SHARDS, EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         let is_registered = |refreshed| matches!(refreshed, Refreshed::Registered { .. });
         assert!(is_registered(registry.refresh(client, None, START, || true)));
         // The fraction of a millisecond does not count.
@@ -59,7 +59,7 @@ fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
 
 #[test]
 fn nobody_is_removed_while_heartbeats_may_be_waiting() {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     registry.refresh(client(1), None, START, || true);
     registry.refresh(client(2), None, START, || true);
     registry.heard_until(START);
@@ -75,7 +75,7 @@ fn nobody_is_removed_while_heartbeats_may_be_waiting() {
 
 #[test]
 fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     for local in [Some("192.0.2.10"), Some("192.0.2.11"), None, Some("192.0.2.10")] {
         let address = local.map(|ip| ip.parse().unwrap());
         registry.refresh(client(1), address, START, || true);
@@ -87,7 +87,7 @@ fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
 
 #[test]
 fn a_heartbeat_recorded_late_takes_nothing_from_a_newer_one() {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let newer = START + Duration::from_secs(60);
     registry.refresh(client(1), None, newer, || true);
     registry.refresh(client(1), Some("192.0.2.10".parse().unwrap()), START, || true);
@@ -98,7 +98,7 @@ fn a_heartbeat_recorded_late_takes_nothing_from_a_newer_one() {
 
 #[test]
 fn a_heartbeat_newer_than_the_sweep_keeps_its_client() {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let newer = START + Duration::from_secs(600);
     registry.refresh(client(1), None, newer, || true);
     registry.heard_until(newer);
@@ -107,7 +107,7 @@ fn a_heartbeat_newer_than_the_sweep_keeps_its_client() {
 
 #[test]
 fn the_scope_is_part_of_who_a_client_is() {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let client = |scope| SocketAddrV6::new("fe80::1".parse().unwrap(), 1, 0, scope).into();
     for scope in [2, 3, 2] {
         registry.refresh(client(scope), None, START, || true);
@@ -119,7 +119,7 @@ fn the_scope_is_part_of_who_a_client_is() {
 
 #[test]
 fn the_first_client_of_a_shard_is_told_of_for_each_family() {
-    let registry = Registry::new(2, EXPIRATION);
+    let registry = Registry::new(2, EXPIRATION, Seed::random());
     let mut firsts = [0, 0];
     for port in 1..=100 {
         let filled = [0, 1].map(|shard| !registry.is_shard_empty(shard));
@@ -139,7 +139,7 @@ fn the_first_client_of_a_shard_is_told_of_for_each_family() {
 
 #[test]
 fn nobody_registers_who_is_not_let_in_but_a_client_is_not_asked_again() {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     assert_eq!(registry.refresh(client(1), None, START, || false), Refreshed::Refused);
     assert!(registry.is_empty());
     registry.refresh(client(1), None, START, || true);
@@ -150,7 +150,7 @@ fn nobody_registers_who_is_not_let_in_but_a_client_is_not_asked_again() {
 #[test]
 fn who_has_not_repeated_its_heartbeat_makes_way_after_three_eighths() {
     for (once, twice) in [(client(1), client(3)), (client(2), client(4))] {
-        let registry = Registry::new(SHARDS, EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         registry.refresh(once, None, START, || true);
         registry.refresh(twice, None, START, || true);
         registry.refresh(twice, None, START, || true);
@@ -169,7 +169,7 @@ fn who_has_not_repeated_its_heartbeat_makes_way_after_three_eighths() {
 #[test]
 fn a_muted_client_is_pinged_again_after_its_next_heartbeat() {
     for client in [client(1), client(2)] {
-        let registry = Registry::new(SHARDS, EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         registry.mute(client);
         assert_eq!(registry.last_heartbeat(client, START), None);
         registry.refresh(client, None, START, || true);
@@ -190,7 +190,7 @@ fn a_muted_client_is_pinged_again_after_its_next_heartbeat() {
 
 #[test]
 fn the_unwanted_are_evicted_and_one_may_be_removed() {
-    let registry = Registry::new(SHARDS, EXPIRATION);
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     for port in 1..=100 {
         registry.refresh(client(port), None, START, || true);
     }
@@ -207,7 +207,7 @@ fn the_unwanted_are_evicted_and_one_may_be_removed() {
 #[test]
 fn all_that_is_known_of_a_client_can_be_looked_at() {
     for client in [client(1), client(2)] {
-        let registry = Registry::new(SHARDS, EXPIRATION);
+        let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         assert_eq!(registry.view(client, START), None);
         let later = START + Duration::from_millis(90_500);
         registry.refresh(client, None, START, || true);
@@ -226,6 +226,7 @@ fn all_that_is_known_of_a_client_can_be_looked_at() {
             heartbeats: 2,
             pings: 2,
             is_muted: true,
+            local: Local::NONE,
         };
         assert_eq!(registry.view(client, later), Some(expected));
         let mut seen = Vec::new();
@@ -237,5 +238,33 @@ fn all_that_is_known_of_a_client_can_be_looked_at() {
         assert_eq!(seen, [expected]);
         let families = if client.is_ipv4() { (1, 0) } else { (0, 1) };
         assert_eq!(registry.families(), families);
+    }
+}
+
+#[test]
+fn a_client_that_is_restored_is_as_it_was_and_in_the_same_shard() {
+    for client in [client(1), client(2)] {
+        let hit = "192.0.2.7".parse().ok();
+        let before = Registry::new(SHARDS, EXPIRATION, Seed::random());
+        before.refresh(client, hit, START, || true);
+        before.refresh(client, hit, START + Duration::from_secs(1), || true);
+        sweep_all(&before, START + Duration::from_secs(2));
+        before.mute(client);
+        let now = START + Duration::from_secs(3);
+        let mut known = before.view(client, now).unwrap();
+
+        let after = Registry::new(SHARDS, EXPIRATION, before.seed());
+        let _other = after.local("192.0.2.1".parse().ok());
+        known.local = after.local(before.address_of(known.local));
+        assert_eq!(after.restore(&known, || false), Refreshed::Refused);
+        let restored = after.restore(&known, || true);
+        let home = (0..SHARDS).find(|shard| !before.is_shard_empty(*shard)).unwrap();
+        assert_eq!(restored, Refreshed::Registered { shard: home, is_first: true });
+        assert_eq!(after.view(client, now), Some(known));
+        assert_eq!(after.address_of(known.local), hit);
+
+        after.refresh(client, None, now, || true);
+        assert_eq!(after.restore(&known, || true), Refreshed::Renewed);
+        assert_eq!(after.view(client, now).unwrap().last_heartbeat, now, "the younger one stays");
     }
 }

@@ -1,0 +1,56 @@
+//! What decides into which shard a client goes.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+
+use siphasher::sip::SipHasher13;
+
+/// The key of the hash. It is a secret, because strangers choose what is hashed: who knew it could crowd a
+/// shard. Wherever it is the same, so is a client's shard, and with that its phase in the second.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seed(pub [u64; 2]);
+
+impl Seed {
+    /// One that nobody knows.
+    #[must_use]
+    pub fn random() -> Self {
+        // Its keys come from the system, and to whom they are unknown so are its hashes.
+        let random = RandomState::new();
+        Self([0, 1].map(|n| random.hash_one(n)))
+    }
+}
+
+impl BuildHasher for Seed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        let Self([key0, key1]) = *self;
+        SipHasher13::new_with_keys(key0, key1)
+    }
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_are_the_same_and_none_is_shown() {
+        let [one, other] = [Seed::random(), Seed::random()];
+        assert!(one != other && one.0[0] != one.0[1]);
+        assert_eq!(format!("{one:?}"), "Seed(hidden)");
+    }
+
+    /// A hash that changed would move the clients of a snapshot to other phases. This is the first of the
+    /// published vectors of SipHash-1-3.
+    #[test]
+    fn the_hash_is_siphash_1_3() {
+        let seed = Seed([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
+        assert_eq!(std::hash::Hasher::finish(&seed.build_hasher()), 0xabac_0158_050f_c4dc);
+    }
+}
