@@ -4,6 +4,7 @@ use std::ops::Add;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_getres, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 /// Counts time in which the machine is suspended, and no administrator can set it.
 #[cfg(target_os = "linux")]
@@ -20,7 +21,7 @@ const BEFORE_START: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A point in time: nanoseconds since the beginning of time, which is the same for all processes until the
 /// machine is started anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time(u64);
 
 impl Time {

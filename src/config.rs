@@ -4,6 +4,7 @@ mod deny_file;
 mod http;
 mod log;
 mod misspelt;
+mod snapshot;
 mod variables;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,7 +28,8 @@ pub use misspelt::Misspelt;
 use variables::{
     ADMIN_TOKEN, CLIENT_EXPIRATION_SECONDS, DENY_FILE, GUARD_MODE, HOST, HTTP_ADDR, HTTP_HOSTS,
     LOCAL_NETS, LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS,
-    MAX_CLIENTS_PER_PREFIX, PORT, REFUSE_NETS, WORKER_POOL_SIZE,
+    MAX_CLIENTS_PER_PREFIX, PORT, REFUSE_NETS, SNAPSHOT_INTERVAL_SECONDS, SNAPSHOT_PATH,
+    WORKER_POOL_SIZE,
 };
 pub use variables::{VARIABLES, Variable};
 
@@ -54,6 +57,10 @@ pub struct Config {
     pub guard: Rules,
     /// `DENY_FILE` and what it held.
     pub deny_file: Option<DenyFile>,
+    /// `SNAPSHOT_PATH`.
+    pub snapshot_path: Option<PathBuf>,
+    /// `SNAPSHOT_INTERVAL_SECONDS`.
+    pub snapshot_interval: Duration,
     /// `HTTP_ADDR`; none where there is to be no endpoint.
     pub http_address: Option<SocketAddr>,
     /// `HTTP_HOSTS`.
@@ -108,6 +115,8 @@ struct Texts {
     refuse_nets: Option<String>,
     deny_file: Option<String>,
     guard_mode: Option<String>,
+    snapshot_path: Option<String>,
+    snapshot_interval_seconds: Option<String>,
     http_addr: Option<String>,
     http_hosts: Option<String>,
     admin_token: Option<String>,
@@ -183,6 +192,12 @@ impl Config {
                 },
             },
             deny_file: read.value(&DENY_FILE, texts.deny_file, deny_file),
+            snapshot_path: read.value(&SNAPSHOT_PATH, texts.snapshot_path, snapshot::path),
+            snapshot_interval: Duration::from_secs(read.number(
+                &SNAPSHOT_INTERVAL_SECONDS,
+                texts.snapshot_interval_seconds,
+                1..=3_600,
+            )),
             http_address: read.value(&HTTP_ADDR, texts.http_addr, http::address),
             http_hosts: read.value(&HTTP_HOSTS, texts.http_hosts, http::hosts),
             admin_token: read.value(&ADMIN_TOKEN, texts.admin_token, http::token),
@@ -216,6 +231,13 @@ impl Config {
             (REFUSE_NETS.name, or_none(&self.guard.refuse_nets)),
             (DENY_FILE.name, self.deny_file.as_ref().map_or(NONE.to_owned(), DenyFile::path)),
             (GUARD_MODE.name, self.guard.mode.to_string()),
+            (
+                SNAPSHOT_PATH.name,
+                self.snapshot_path
+                    .as_ref()
+                    .map_or(NONE.to_owned(), |path| path.display().to_string()),
+            ),
+            (SNAPSHOT_INTERVAL_SECONDS.name, self.snapshot_interval.as_secs().to_string()),
             (
                 HTTP_ADDR.name,
                 self.http_address.map_or(NONE.to_owned(), |address| address.to_string()),
@@ -355,6 +377,8 @@ mod tests {
                 caps: Caps { clients: 200_000, per_address: 1_024, per_prefix: 4_096 },
             },
             deny_file: None,
+            snapshot_path: None,
+            snapshot_interval: Duration::from_secs(5),
             http_address: Some(([127, 0, 0, 1], DEFAULT_PORT).into()),
             http_hosts: Hosts::default(),
             admin_token: None,
@@ -417,6 +441,16 @@ mod tests {
         assert_eq!(config(&[("HTTP_ADDR", "[::1]:80")]).http_address, "[::1]:80".parse().ok());
         for text in ["7561", "localhost:7561", "127.0.0.1", "::1:80"] {
             assert!(read(&[("HTTP_ADDR", text)]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_has_the_path_of_a_file() {
+        assert_eq!(config(&[("SNAPSHOT_PATH", "NONE")]).snapshot_path, None);
+        let path = "/nowhere/as yet";
+        assert_eq!(config(&[("SNAPSHOT_PATH", path)]).snapshot_path, Some(path.into()));
+        for path in ["/", "/dev/null", "''a''", "a\tb"] {
+            assert!(read(&[("SNAPSHOT_PATH", path)]).is_err(), "{path}");
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use crate::clock;
+use crate::clock::{self, Time};
 use crate::config::{Config, DenyFile};
 use crate::guard::{Guard, Networks};
 use crate::http::Server;
@@ -23,9 +23,14 @@ use crate::monitor::{self, Monitor};
 use crate::net::{self, Buffers, Sender, Socket};
 use crate::registry::{Registry, Removal, SHARDS, Seed};
 use crate::schedule::Schedule;
+use crate::snapshot::{self, Keeper, Moment, Snapshot};
 use crate::state::State;
 use crate::supervisor::Supervisor;
 use crate::worker::{Alarm, Warnings, Worker};
+
+/// Pings that were due while nobody served are sent as soon as somebody does, unless they are older: then
+/// the next ones are near.
+const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
 
 /// A summary a minute.
 const LOOKS_A_SUMMARY: u32 = 60;
@@ -90,6 +95,9 @@ pub enum TaskEnded {
     /// The operator's endpoint has no thread.
     #[error("cannot serve HTTP: {0}")]
     Http(io::Error),
+    /// Snapshots have no thread.
+    #[error("cannot write snapshots: {0}")]
+    Snapshots(io::Error),
     /// A task panicked.
     #[error("a task ended: {0}")]
     Panicked(#[from] JoinError),
@@ -103,12 +111,15 @@ pub struct Daemon {
     senders: Vec<Sender>,
     http: Option<Server>,
     deny_file: Option<DenyFile>,
+    snapshots: Option<snapshot::Settings>,
     state: Arc<State>,
+    /// The slots that are due from then on are to be served.
+    from: Time,
 }
 
 impl Daemon {
-    /// Binds the port, or takes over the socket that was handed over in its place. From here on
-    /// heartbeats wait in the socket's buffer.
+    /// Binds the port, or takes over the socket that was handed over in its place, and brings the clients
+    /// of the snapshot back. Heartbeats wait in the socket's buffer meanwhile.
     ///
     /// # Errors
     /// With what stands in the way and what to do about it.
@@ -124,15 +135,26 @@ impl Daemon {
             .map_err(|error| bind_error(socket.address(), error))?;
         let http = bind_http(config)?;
         let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
-        let guard =
-            Guard::new(config.guard.clone(), socket.address().port(), denied.unwrap_or_default());
-        let registry = Registry::new(SHARDS, config.client_expiration, Seed::random());
+        let port = socket.address().port();
+        let guard = Guard::new(config.guard.clone(), port, denied.unwrap_or_default());
+        let snapshots = config.snapshot_path.clone();
+        let snapshots =
+            snapshots.map(|path| snapshot::Settings { path, interval: config.snapshot_interval });
+        let begun = Moment::now();
+        let snapshot =
+            snapshots.as_ref().and_then(|settings| snapshot::find(&settings.path, port, &begun));
+        let seed = snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed);
+        let registry = Registry::new(SHARDS, config.client_expiration, seed);
+        let state = State::new(guard, registry, config.worker_pool_size);
+        let from = snapshot.and_then(|snapshot| restore(&snapshot, &state, &begun));
         Ok(Self {
             socket: Arc::new(socket),
             senders,
             http,
             deny_file: config.deny_file.clone(),
-            state: Arc::new(State::new(guard, registry, config.worker_pool_size)),
+            snapshots,
+            state: Arc::new(state),
+            from: from.unwrap_or(begun.now),
         })
     }
 
@@ -150,6 +172,7 @@ impl Daemon {
         self.announce();
         let alarm = Arc::new(Alarm::new(self.senders.len()));
         let mut tasks = self.start_tasks(&alarm);
+        let keeper = self.start_keeper()?;
         let mut monitor = Monitor::new(self.state.clone(), self.socket.clone());
         if let Some(http) = self.http.take() {
             http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
@@ -178,8 +201,12 @@ impl Daemon {
         }
         self.state.health.set_ready(false);
         supervisor.stopping();
-        alarm.end(clock::now());
+        let end = clock::now();
+        alarm.end(end);
         tasks.shutdown().await;
+        if let Some(keeper) = keeper {
+            keeper.end(end).await;
+        }
         summary.add(monitor.look().0);
         summary.tell(&self.state);
         info!("stopped");
@@ -213,7 +240,7 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let listener = Listener::new(self.socket.clone(), self.state.clone(), alarm.clone());
         tasks.spawn(async { Err(listener.run().await) });
-        let from = clock::now();
+        let from = self.from.max(clock::now().before(LONGEST_CATCH_UP));
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
         for (number, sender) in mem::take(&mut self.senders).into_iter().enumerate() {
@@ -226,6 +253,12 @@ impl Daemon {
             });
         }
         tasks
+    }
+
+    fn start_keeper(&self) -> Result<Option<Keeper>, TaskEnded> {
+        let port = self.socket.address().port();
+        let start = |settings| Keeper::start(settings, port, self.state.clone());
+        self.snapshots.clone().map(start).transpose().map_err(TaskEnded::Snapshots)
     }
 
     fn read_deny_file(&mut self) {
@@ -262,6 +295,23 @@ impl Daemon {
         }
         removed.len()
     }
+}
+
+/// Brings the clients of a snapshot back. Returns where the one that wrote it ended.
+fn restore(snapshot: &Snapshot, state: &State, begun: &Moment) -> Option<Time> {
+    let now = Moment::now();
+    let restored = snapshot.restore(&state.registry, &state.guard, &now);
+    state.metrics.restored.add(restored.clients);
+    let age = now.since(&snapshot.header().taken).unwrap_or_default();
+    info!(
+        clients = restored.clients,
+        expired = restored.expired,
+        refused = restored.refused,
+        age_seconds = (age.as_secs_f64() * 1e3).round() / 1e3,
+        took_ms = clock::now().since(begun.now).as_millis(),
+        "restored"
+    );
+    snapshot.pinged_until(&now)
 }
 
 /// Tells the supervisor that no task is stuck, or else the log, if that is new.

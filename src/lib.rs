@@ -12,9 +12,9 @@
 //!
 //! - The core, pure and without a clock: [`registry`], [`schedule`], [`guard`].
 //! - Around it: [`net`] is the socket, [`listener`] and [`worker`] join the core to it, [`daemon`]
-//!   starts and stops them, [`state`] is what they share, [`metrics`] counts, [`health`] tells who is
-//!   stuck, [`throttle`] keeps the log readable, and [`wire`] and [`clock`] hold the protocol and the
-//!   time.
+//!   starts and stops them, [`state`] is what they share, [`snapshot`] keeps the clients over a restart,
+//!   [`metrics`] counts, [`health`] tells who is stuck, [`throttle`] keeps the log readable, and [`wire`]
+//!   and [`clock`] hold the protocol and the time.
 //! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
 //!   [`http`] tells it, and [`ask`] asks.
 //! - The program: [`cli`], [`config`], [`logging`], [`signals`], [`supervisor`], `doctor`, who looks at
@@ -45,6 +45,7 @@ pub mod probe;
 pub mod registry;
 pub mod schedule;
 pub mod signals;
+pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod supervisor;

@@ -91,6 +91,8 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
         refuse_nets = %config.guard.refuse_nets,
         deny_file = config.deny_file.as_ref().map(DenyFile::path),
         guard_mode = %config.guard.mode,
+        snapshot_path = config.snapshot_path.as_ref().map(|path| tracing::field::display(path.display())),
+        snapshot_interval_seconds = config.snapshot_interval.as_secs(),
         http_addr = config.http_address.map(tracing::field::display),
         http_hosts = %config.http_hosts,
         has_admin_token = config.admin_token.is_some(),

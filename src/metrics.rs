@@ -1,11 +1,14 @@
 //! What the daemon counts.
 
+mod snapshots;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::guard::Refused;
 use crate::net::SendFailure;
 use crate::registry::Removal;
+pub use snapshots::{LastSnapshot, Snapshots};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -53,6 +56,8 @@ pub struct Metrics {
     pub heartbeats: Counter,
     /// Clients that came.
     pub registered: Counter,
+    /// Clients that came from the snapshot at the start.
+    pub restored: Counter,
     /// Clients that went, by [`Removal`].
     pub removed: [Counter; Removal::ALL.len()],
     /// Times that a client was muted because its port is closed, or would have been if the guard enforced
@@ -78,6 +83,8 @@ pub struct Metrics {
     pub skipped_slots: Counter,
     /// Slots that were not skipped.
     pub served_slots: Counter,
+    /// What became of the snapshots.
+    pub snapshots: Snapshots,
 }
 
 impl Metrics {

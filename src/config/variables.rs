@@ -93,6 +93,19 @@ pub(super) const DENY_FILE: Variable = Variable {
     about: "File of more such networks, read again at SIGHUP, or none",
 };
 
+pub(super) const SNAPSHOT_PATH: Variable = Variable {
+    name: "SNAPSHOT_PATH",
+    default: "none",
+    allowed: "the path of a file, which need not be there yet, or none",
+    about: "File that keeps the clients over a restart, or none",
+};
+pub(super) const SNAPSHOT_INTERVAL_SECONDS: Variable = Variable {
+    name: "SNAPSHOT_INTERVAL_SECONDS",
+    default: "5",
+    allowed: "a whole number from 1 to 3600",
+    about: "Seconds in which that file is written anew",
+};
+
 pub(super) const HTTP_ADDR: Variable = Variable {
     name: "HTTP_ADDR",
     default: "127.0.0.1:7561",
@@ -113,7 +126,7 @@ pub(super) const ADMIN_TOKEN: Variable = Variable {
 };
 
 /// Every variable of the daemon, in the order in which they are shown.
-pub const VARIABLES: [&Variable; 16] = [
+pub const VARIABLES: [&Variable; 18] = [
     &HOST,
     &PORT,
     &CLIENT_EXPIRATION_SECONDS,
@@ -125,6 +138,8 @@ pub const VARIABLES: [&Variable; 16] = [
     &REFUSE_NETS,
     &DENY_FILE,
     &GUARD_MODE,
+    &SNAPSHOT_PATH,
+    &SNAPSHOT_INTERVAL_SECONDS,
     &HTTP_ADDR,
     &HTTP_HOSTS,
     &ADMIN_TOKEN,

@@ -8,7 +8,7 @@ use wakeupd::config::{VARIABLES, Variable};
 
 use crate::daemon::{Daemon, output, wakeupd};
 
-const WRONG: [(&str, &str); 16] = [
+const WRONG: [(&str, &str); 18] = [
     ("HOST", "no host"),
     ("PORT", "65536"),
     ("CLIENT_EXPIRATION_SECONDS", "0"),
@@ -20,6 +20,8 @@ const WRONG: [(&str, &str); 16] = [
     ("REFUSE_NETS", "192.0.2.0/24 198.51.100.0/24"),
     ("DENY_FILE", "/nowhere"),
     ("GUARD_MODE", "off"),
+    ("SNAPSHOT_PATH", "/"),
+    ("SNAPSHOT_INTERVAL_SECONDS", "0"),
     ("HTTP_ADDR", "localhost"),
     ("HTTP_HOSTS", "http://gateway"),
     ("ADMIN_TOKEN", "(hidden)"),

@@ -1,0 +1,204 @@
+//! The clients on disk, so that a daemon that is started anew goes on where the last one was.
+//!
+//! A thread writes them every few seconds, shard by shard, and once more at the end ([`Keeper`]). At the
+//! start they are read before the first ping ([`find`], [`Snapshot::restore`]): each client keeps what was
+//! left of its time, and on the same machine its phase in the second.
+
+mod file;
+mod format;
+mod frames;
+mod keeper;
+mod moment;
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+pub use self::file::find;
+pub use self::format::Header;
+use self::format::{Frame, Shard};
+use self::frames::{FrameReader, FrameWriter};
+pub use self::frames::{MAGIC, Unusable, VERSION};
+pub use self::keeper::{Keeper, Settings};
+pub use self::moment::Moment;
+
+use crate::clock::Time;
+use crate::guard::Guard;
+use crate::registry::{Refreshed, Registry, Seed, View};
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The clients.
+    pub clients: u64,
+    /// The bytes.
+    pub bytes: u64,
+}
+
+/// Writes the clients shard by shard, each as it is at its turn. A shard is locked while it is copied, not
+/// while it is written. After each `pause` is told how many clients there were in it, and may break off;
+/// then nothing is returned.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(
+    out: impl Write,
+    header: &Header,
+    registry: &Registry,
+    now: impl Fn() -> Time,
+    mut pause: impl FnMut(usize) -> ControlFlow<()>,
+) -> io::Result<Option<Written>> {
+    let mut frames = FrameWriter::begin(out)?;
+    frames.write(header)?;
+    let mut clients = 0;
+    let mut views = Vec::new();
+    for shard in 0..registry.shards() {
+        let at = now();
+        views.clear();
+        registry.look_at(shard, at, |view| views.push(view));
+        if views.is_empty() {
+            continue;
+        }
+        clients += views.len() as u64;
+        frames.write(&Frame::Shard(Shard::of(&views, registry, at)))?;
+        if pause(views.len()).is_break() {
+            return Ok(None);
+        }
+    }
+    frames.write(&Frame::End(clients))?;
+    frames.end().map(|bytes| Some(Written { clients, bytes }))
+}
+
+/// A snapshot that is whole.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    bytes: Vec<u8>,
+    header: Header,
+    /// Where the clients begin.
+    shards_at: usize,
+    clients: u64,
+}
+
+/// What became of a snapshot's clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Who are clients again.
+    pub clients: u64,
+    /// Whose time is over meanwhile.
+    pub expired: u64,
+    /// Whom the guard does not let in.
+    pub refused: u64,
+}
+
+impl Snapshot {
+    /// Reads what [`write`] wrote, from the first byte to the last.
+    ///
+    /// # Errors
+    /// Where it is anything else.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Unusable> {
+        let mut frames = FrameReader::begin(&bytes)?;
+        let header = frames.read()?;
+        let shards_at = frames.position();
+        let mut found = 0;
+        loop {
+            let position = frames.position();
+            match frames.read()? {
+                Frame::Shard(shard) => found += shard.len() as u64,
+                Frame::End(clients) if clients == found && frames.is_at_the_end() => break,
+                Frame::End(_) => return Err(Unusable::Damaged(position)),
+            }
+        }
+        Ok(Self { bytes, header, shards_at, clients: found })
+    }
+
+    /// What is known besides the clients.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The keys by which the clients have their shards.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        Seed(self.header.seed)
+    }
+
+    /// The number of clients.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.clients
+    }
+
+    /// Whether there is no client.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients == 0
+    }
+
+    /// The size of the file.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether a daemon at `port` can use it now.
+    ///
+    /// # Errors
+    /// With the reason why not.
+    pub fn suits(&self, port: u16, now: &Moment) -> Result<(), Unusable> {
+        if self.header.port != port {
+            return Err(Unusable::OtherPort(self.header.port));
+        }
+        now.since(&self.header.taken).map(|_age| ()).map_err(Unusable::FromTheFuture)
+    }
+
+    /// Where the daemon that wrote this ended, if it did and the clock has run on since: every slot that was
+    /// due before has been served, and none after.
+    #[must_use]
+    pub fn pinged_until(&self, now: &Moment) -> Option<Time> {
+        self.header.pinged_until.filter(|_| now.is_of_the_same_boot(&self.header.taken))
+    }
+
+    /// Goes through the clients, each with the local address that its last heartbeat hit. Their times are
+    /// told as if the snapshot had been begun at `taken`.
+    pub fn for_each(&self, taken: Time, mut each: impl FnMut(View, Option<IpAddr>)) {
+        let mut frames = FrameReader::at(self.shards_at, &self.bytes);
+        while let Ok(Frame::Shard(shard)) = frames.read() {
+            shard
+                .clients(self.header.taken.now, taken)
+                .for_each(|(client, local)| each(client, local));
+        }
+    }
+
+    /// Makes its clients those of a registry, as far as their time is not over and the guard lets them in.
+    /// One who was heard of at a time that is yet to come is taken for one whose time is over, and so is
+    /// everybody where the snapshot is of such a time.
+    pub fn restore(&self, registry: &Registry, guard: &Guard, now: &Moment) -> Restored {
+        let Ok(age) = now.since(&self.header.taken) else {
+            return Restored { expired: self.clients, ..Restored::default() };
+        };
+        let taken = now.now.before(age);
+        let mut restored = Restored::default();
+        self.for_each(taken, |client, local| {
+            let silence = now.now.since(client.last_heartbeat);
+            if client.last_heartbeat > now.now || silence > registry.expiration() {
+                restored.expired += 1;
+                return;
+            }
+            let client = View { local: registry.local(local), ..client };
+            let admit = || {
+                let is_wanted = guard.admit(client.address).is_ok() || !guard.enforces();
+                is_wanted && (guard.reserve(client.address.ip()).is_ok() || !guard.enforces())
+            };
+            match registry.restore(&client, admit) {
+                Refreshed::Registered { .. } => restored.clients += 1,
+                Refreshed::Refused => restored.refused += 1,
+                Refreshed::Renewed => {}
+            }
+        });
+        restored
+    }
+}
+
+#[cfg(test)]
+mod tests;

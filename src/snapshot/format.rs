@@ -1,0 +1,133 @@
+//! What a snapshot holds: the [`Header`], a [`Frame::Shard`] for each shard that is not empty, and
+//! [`Frame::End`]. What is changed here makes another version of the format.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Moment;
+use crate::clock::Time;
+use crate::registry::{Local, Registry, View};
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// What is known besides the clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The version of the program that wrote it.
+    pub program: String,
+    /// When that began.
+    pub taken: Moment,
+    /// The UDP port that the clients know.
+    pub port: u16,
+    /// The keys of the hash.
+    pub seed: [u64; 2],
+    /// Where the daemon has ended: every slot that was due before has been served, and none after.
+    pub pinged_until: Option<Time>,
+}
+
+/// What follows the header.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Frame {
+    Shard(Shard),
+    /// The end, and how many clients there were.
+    End(u64),
+}
+
+/// The clients of a shard.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Shard {
+    /// In milliseconds by the clock that nobody can set. The clients' times are told from here backwards.
+    pub(super) at: u64,
+    /// The local addresses that their heartbeats hit.
+    pub(super) locals: Vec<IpAddr>,
+    pub(super) v4: Vec<(Ipv4Addr, u16, Known)>,
+    /// With the scope.
+    pub(super) v6: Vec<(Ipv6Addr, u16, u32, Known)>,
+}
+
+/// What is known of a client besides its address.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// In milliseconds.
+    pub(super) silence: u32,
+    /// In seconds since the first heartbeat.
+    pub(super) age: u32,
+    pub(super) heartbeats: u32,
+    pub(super) pings: u32,
+    pub(super) is_muted: bool,
+    /// The place among the shard's `locals`, counted from 1, or 0 for the kernel's choice.
+    pub(super) local: u16,
+}
+
+impl Shard {
+    /// The clients as they were looked at.
+    pub(super) fn of(views: &[View], registry: &Registry, at: Time) -> Self {
+        let millis = |time: Time| time.as_nanos() / NANOS_PER_MILLI;
+        let saturated = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut shard = Self { at: millis(at), ..Self::default() };
+        let mut places: Vec<Local> = Vec::new();
+        for view in views {
+            let mut local = 0;
+            if let Some(address) = registry.address_of(view.local) {
+                let known = places.iter().position(|place| *place == view.local);
+                let place = known.unwrap_or_else(|| {
+                    places.push(view.local);
+                    shard.locals.push(address);
+                    places.len() - 1
+                });
+                local = u16::try_from(place + 1).unwrap_or_default();
+            }
+            let known = Known {
+                silence: saturated(shard.at.saturating_sub(millis(view.last_heartbeat))),
+                age: saturated(at.as_secs().saturating_sub(view.first_seen.as_secs())),
+                heartbeats: view.heartbeats,
+                pings: view.pings,
+                is_muted: view.is_muted,
+                local,
+            };
+            match view.address {
+                SocketAddr::V4(client) => shard.v4.push((*client.ip(), client.port(), known)),
+                SocketAddr::V6(client) => {
+                    shard.v6.push((*client.ip(), client.port(), client.scope_id(), known));
+                }
+            }
+        }
+        shard
+    }
+
+    /// Its clients, and the local addresses that their last heartbeats hit. Their times are told as if the
+    /// snapshot, which says that it was begun at `begun`, had been begun at `taken`.
+    pub(super) fn clients(
+        &self,
+        begun: Time,
+        taken: Time,
+    ) -> impl Iterator<Item = (View, Option<IpAddr>)> + '_ {
+        let at = Time::from_nanos(self.at.saturating_mul(NANOS_PER_MILLI));
+        let at = (taken + at.since(begun)).before(begun.since(at));
+        let v4 = self.v4.iter().map(|&(ip, port, known)| (SocketAddr::from((ip, port)), known));
+        let v6 = self
+            .v6
+            .iter()
+            .map(|&(ip, port, scope, known)| (SocketAddrV6::new(ip, port, 0, scope).into(), known));
+        v4.chain(v6).map(move |(address, known)| {
+            let view = View {
+                address,
+                first_seen: at.second().before(Duration::from_secs(known.age.into())),
+                last_heartbeat: at.before(Duration::from_millis(known.silence.into())),
+                heartbeats: known.heartbeats,
+                pings: known.pings,
+                is_muted: known.is_muted,
+                local: Local::NONE,
+            };
+            let place = usize::from(known.local).checked_sub(1);
+            (view, place.and_then(|place| self.locals.get(place).copied()))
+        })
+    }
+
+    /// The number of clients.
+    pub(super) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+}

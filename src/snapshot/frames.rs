@@ -1,0 +1,135 @@
+//! The bytes of a snapshot.
+//!
+//! They begin with [`MAGIC`] and the number of the version, four bytes of it, the least significant first.
+//! Frames follow: the length of the content and its CRC-32 (the one of ISO 3309 and zlib), of four such
+//! bytes each, and the content, in the format of [postcard](https://postcard.jamesmunns.com).
+
+use std::io::{self, Write};
+use std::mem;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// How the file of a snapshot begins.
+pub const MAGIC: [u8; 8] = *b"wakeupd\0";
+
+/// The version that is written, and the only one so far.
+pub const VERSION: u32 = 1;
+
+/// Why a snapshot cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unusable {
+    /// It begins otherwise.
+    #[error("it is no snapshot of wakeupd")]
+    NotOurs,
+    /// A later wakeupd wrote it.
+    #[error("it is of version {0}, and this wakeupd reads version {VERSION}")]
+    Version(u32),
+    /// It ends too soon.
+    #[error("it is cut off after {0} bytes")]
+    CutOff(usize),
+    /// What was written is not what is there.
+    #[error("it is damaged at byte {0}")]
+    Damaged(usize),
+    /// It is of a daemon at another port, whose clients expect no pings from this one.
+    #[error("its clients are those of UDP port {0}, to which they are used")]
+    OtherPort(u16),
+    /// Nobody knows how old it is.
+    #[error("it will be written only in {0:?}, says the clock, which must have been set back")]
+    FromTheFuture(Duration),
+}
+
+/// Writes frames one after the other.
+#[derive(Debug)]
+pub(super) struct FrameWriter<W> {
+    out: W,
+    content: Vec<u8>,
+    written: u64,
+}
+
+impl<W: Write> FrameWriter<W> {
+    /// Writes what comes before the frames.
+    pub(super) fn begin(mut out: W) -> io::Result<Self> {
+        out.write_all(&MAGIC)?;
+        out.write_all(&VERSION.to_le_bytes())?;
+        let written = MAGIC.len() as u64 + 4;
+        Ok(Self { out, content: Vec::new(), written })
+    }
+
+    pub(super) fn write(&mut self, content: &impl Serialize) -> io::Result<()> {
+        self.content.clear();
+        let buffer = mem::take(&mut self.content);
+        self.content = postcard::to_extend(content, buffer).map_err(io::Error::other)?;
+        let length = u32::try_from(self.content.len()).map_err(io::Error::other)?;
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(&crc32fast::hash(&self.content).to_le_bytes())?;
+        self.out.write_all(&self.content)?;
+        self.written += 8 + u64::from(length);
+        Ok(())
+    }
+
+    /// Makes sure that all is written, and returns how many bytes that are.
+    pub(super) fn end(mut self) -> io::Result<u64> {
+        self.out.flush()?;
+        Ok(self.written)
+    }
+}
+
+/// Reads frames one after the other.
+#[derive(Clone, Debug)]
+pub(super) struct FrameReader<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> FrameReader<'a> {
+    /// Checks what comes before the frames.
+    pub(super) fn begin(bytes: &'a [u8]) -> Result<Self, Unusable> {
+        let mut reader = Self::at(0, bytes);
+        if reader.take().ok() != Some(MAGIC) {
+            return Err(Unusable::NotOurs);
+        }
+        match u32::from_le_bytes(reader.take()?) {
+            VERSION => Ok(reader),
+            other => Err(Unusable::Version(other)),
+        }
+    }
+
+    /// Goes on at this position.
+    pub(super) fn at(position: usize, bytes: &'a [u8]) -> Self {
+        Self { bytes, position }
+    }
+
+    pub(super) fn read<T: DeserializeOwned>(&mut self) -> Result<T, Unusable> {
+        let begin = self.position;
+        let [length, checksum] = [self.take()?, self.take()?].map(u32::from_le_bytes);
+        let content = self.slice(usize::try_from(length).unwrap_or(usize::MAX))?;
+        let is_whole = crc32fast::hash(content) == checksum;
+        match postcard::take_from_bytes(content) {
+            Ok((value, [])) if is_whole => Ok(value),
+            _ => Err(Unusable::Damaged(begin)),
+        }
+    }
+
+    pub(super) fn is_at_the_end(&self) -> bool {
+        self.position == self.bytes.len()
+    }
+
+    pub(super) fn position(&self) -> usize {
+        self.position
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Unusable> {
+        let slice = self.slice(N)?;
+        Ok(slice.try_into().expect("it is as long"))
+    }
+
+    fn slice(&mut self, length: usize) -> Result<&'a [u8], Unusable> {
+        let rest = &self.bytes[self.position..];
+        let slice = rest.get(..length).ok_or(Unusable::CutOff(self.bytes.len()))?;
+        self.position += length;
+        Ok(slice)
+    }
+}

@@ -1,0 +1,1 @@
+//! `wakeupd snapshot show`: what is in a snapshot.

@@ -1,0 +1,213 @@
+use std::net::{SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use super::*;
+use crate::guard::{Caps, Mode, Networks, Rules};
+use crate::registry::Local;
+
+const EXPIRATION: Duration = Duration::from_secs(120);
+const SHARDS: usize = 8;
+const BEGIN: Time = Time::from_secs(1_000_000);
+
+fn guard(clients: u32, denied: &str) -> Guard {
+    let rules = Rules {
+        mode: Mode::Enforce,
+        refuse_nets: Networks::default(),
+        local_nets: Networks::default(),
+        caps: Caps { clients, per_address: 1_000, per_prefix: 1_000 },
+    };
+    Guard::new(rules, 7561, denied.parse().unwrap())
+}
+
+fn registry(seed: Seed) -> Registry {
+    Registry::new(SHARDS, EXPIRATION, seed)
+}
+
+fn moment(now: Time, wall: u32, boot: &str) -> Moment {
+    Moment { now, wall: Time::from_secs(wall), boot: Some(boot.to_owned()) }
+}
+
+fn header(taken: Moment, registry: &Registry) -> Header {
+    let program = "0.1.0".to_owned();
+    Header { program, taken, port: 7561, seed: registry.seed().0, pinged_until: None }
+}
+
+fn client(number: u16) -> SocketAddr {
+    let ip = if number.is_multiple_of(3) { "fe80::1%7" } else { "192.0.2.1" };
+    match ip.split_once('%') {
+        Some((ip, scope)) => {
+            SocketAddrV6::new(ip.parse().unwrap(), 5_000 + number, 0, scope.parse().unwrap()).into()
+        }
+        None => SocketAddr::new(ip.parse().unwrap(), 5_000 + number),
+    }
+}
+
+/// One whose client *n* of 100 has its last heartbeat at *n* seconds.
+fn populated() -> Registry {
+    let registry = registry(Seed::random());
+    let hit =
+        |n: u16| (!n.is_multiple_of(4)).then(|| std::net::Ipv4Addr::from_bits(n.into()).into());
+    for n in 0..100 {
+        let at = |second: u16| BEGIN + Duration::from_millis(u64::from(second) * 1_000 + 7);
+        registry.refresh(client(n), None, at(n / 2), || true);
+        registry.refresh(client(n), hit(n % 7), at(n), || true);
+    }
+    registry.mute(client(1));
+    registry
+}
+
+fn bytes_of(registry: &Registry, header: &Header, now: Time) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let written = write(&mut bytes, header, registry, || now, |_| ControlFlow::Continue(()));
+    let expected = Written { clients: registry.len() as u64, bytes: bytes.len() as u64 };
+    assert_eq!(written.unwrap(), Some(expected));
+    bytes
+}
+
+fn views(registry: &Registry, now: Time) -> Vec<(SocketAddr, View, Option<IpAddr>, usize)> {
+    let mut views = Vec::new();
+    for shard in 0..SHARDS {
+        registry.look_at(shard, now, |view| {
+            let local = registry.address_of(view.local);
+            views.push((view.address, View { local: Local::NONE, ..view }, local, shard));
+        });
+    }
+    views.sort_by_key(|view| view.0);
+    views
+}
+
+#[test]
+fn on_the_same_boot_everybody_is_restored_as_he_was() {
+    let before = populated();
+    let now = BEGIN + Duration::from_secs(100);
+    let mut header = header(moment(now, 5_000, "a"), &before);
+    header.pinged_until = Some(now);
+    let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+    assert_eq!((snapshot.header(), snapshot.len()), (&header, 100));
+    // The wall clock does not count.
+    let later = moment(now + Duration::from_millis(1_500), 1, "a");
+    assert_eq!(snapshot.pinged_until(&later), Some(now));
+    assert_eq!(snapshot.suits(7561, &later), Ok(()));
+
+    let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
+    let restored = snapshot.restore(&after, &guard, &later);
+    assert_eq!(restored, Restored { clients: 100, ..Restored::default() });
+    assert_eq!(guard.total(), 100);
+    assert_eq!(views(&after, later.now), views(&before, later.now));
+}
+
+#[test]
+fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
+    let before = populated();
+    let now = BEGIN + Duration::from_secs(100);
+    let header = header(moment(now, 5_000, "a"), &before);
+    let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+    // The machine was started 10 s ago, and a minute has passed.
+    let later = moment(Time::from_secs(300_000), 5_060, "b");
+    assert_eq!(snapshot.pinged_until(&later), None);
+    let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
+    let restored = snapshot.restore(&after, &guard, &later);
+    // Of those who were silent for up to 99.993 s before, this minute leaves those below 60.
+    assert_eq!(restored, Restored { clients: 60, expired: 40, refused: 0 });
+    assert_eq!(guard.total(), 60);
+    for (address, known, ..) in views(&before, now) {
+        let silence = now.since(known.last_heartbeat) + Duration::from_secs(60);
+        let silence_now = after.view(address, later.now);
+        let silence_now = silence_now.map(|view| later.now.since(view.last_heartbeat));
+        assert_eq!(silence_now, (silence <= EXPIRATION).then_some(silence), "{address}");
+    }
+}
+
+#[test]
+fn where_the_clock_was_set_back_nobody_gets_more_time() {
+    let before = populated();
+    let now = BEGIN + Duration::from_secs(100);
+    let header = header(moment(now, 5_000, "a"), &before);
+    let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+    let earlier = moment(now, 4_990, "b");
+    let ahead = Unusable::FromTheFuture(Duration::from_secs(10));
+    assert_eq!(snapshot.suits(7561, &earlier), Err(ahead));
+    let restored = snapshot.restore(&registry(snapshot.seed()), &guard(1_000, ""), &earlier);
+    assert_eq!(restored, Restored { expired: 100, ..Restored::default() });
+    // A shard may be younger than the beginning.
+    let younger =
+        Snapshot::parse(bytes_of(&before, &header, now + Duration::from_secs(3))).unwrap();
+    younger.for_each(now, |client, _| {
+        let known = before.view(client.address, now).unwrap();
+        assert_eq!(client.last_heartbeat, known.last_heartbeat);
+    });
+}
+
+#[test]
+fn the_guard_lets_in_whom_it_lets_in_otherwise() {
+    let before = populated();
+    let now = BEGIN + Duration::from_secs(100);
+    let header = header(moment(now, 5_000, "a"), &before);
+    let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+    for (guard, clients) in [(guard(30, ""), 30), (guard(1_000, "192.0.2.0/24"), 34)] {
+        let after = registry(snapshot.seed());
+        let restored = snapshot.restore(&after, &guard, &header.taken);
+        assert_eq!(restored, Restored { clients, expired: 0, refused: 100 - clients });
+        assert_eq!((after.len() as u64, u64::from(guard.total())), (clients, clients));
+    }
+}
+
+#[test]
+fn a_port_that_the_clients_do_not_know_is_of_no_use() {
+    let registry = populated();
+    let header = header(moment(BEGIN, 5_000, "a"), &registry);
+    let snapshot = Snapshot::parse(bytes_of(&registry, &header, BEGIN)).unwrap();
+    assert_eq!(snapshot.suits(9_000, &header.taken), Err(Unusable::OtherPort(7561)));
+}
+
+#[test]
+fn whatever_is_changed_or_missing_is_noticed() {
+    let registry = populated();
+    let header = header(moment(BEGIN, 5_000, "a"), &registry);
+    let whole = bytes_of(&registry, &header, BEGIN);
+    assert!(Snapshot::parse(whole.clone()).is_ok());
+    for length in 0..whole.len() {
+        let error = Snapshot::parse(whole[..length].to_vec()).unwrap_err();
+        let expected =
+            if length < MAGIC.len() { Unusable::NotOurs } else { Unusable::CutOff(length) };
+        assert_eq!(error, expected, "{length} bytes");
+    }
+    for position in 0..whole.len() {
+        for bit in 0..8 {
+            let mut flipped = whole.clone();
+            flipped[position] ^= 1 << bit;
+            let error = Snapshot::parse(flipped).expect_err("it is damaged");
+            let is_expected = match position {
+                0..8 => error == Unusable::NotOurs,
+                8..12 => matches!(error, Unusable::Version(_)),
+                _ => matches!(error, Unusable::Damaged(_) | Unusable::CutOff(_)),
+            };
+            assert!(is_expected, "bit {bit} of byte {position}: {error}");
+        }
+    }
+    let longer = [&whole[..], b"\0"].concat();
+    assert!(matches!(Snapshot::parse(longer), Err(Unusable::Damaged(_))));
+    let mut later = whole;
+    later[8] += 1;
+    assert_eq!(Snapshot::parse(later).unwrap_err(), Unusable::Version(VERSION + 1));
+}
+
+#[test]
+fn a_snapshot_can_be_broken_off() {
+    let mut pauses = Vec::new();
+    let registry = populated();
+    let header = header(moment(BEGIN, 5_000, "a"), &registry);
+    let written = write(
+        io::sink(),
+        &header,
+        &registry,
+        || BEGIN,
+        |clients| {
+            pauses.push(clients);
+            if pauses.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    );
+    assert_eq!(written.unwrap(), None);
+    let shards: Vec<_> = (0..SHARDS).map(|shard| registry.shard_len(shard)).collect();
+    assert_eq!(pauses, shards[..3]);
+}
