@@ -7,13 +7,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/wakeupd/target,sharing=locked \
     touch src/lib.rs && \
     RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo install --locked --no-track --path . --root /out --target host-tuple
+    cargo install --locked --no-track --path . --root /out --target host-tuple && \
+    mkdir /out/state
 
 FROM scratch
 LABEL org.opencontainers.image.title="wakeupd" \
       org.opencontainers.image.description="UDP wake-up ping daemon: one small heartbeat in, one 2-byte ping a second out" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /out/bin/wakeupd /
+# A volume that is mounted here belongs to the user below, as does a file that SNAPSHOT_PATH puts there.
+COPY --from=build --chown=65532:65532 --chmod=700 /out/state /var/lib/wakeupd
 USER 65532:65532
 EXPOSE 7561/udp
 STOPSIGNAL SIGTERM

@@ -5,7 +5,7 @@ mod manual;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{ask, config, probe};
+use crate::{ask, config, probe, snapshot};
 #[cfg(target_os = "linux")]
 use crate::{bench, doctor};
 
@@ -66,6 +66,10 @@ pub enum Command {
     /// The exit code is 1 if anything was found, 0 if not, and 78 if the environment is wrong.
     #[cfg(target_os = "linux")]
     Doctor(doctor::Options),
+
+    /// Look into the file that keeps the clients over a restart
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
 
     /// Print what makes a shell complete the arguments
     ///

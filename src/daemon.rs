@@ -145,7 +145,8 @@ impl Daemon {
             snapshots.as_ref().and_then(|settings| snapshot::find(&settings.path, port, &begun));
         let seed = snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed);
         let registry = Registry::new(SHARDS, config.client_expiration, seed);
-        let state = State::new(guard, registry, config.worker_pool_size);
+        let mut state = State::new(guard, registry, config.worker_pool_size);
+        state.metrics.snapshots.interval = snapshots.as_ref().map(|settings| settings.interval);
         let from = snapshot.and_then(|snapshot| restore(&snapshot, &state, &begun));
         Ok(Self {
             socket: Arc::new(socket),

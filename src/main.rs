@@ -12,7 +12,7 @@ use wakeupd::cli::{self, Cli, Command};
 use wakeupd::config::{Config, DenyFile, Misspelt};
 use wakeupd::daemon::Daemon;
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
-use wakeupd::{ask, logging, probe, signals};
+use wakeupd::{ask, logging, probe, signals, snapshot};
 #[cfg(target_os = "linux")]
 use wakeupd::{bench, doctor};
 
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Some(Command::Doctor(options)) => {
             configured(|config, misspelt| doctor::run(options, config, misspelt))
         }
+        Some(Command::Snapshot(command)) => snapshot::run(command),
         Some(Command::Completions { shell }) => print(&cli::completions(*shell)),
         Some(Command::Man) => print(&cli::manual()),
         None => {

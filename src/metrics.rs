@@ -111,6 +111,7 @@ impl Metrics {
         Totals {
             heartbeats: self.heartbeats.get(),
             registered: self.registered.get(),
+            restored: self.restored.get(),
             removed: self.removed.each_ref().map(Counter::get),
             muted: self.muted.get(),
             network_errors: self.network_errors.get(),
@@ -132,6 +133,7 @@ impl Metrics {
 pub struct Totals {
     pub heartbeats: u64,
     pub registered: u64,
+    pub restored: u64,
     pub removed: [u64; Removal::ALL.len()],
     pub muted: u64,
     pub network_errors: u64,
@@ -155,6 +157,7 @@ impl Totals {
         Self {
             heartbeats: self.heartbeats - earlier.heartbeats,
             registered: self.registered - earlier.registered,
+            restored: self.restored - earlier.restored,
             removed: each(&self.removed, &earlier.removed),
             muted: self.muted - earlier.muted,
             network_errors: self.network_errors - earlier.network_errors,

@@ -14,7 +14,9 @@ use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::{self, SendFailure, Socket};
 use crate::registry::Removal;
 use crate::state::State;
-use crate::status::{self, Bucket, Buffers, Clients, Guard, Lateness, Sample, Seen, Status};
+use crate::status::{
+    self, Bucket, Buffers, Clients, Guard, Lateness, Sample, Seen, Snapshot, Status,
+};
 
 /// The time between two looks.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -150,10 +152,13 @@ fn status(
     };
     let (first, last) = (&looks[0], &looks[looks.len() - 1]);
     let recent = last.since(&looks[looks.len().saturating_sub(RECENT + 1)]);
+    let uptime = time.since(started);
+    let snapshot = snapshot(state, time, uptime);
     let findings = status::find(&Seen {
         stuck: &stuck,
         buffers: &buffers,
         clients: &clients,
+        snapshot: snapshot.as_ref(),
         is_enforcing: state.guard.enforces(),
         recent: &recent,
     });
@@ -161,7 +166,7 @@ fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: socket.address(),
         started: started_wall.to_owned(),
-        uptime_seconds: time.since(started).as_secs_f64(),
+        uptime_seconds: uptime.as_secs_f64(),
         ready: state.health.is_ready(),
         stuck,
         clients,
@@ -172,11 +177,28 @@ fn status(
             denied_networks: state.guard.denied(),
         },
         buffers,
+        snapshot,
         totals: totals(last),
         lateness: lateness(&last.since(first)),
         now,
         findings,
     }
+}
+
+fn snapshot(state: &State, now: Time, uptime: Duration) -> Option<Snapshot> {
+    let snapshots = &state.metrics.snapshots;
+    let interval = snapshots.interval?;
+    let last = snapshots.last();
+    Some(Snapshot {
+        age_seconds: last.map_or(uptime, |last| now.since(last.begun)).as_secs_f64(),
+        interval_seconds: interval.as_secs_f64(),
+        written: snapshots.written.get(),
+        failed: snapshots.failed.get(),
+        failure: snapshots.failure(),
+        took_seconds: last.map_or(0.0, |last| last.took.as_secs_f64()),
+        clients: last.map_or(0, |last| last.clients),
+        bytes: last.map_or(0, |last| last.bytes),
+    })
 }
 
 fn totals(totals: &Totals) -> status::Totals {
@@ -186,6 +208,7 @@ fn totals(totals: &Totals) -> status::Totals {
     status::Totals {
         heartbeats: totals.heartbeats,
         registrations: totals.registered,
+        restored: totals.restored,
         removals: labelled(&Removal::ALL.map(Removal::label), &totals.removed),
         mutes: totals.muted,
         refused: labelled(&Refused::ALL.map(Refused::label), &totals.refused),

@@ -9,6 +9,7 @@ mod format;
 mod frames;
 mod keeper;
 mod moment;
+mod show;
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use self::frames::{FrameReader, FrameWriter};
 pub use self::frames::{MAGIC, Unusable, VERSION};
 pub use self::keeper::{Keeper, Settings};
 pub use self::moment::Moment;
+pub use self::show::{Command, run};
 
 use crate::clock::Time;
 use crate::guard::Guard;

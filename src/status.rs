@@ -32,6 +32,8 @@ pub struct Status {
     pub guard: Guard,
     /// The sizes of the sockets' buffers.
     pub buffers: Buffers,
+    /// The file that keeps the clients over a restart, if there is to be one.
+    pub snapshot: Option<Snapshot>,
     /// What was counted since the start.
     pub totals: Totals,
     /// How late pings were in the last ten minutes.
@@ -83,6 +85,27 @@ pub struct Buffers {
     pub wanted_send_bytes: usize,
 }
 
+/// The file that keeps the clients over a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// How old it is, or where it was never written the daemon.
+    pub age_seconds: f64,
+    /// How old it should become.
+    pub interval_seconds: f64,
+    /// How often it was written.
+    pub written: u64,
+    /// How often it could not be.
+    pub failed: u64,
+    /// Why not, if that was the last time.
+    pub failure: Option<String>,
+    /// How long it took to write.
+    pub took_seconds: f64,
+    /// The clients in it.
+    pub clients: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
 /// What was counted, by reason where there are several. The fields are those of
 /// [`crate::metrics::Metrics`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,6 +113,7 @@ pub struct Buffers {
 pub struct Totals {
     pub heartbeats: u64,
     pub registrations: u64,
+    pub restored: u64,
     pub removals: BTreeMap<String, u64>,
     pub mutes: u64,
     pub refused: BTreeMap<String, u64>,

@@ -52,6 +52,7 @@ impl Display for Table<'_> {
             ("removed clients", by_reason(&totals.removals)),
             ("mutings", count(totals.mutes)),
             ("kernel drops", count(totals.receive_drops)),
+            ("snapshot", snapshot(self.status)),
             (
                 "buffers",
                 format!(
@@ -84,6 +85,23 @@ impl Table<'_> {
         }
         Ok(())
     }
+}
+
+/// The file that keeps the clients over a restart.
+fn snapshot(status: &Status) -> String {
+    let Some(snapshot) = &status.snapshot else {
+        return "none, so a restart forgets the clients (SNAPSHOT_PATH)".to_owned();
+    };
+    let restored = match status.totals.restored {
+        0 => String::new(),
+        clients => format!("; {} brought back at the start", HumanCount(clients)),
+    };
+    format!(
+        "{} clients, {}, {:.1} s ago{restored}",
+        HumanCount(snapshot.clients),
+        BinaryBytes(snapshot.bytes),
+        snapshot.age_seconds
+    )
 }
 
 /// What was counted by reason, without what was not.

@@ -72,9 +72,9 @@ pub(super) fn of(command: Command) -> String {
 
     page.control("SH", ["SYNOPSIS"]);
     page.text([bold(usage(&mut command))]);
-    for subcommand in command.get_subcommands_mut() {
+    for subcommand in subcommands(&command) {
         page.control("br", []);
-        page.text([bold(usage(subcommand))]);
+        page.text([bold(usage(&mut subcommand.clone()))]);
     }
 
     page.control("SH", ["DESCRIPTION"]);
@@ -86,7 +86,7 @@ pub(super) fn of(command: Command) -> String {
     options(&mut page, &command);
 
     page.control("SH", ["COMMANDS"]);
-    for subcommand in command.get_subcommands() {
+    for subcommand in subcommands(&command) {
         page.control("SS", [subcommand.get_bin_name().unwrap_or_default()]);
         let about = subcommand.get_long_about().or_else(|| subcommand.get_about());
         paragraphs(&mut page, "PP", &about.unwrap_or_default().to_string());
@@ -118,6 +118,14 @@ pub(super) fn of(command: Command) -> String {
     page.control("SH", ["SEE ALSO"]);
     page.text(prose(SEE_ALSO));
     escaped(&page.render())
+}
+
+/// All that can be called.
+fn subcommands(command: &Command) -> Vec<&Command> {
+    let all = command.get_subcommands().flat_map(|subcommand| {
+        if subcommand.has_subcommands() { subcommands(subcommand) } else { vec![subcommand] }
+    });
+    all.collect()
 }
 
 /// How the command is called.

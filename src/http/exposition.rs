@@ -15,7 +15,7 @@ use crate::metrics::LATENESS_BOUNDS;
 use crate::net::SendFailure;
 use crate::registry::Removal;
 use crate::state::State;
-use crate::status::Status;
+use crate::status::{Buffers, Snapshot, Status};
 
 pub(super) const TYPE: &str = prometheus::TEXT_FORMAT;
 
@@ -23,7 +23,6 @@ pub(super) const TYPE: &str = prometheus::TEXT_FORMAT;
 pub(super) fn metrics(state: &State, status: &Status) -> String {
     let totals = state.metrics.totals();
     let guard = &status.guard;
-    let buffers = &status.buffers;
     let (ipv4, ipv6) = state.registry.families();
     let mut families = vec![
         gauge("wakeupd_build_info", "The version, as a label.", "version", [(&*status.version, 1)]),
@@ -94,17 +93,10 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
             "Datagrams that the kernel dropped because the receive buffer was full.",
             totals.receive_drops,
         ),
-        single("wakeupd_receive_buffer_bytes", "Granted receive buffer.", buffers.receive_bytes),
-        single(
-            "wakeupd_wanted_receive_buffer_bytes",
-            "Receive buffer that was asked for.",
-            buffers.wanted_receive_bytes,
-        ),
-        single("wakeupd_send_buffer_bytes", "Granted send buffer.", buffers.send_bytes),
-        single(
-            "wakeupd_wanted_send_buffer_bytes",
-            "Send buffer that was asked for.",
-            buffers.wanted_send_bytes,
+        count(
+            "wakeupd_restored_clients_total",
+            "Clients that came from the snapshot at the start.",
+            totals.restored,
         ),
         single(
             "wakeupd_stuck_tasks",
@@ -117,9 +109,55 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
             logging::dropped_lines(),
         ),
     ];
+    families.extend(buffers(&status.buffers));
+    families.extend(status.snapshot.iter().flat_map(snapshot));
     #[cfg(target_os = "linux")]
     families.extend(process::metrics().unwrap_or_default());
     TextEncoder::new().encode_to_string(&families).expect("every family has a metric")
+}
+
+fn buffers(buffers: &Buffers) -> [MetricFamily; 4] {
+    [
+        single("wakeupd_receive_buffer_bytes", "Granted receive buffer.", buffers.receive_bytes),
+        single(
+            "wakeupd_wanted_receive_buffer_bytes",
+            "Receive buffer that was asked for.",
+            buffers.wanted_receive_bytes,
+        ),
+        single("wakeupd_send_buffer_bytes", "Granted send buffer.", buffers.send_bytes),
+        single(
+            "wakeupd_wanted_send_buffer_bytes",
+            "Send buffer that was asked for.",
+            buffers.wanted_send_bytes,
+        ),
+    ]
+}
+
+fn snapshot(snapshot: &Snapshot) -> [MetricFamily; 6] {
+    [
+        count("wakeupd_snapshots_total", "Snapshots that were written.", snapshot.written),
+        count(
+            "wakeupd_failed_snapshots_total",
+            "Snapshots that could not be written.",
+            snapshot.failed,
+        ),
+        float(
+            "wakeupd_snapshot_age_seconds",
+            "Age of the snapshot, or of the daemon if it has written none.",
+            snapshot.age_seconds,
+        ),
+        float(
+            "wakeupd_snapshot_interval_seconds",
+            "Age that the snapshot is to reach at the most.",
+            snapshot.interval_seconds,
+        ),
+        float(
+            "wakeupd_snapshot_duration_seconds",
+            "Time that the last snapshot took, most of it in pauses.",
+            snapshot.took_seconds,
+        ),
+        number("wakeupd_snapshot_bytes", "Size of the snapshot.", snapshot.bytes),
+    ]
 }
 
 fn family(kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
@@ -188,6 +226,10 @@ fn single(name: &str, help: &str, number: usize) -> MetricFamily {
 #[expect(clippy::cast_precision_loss, reason = "a size beyond 2^52 need not be exact")]
 fn number(name: &str, help: &str, number: u64) -> MetricFamily {
     family(MetricType::GAUGE, name, help, vec![value(number as f64)])
+}
+
+fn float(name: &str, help: &str, number: f64) -> MetricFamily {
+    family(MetricType::GAUGE, name, help, vec![value(number)])
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a sum beyond 2^52 need not be exact")]

@@ -9,6 +9,8 @@ use crate::clock::Time;
 /// How often the clients were written to the disk, and how it went the last time.
 #[derive(Debug, Default)]
 pub struct Snapshots {
+    /// The time in which one is to be written, if any is.
+    pub interval: Option<Duration>,
     /// How often it went well.
     pub written: Counter,
     /// How often it did not.

@@ -1,1 +1,205 @@
 //! `wakeupd snapshot show`: what is in a snapshot.
+
+use std::fs;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use hdrhistogram::Histogram;
+use indicatif::HumanCount;
+
+use super::{Moment, Snapshot};
+use crate::clock::Time;
+use crate::registry::View;
+
+/// What to do with a snapshot.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print what is in a snapshot
+    ///
+    /// Only with --clients it prints addresses. The exit code is 1 if the file cannot be used.
+    Show(ShowOptions),
+}
+
+/// What to print.
+#[derive(Args, Debug)]
+pub struct ShowOptions {
+    /// The file that `SNAPSHOT_PATH` names
+    file: PathBuf,
+
+    /// Print each client too, with its address
+    #[arg(long)]
+    clients: bool,
+}
+
+/// Does it.
+#[must_use]
+pub fn run(command: &Command) -> ExitCode {
+    let Command::Show(options) = command;
+    let file = options.file.display();
+    let read = fs::read(&options.file).map_err(|error| format!("cannot read {file}: {error}"));
+    let snapshot = read.and_then(|bytes| {
+        Snapshot::parse(bytes).map_err(|reason| format!("cannot use {file}: {reason}"))
+    });
+    let shown = snapshot.and_then(|snapshot| {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let shown = show(&snapshot, options.clients, &Moment::now(), &mut out);
+        match shown.and_then(|()| out.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(format!("cannot write: {error}"))
+            }
+            _ => Ok(()),
+        }
+    });
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wakeupd snapshot: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the clients have in common.
+struct Sums {
+    /// Of an IPv6 address.
+    v6: u64,
+    muted: u64,
+    heartbeats: u64,
+    pings: u64,
+    /// In milliseconds.
+    silences: Histogram<u64>,
+    /// In seconds.
+    ages: Histogram<u64>,
+}
+
+impl Sums {
+    fn of(snapshot: &Snapshot) -> Self {
+        let most = u32::MAX.into();
+        let histogram = || Histogram::new_with_bounds(1, most, 3).expect("the bounds are in order");
+        let mut sums = Self {
+            v6: 0,
+            muted: 0,
+            heartbeats: 0,
+            pings: 0,
+            silences: histogram(),
+            ages: histogram(),
+        };
+        let begun = snapshot.header().taken.now;
+        snapshot.for_each(begun, |client, _| {
+            sums.v6 += u64::from(client.address.is_ipv6());
+            sums.muted += u64::from(client.is_muted);
+            sums.heartbeats += u64::from(client.heartbeats);
+            sums.pings += u64::from(client.pings);
+            let millis = begun.since(client.last_heartbeat).as_millis();
+            sums.silences.saturating_record(u64::try_from(millis).unwrap_or(u64::MAX));
+            sums.ages.saturating_record(begun.since(client.first_seen).as_secs());
+        });
+        sums
+    }
+}
+
+fn show(
+    snapshot: &Snapshot,
+    with_clients: bool,
+    now: &Moment,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let header = snapshot.header();
+    let sums = Sums::of(snapshot);
+    let clients = snapshot.len();
+    let count = |n: u64| HumanCount(n).to_string();
+    let age = match now.since(&header.taken) {
+        Ok(age) => format!("{} ago", rounded(age)),
+        Err(ahead) => format!("in {}, says the clock", rounded(ahead)),
+    };
+    let begun = UNIX_EPOCH + header.taken.wall.since(Time::default());
+    let end = if header.pinged_until.is_some() { "when it ended" } else { "while it ran" };
+    let millis = |millis: u64| rounded(Duration::from_millis(millis));
+    let seconds = |seconds: u64| rounded(Duration::from_secs(seconds));
+    let times = |times: &Histogram<u64>, unit: &dyn Fn(u64) -> String| {
+        let [least, median, most] =
+            [times.min(), times.value_at_quantile(0.5), times.max()].map(unit);
+        format!("{least} to {most} before, median {median}")
+    };
+    let mut lines = vec![
+        ("written", format!("{}, {age}", humantime::format_rfc3339_seconds(begun))),
+        (
+            "by",
+            format!("wakeupd {} at UDP port {}, {end}", header.program.escape_debug(), header.port),
+        ),
+        (
+            "clients",
+            format!(
+                "{} (IPv4 {}, IPv6 {}), {} of them muted",
+                count(clients),
+                count(clients - sums.v6),
+                count(sums.v6),
+                count(sums.muted)
+            ),
+        ),
+    ];
+    if clients > 0 {
+        lines.extend([
+            ("last heartbeats", times(&sums.silences, &millis)),
+            ("first heartbeats", times(&sums.ages, &seconds)),
+            ("heartbeats", count(sums.heartbeats)),
+            ("pings", count(sums.pings)),
+        ]);
+    }
+    lines.push(("size", format!("{} bytes", count(snapshot.size() as u64))));
+    for (name, value) in lines {
+        writeln!(out, "{name:<18}{value}")?;
+    }
+    if with_clients {
+        show_clients(snapshot, out)?;
+    }
+    Ok(())
+}
+
+fn show_clients(snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n{:<47} {:>14} {:>14} {:>10} {:>10}  local address",
+        "client", "last heartbeat", "first", "heartbeats", "pings"
+    )?;
+    let begun = snapshot.header().taken.now;
+    let mut result = Ok(());
+    snapshot.for_each(begun, |client, local| {
+        if result.is_ok() {
+            result = show_client(&client, local, begun, out);
+        }
+    });
+    result
+}
+
+fn show_client(
+    client: &View,
+    local: Option<IpAddr>,
+    begun: Time,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let local = local.map_or("any".to_owned(), |ip| ip.to_string());
+    writeln!(
+        out,
+        "{:<47} {:>14} {:>14} {:>10} {:>10}  {local}{}",
+        client.address.to_string(),
+        rounded(begun.since(client.last_heartbeat)),
+        rounded(begun.since(client.first_seen)),
+        client.heartbeats,
+        client.pings,
+        if client.is_muted { ", muted" } else { "" }
+    )
+}
+
+/// To the tenth of a second below a minute, and to the second above.
+fn rounded(time: Duration) -> String {
+    if time < Duration::from_secs(60) {
+        format!("{:.1}s", time.as_secs_f64())
+    } else {
+        humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+    }
+}

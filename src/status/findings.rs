@@ -3,7 +3,7 @@
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
-use super::{Buffers, Clients};
+use super::{Buffers, Clients, Snapshot};
 use crate::guard::Refused;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
@@ -56,6 +56,8 @@ pub struct Seen<'a> {
     pub buffers: &'a Buffers,
     /// How many clients there are.
     pub clients: &'a Clients,
+    /// The file that keeps the clients over a restart, if there is to be one.
+    pub snapshot: Option<&'a Snapshot>,
     /// Whether the guard refuses anybody.
     pub is_enforcing: bool,
     /// What was counted in the last minute.
@@ -73,6 +75,7 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
         clients_near_cap(seen),
         clients_turned_away(seen),
         pings_late(seen),
+        snapshot_old(seen),
         buffer_small(
             "receive",
             seen.buffers.receive_bytes,
@@ -266,6 +269,27 @@ fn buffer_small(which: &str, granted: usize, wanted: usize, sysctl: &str) -> Opt
     ))
 }
 
+fn snapshot_old(seen: &Seen) -> Option<Finding> {
+    let snapshot = seen.snapshot?;
+    let is_old = snapshot.age_seconds > 3.0 * snapshot.interval_seconds;
+    if snapshot.failure.is_none() && !is_old {
+        return None;
+    }
+    let reason = match &snapshot.failure {
+        Some(failure) => format!("it cannot be written ({failure})"),
+        None => "the disk does not answer".to_owned(),
+    };
+    Some(Finding::new(
+        "snapshot_old",
+        Severity::Warning,
+        format!(
+            "The snapshot is {:.0} s old, because {reason}. A restart would forget who came since.",
+            snapshot.age_seconds
+        ),
+        "See with `df` whether the disk of SNAPSHOT_PATH is full, and with `mount` whether it is read-only. Pings do not suffer meanwhile.",
+    ))
+}
+
 fn not_enforcing(seen: &Seen) -> Option<Finding> {
     if seen.is_enforcing {
         return None;
@@ -302,6 +326,7 @@ mod tests {
             stuck: &[],
             buffers: &buffers,
             clients: &clients,
+            snapshot: None,
             is_enforcing: true,
             recent: &recent,
         };
@@ -361,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_task_and_a_guard_that_observes_are_told() {
+    fn what_is_no_count_is_told_too() {
         let buffers = Buffers {
             receive_bytes: 8,
             wanted_receive_bytes: 8,
@@ -372,6 +397,7 @@ mod tests {
             stuck: &["worker 3".to_owned()],
             buffers: &buffers,
             clients: &Clients { ipv4: 0, ipv6: 0, max: 1 },
+            snapshot: None,
             is_enforcing: false,
             recent: &Totals::default(),
         };
@@ -380,5 +406,27 @@ mod tests {
         assert!(findings[0].summary.contains("worker 3"));
         assert_eq!(findings[1].id, "not_enforcing");
         assert_eq!(findings[1].more, "docs/operations.md#not-enforcing");
+        assert_eq!(findings.len(), 2);
+
+        let told = |age_seconds, failure: Option<&str>| {
+            let snapshot = Snapshot {
+                age_seconds,
+                interval_seconds: 5.0,
+                written: 1,
+                failed: 1,
+                failure: failure.map(str::to_owned),
+                took_seconds: 0.1,
+                clients: 1,
+                bytes: 1,
+            };
+            let findings = find(&Seen { snapshot: Some(&snapshot), ..seen });
+            let of_snapshot = findings.into_iter().find(|finding| finding.id == "snapshot_old");
+            of_snapshot.map(|finding| finding.summary)
+        };
+        assert_eq!(told(15.0, None), None);
+        assert!(
+            told(15.1, None).unwrap().contains("is 15 s old, because the disk does not answer")
+        );
+        assert!(told(0.0, Some("full")).unwrap().contains("it cannot be written (full)"));
     }
 }

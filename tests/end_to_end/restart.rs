@@ -1,0 +1,327 @@
+//! What a daemon that is started anew knows of its clients.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use wakeupd::snapshot::Snapshot;
+
+use crate::daemon::{
+    Client, Daemon, PROGRAM, count, field, output, wait_until, wakeupd as program,
+};
+use crate::deny_file::DenyFile;
+use crate::needs::{self, Need};
+use crate::web;
+
+/// Where daemons follow each other: an address of this test's own, and a folder that is removed at the end.
+#[derive(Debug)]
+struct Home {
+    host: String,
+    folder: PathBuf,
+}
+
+impl Home {
+    /// The number tells the tests of this file apart.
+    fn new(number: u8) -> Self {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let name = format!("restart-{}-{number}", std::process::id());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir(&folder).unwrap();
+        Self { host: format!("127.{high}.{low}.{number}"), folder }
+    }
+
+    fn snapshot(&self) -> PathBuf {
+        self.folder.join("snapshot")
+    }
+
+    /// The variables of a daemon that writes a snapshot every second.
+    fn variables(&self) -> [(&'static str, String); 4] {
+        [
+            ("HOST", self.host.clone()),
+            ("PORT", "27561".to_owned()),
+            ("SNAPSHOT_PATH", self.snapshot().to_str().unwrap().to_owned()),
+            ("SNAPSHOT_INTERVAL_SECONDS", "1".to_owned()),
+        ]
+    }
+
+    fn start(&self, more: &[(&str, &str)]) -> Daemon {
+        let own = self.variables();
+        let own = own.iter().map(|(name, value)| (*name, value.as_str()));
+        Daemon::start(&own.chain(more.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// The file, if it is there and whole.
+    fn read(&self) -> Option<Snapshot> {
+        Snapshot::parse(fs::read(self.snapshot()).ok()?).ok()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let files = fs::read_dir(&self.folder).unwrap();
+        let mut files: Vec<_> =
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort();
+        files
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Clients who send one heartbeat each, and wait for a ping.
+fn crowd(daemon: &Daemon, size: usize) -> Vec<Client> {
+    let clients: Vec<_> = (0..size)
+        .map(|_| Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), daemon.address))
+        .collect();
+    for client in &clients {
+        client.heartbeat(&[]);
+    }
+    clients.iter().for_each(Client::ping);
+    clients
+}
+
+/// What the daemon said of the clients of the snapshot: how many came back, whose time was over, and who was
+/// not let in.
+fn restored(daemon: &Daemon) -> [String; 3] {
+    let line = daemon.wait_for_line(" restored ");
+    ["clients", "expired", "refused"].map(|name| field(&line, name).to_owned())
+}
+
+#[test]
+fn sigterm_and_a_start_lose_nobody() {
+    let home = Home::new(1);
+    let daemon = home.start(&[]);
+    let clients = crowd(&daemon, 20);
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "wrote the last snapshot clients=20"), 1, "{lines:#?}");
+    assert_eq!(home.files(), ["snapshot"]);
+    let mode = fs::metadata(home.snapshot()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    clients.iter().for_each(Client::forget_pings);
+    let daemon = home.start(&[]);
+    assert_eq!(restored(&daemon), ["20", "0", "0"]);
+    for client in &clients {
+        client.pings(2);
+    }
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "heartbeats=0"), 1, "nobody had to ask: {lines:#?}");
+}
+
+#[test]
+fn sigkill_loses_nobody_who_is_in_the_last_snapshot() {
+    let home = Home::new(2);
+    let mut daemon = home.start(&[]);
+    let clients = crowd(&daemon, 20);
+    wait_until("all are in it", || home.read().is_some_and(|snapshot| snapshot.len() == 20));
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    clients.iter().for_each(Client::forget_pings);
+    let daemon = home.start(&[]);
+    assert_eq!(restored(&daemon), ["20", "0", "0"]);
+    for client in &clients {
+        client.pings(2);
+    }
+}
+
+#[test]
+fn nobody_gets_more_time_than_was_left() {
+    let home = Home::new(3);
+    let expiration = [("CLIENT_EXPIRATION_SECONDS", "4")];
+    let daemon = home.start(&expiration);
+    let client = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), daemon.address);
+    client.heartbeat(&[]);
+    client.pings(3);
+    daemon.stop();
+    let daemon = home.start(&expiration);
+    daemon.wait_for_line("removed");
+    let mut pings = 3;
+    while client.has_ping() {
+        client.ping();
+        pings += 1;
+    }
+    // In four seconds there is room for five, and in two and four for seven.
+    assert!(pings <= 5, "{pings} pings");
+    daemon.stop();
+    let daemon = home.start(&expiration);
+    assert_eq!(restored(&daemon), ["0", "0", "0"]);
+}
+
+#[test]
+fn whose_time_is_over_meanwhile_does_not_come_back() {
+    let home = Home::new(4);
+    let daemon = home.start(&[]);
+    let clients = crowd(&daemon, 3);
+    daemon.stop();
+    // That is as if two minutes had passed.
+    thread::sleep(Duration::from_millis(1_100));
+    let daemon = home.start(&[("CLIENT_EXPIRATION_SECONDS", "1")]);
+    assert_eq!(restored(&daemon), ["0", "3", "0"]);
+    assert!(clients[0].is_left_alone_for(Duration::from_millis(1_500)));
+}
+
+#[test]
+fn the_guard_has_its_say() {
+    let home = Home::new(5);
+    let daemon = home.start(&[]);
+    let _clients = crowd(&daemon, 5);
+    daemon.stop();
+    let denied = DenyFile::new("the_guard_has_its_say", "127.0.0.0/16\n");
+    let daemon = home.start(&[("DENY_FILE", denied.path())]);
+    assert_eq!(restored(&daemon), ["0", "0", "5"]);
+    daemon.stop();
+}
+
+#[test]
+fn the_caps_hold_for_those_who_come_back() {
+    let home = Home::new(6);
+    let daemon = home.start(&[]);
+    let clients = crowd(&daemon, 5);
+    daemon.stop();
+    let daemon = home.start(&[("MAX_CLIENTS", "3")]);
+    assert_eq!(restored(&daemon), ["3", "0", "2"]);
+    clients[0].heartbeat(&[]);
+    daemon.stop();
+}
+
+#[test]
+fn what_cannot_be_used_is_put_aside() {
+    let home = Home::new(7);
+    let daemon = home.start(&[]);
+    let clients = crowd(&daemon, 3);
+    daemon.stop();
+    let whole = fs::read(home.snapshot()).unwrap();
+    let changed = |position: usize| {
+        let mut changed = whole.clone();
+        changed[position] ^= 0x10;
+        changed
+    };
+    for (bytes, reason) in [
+        (whole[..whole.len() - 1].to_vec(), "it is cut off"),
+        (changed(whole.len() / 2), "it is damaged"),
+        (changed(8), "it is of version 17"),
+        (b"{}\n".to_vec(), "it is no snapshot"),
+        (Vec::new(), "it is no snapshot"),
+    ] {
+        fs::write(home.snapshot(), &bytes).unwrap();
+        let daemon = home.start(&[]);
+        let line = daemon.wait_for_line("cannot use the snapshot");
+        assert!(line.contains("WARN") && line.contains(reason), "{line}");
+        assert_eq!(fs::read(home.folder.join("snapshot.bad")).unwrap(), bytes);
+        clients[0].forget_pings();
+        clients[0].heartbeat(&[]);
+        clients[0].ping();
+        daemon.stop();
+        assert_eq!(home.read().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn the_clients_of_another_port_stay_where_they_are() {
+    let home = Home::new(8);
+    let daemon = home.start(&[]);
+    let _clients = crowd(&daemon, 1);
+    daemon.stop();
+    let daemon = home.start(&[("PORT", "27562")]);
+    let line = daemon.wait_for_line("cannot use the snapshot");
+    assert!(line.contains("UDP port 27561"), "{line}");
+}
+
+#[test]
+fn where_it_cannot_be_written_the_daemon_serves_and_says_so() {
+    let home = Home::new(9);
+    let missing = home.folder.join("missing");
+    let path = missing.join("snapshot");
+    let variables = [("SNAPSHOT_PATH", path.to_str().unwrap()), ("HTTP_ADDR", "127.0.0.1:0")];
+    let daemon = home.start(&variables);
+    let _clients = crowd(&daemon, 2);
+    let findings = || web::get(daemon.http(), "/status").json()["findings"].to_string();
+    wait_until("it is found", || findings().contains("snapshot_old"));
+    let metrics = web::get(daemon.http(), "/metrics").body;
+    let failed =
+        metrics.lines().find_map(|line| line.strip_prefix("wakeupd_failed_snapshots_total "));
+    assert!(failed.unwrap().parse::<u32>().unwrap() > 0, "{metrics}");
+
+    fs::create_dir(&missing).unwrap();
+    daemon.wait_for_line("the snapshot can be written again");
+    wait_until("nothing is found", || !findings().contains("snapshot_old"));
+    let metrics = web::get(daemon.http(), "/metrics").body;
+    assert!(metrics.contains("\nwakeupd_snapshot_bytes "), "{metrics}");
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "cannot write the snapshot"), 1, "{lines:#?}");
+    assert!(path.exists());
+}
+
+#[test]
+fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
+    let needs = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
+    if !needs::met("a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings", &needs) {
+        return;
+    }
+    let home = Home::new(10);
+    let mut command = Command::new("unshare");
+    // Two pages, of which the snapshot takes one and its successor another.
+    let script =
+        format!("mount -t tmpfs -o size=8k tmpfs '{}' && exec '{PROGRAM}'", home.folder.display());
+    command.args(["--mount", "sh", "-c", &script]).env("HTTP_ADDR", "").env("LOG_LEVEL", "INFO");
+    command.envs(home.variables());
+    let daemon = Daemon::start_command(&mut command);
+    let few = crowd(&daemon, 3);
+    let view = PathBuf::from(format!("/proc/{}/root", daemon.pid()))
+        .join(home.snapshot().strip_prefix("/").unwrap());
+    let kept = || Snapshot::parse(fs::read(&view).ok()?).ok();
+    wait_until("few are kept", || kept().is_some_and(|snapshot| snapshot.len() == 3));
+    let _many = crowd(&daemon, 600);
+    let line = daemon.wait_for_line("cannot write the snapshot");
+    assert!(line.contains("make room on its disk"), "{line}");
+    assert!(kept().is_some_and(|snapshot| snapshot.len() < 603), "what was there is whole");
+    few[0].forget_pings();
+    few[0].ping();
+    daemon.stop();
+}
+
+#[test]
+fn a_snapshot_is_shown_without_addresses_unless_they_are_asked_for() {
+    let home = Home::new(11);
+    let daemon = home.start(&[]);
+    let clients = crowd(&daemon, 2);
+    daemon.stop();
+    let path = home.snapshot();
+    let show = |arguments: &[&str]| {
+        let mut command = program(&[]);
+        output(command.args(["snapshot", "show"]).arg(&path).args(arguments))
+    };
+    let (status, shown, _) = show(&[]);
+    assert!(status.success());
+    assert!(shown.contains("2 (IPv4 2, IPv6 0), 0 of them muted"), "{shown}");
+    assert!(shown.contains("at UDP port 27561, when it ended"), "{shown}");
+    let addresses: Vec<_> = clients.iter().map(|client| client.address().to_string()).collect();
+    assert!(!addresses.iter().any(|address| shown.contains(address)), "{shown}");
+    let (_, shown, _) = show(&["--clients"]);
+    assert!(addresses.iter().all(|address| shown.contains(address)), "{shown}");
+
+    fs::write(&path, "something else").unwrap();
+    let (status, shown, error) = show(&[]);
+    assert_eq!((status.code(), &*shown), (Some(1), ""));
+    assert!(error.contains("it is no snapshot of wakeupd"), "{error}");
+    fs::remove_file(&path).unwrap();
+    let (status, _, error) = show(&[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(error.contains("cannot read"), "{error}");
+}
+
+#[test]
+fn without_a_path_nothing_is_kept() {
+    let home = Home::new(12);
+    let daemon = home.start(&[("SNAPSHOT_PATH", "none")]);
+    let _clients = crowd(&daemon, 1);
+    daemon.stop();
+    assert_eq!(home.files(), [""; 0]);
+}
