@@ -36,3 +36,8 @@ fn core() {
 fn deny_file() {
     replay("deny_file", targets::deny_file);
 }
+
+#[test]
+fn snapshot() {
+    replay("snapshot", targets::snapshot);
+}

@@ -1,6 +1,7 @@
 //! What the fuzz targets do with their bytes. A test of the daemon replays the seeds through the same.
 
 mod daemon;
+mod snapshot;
 
 use std::ffi::OsStr;
 #[cfg(target_os = "linux")]
@@ -11,6 +12,7 @@ use wakeupd::config::{Config, parse_deny_file};
 use wakeupd::guard::network;
 
 use self::daemon::Daemon;
+pub use self::snapshot::snapshot;
 
 /// What is left of the bytes that the fuzzer chose.
 struct Bytes<'a>(&'a [u8]);
