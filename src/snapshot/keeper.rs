@@ -77,7 +77,7 @@ struct Writer {
 impl Writer {
     fn run(&mut self, ends: &Receiver<Time>) {
         // Who comes when his shard has just been written is in the next snapshot. So that this is there
-        // after an interval at the latest, it is begun after four fifths and written in one.
+        // after an interval at the latest, it is begun after four fifths and written in less than one.
         let period = self.settings.interval * 4 / 5;
         let mut due = clock::now();
         loop {
@@ -101,7 +101,7 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot in a fifth of the interval, unless the end comes.
+    /// Writes a snapshot in a sixth of the interval and what it takes, unless the end comes.
     fn save_slowly<E>(
         &mut self,
         mut wait: impl FnMut(Duration) -> ControlFlow<E>,
@@ -114,7 +114,7 @@ impl Writer {
             return ControlFlow::Continue(());
         }
         let for_each =
-            self.settings.interval / 5 / u32::try_from(clients.max(1)).unwrap_or(u32::MAX);
+            self.settings.interval / 6 / u32::try_from(clients.max(1)).unwrap_or(u32::MAX);
         let (mut written, mut end) = (0, ControlFlow::Continue(()));
         let result = self.write(None, |more| {
             written += u32::try_from(more).unwrap_or(u32::MAX);
