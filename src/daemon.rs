@@ -92,6 +92,9 @@ pub enum TaskEnded {
     /// The socket cannot be received from any more.
     #[error("cannot receive any more: {0}")]
     Listener(io::Error),
+    /// A worker's socket cannot be sent from any more, so its clients would be silenced.
+    #[error("cannot send any more: {0}")]
+    Worker(io::Error),
     /// The operator's endpoint has no thread.
     #[error("cannot serve HTTP: {0}")]
     Http(io::Error),
@@ -188,7 +191,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = &mut stop => break,
-                Some(ended) = tasks.join_next() => ended?.map_err(TaskEnded::Listener)?,
+                Some(ended) = tasks.join_next() => ended??,
                 Some(()) = hangup.recv() => self.read_deny_file(),
                 _ = second.tick() => {
                     let (worst_lateness, now_stuck) = monitor.look();
@@ -237,10 +240,10 @@ impl Daemon {
         }
     }
 
-    fn start_tasks(&mut self, alarm: &Arc<Alarm>) -> JoinSet<io::Result<()>> {
+    fn start_tasks(&mut self, alarm: &Arc<Alarm>) -> JoinSet<Result<(), TaskEnded>> {
         let mut tasks = JoinSet::new();
         let listener = Listener::new(self.socket.clone(), self.state.clone(), alarm.clone());
-        tasks.spawn(async { Err(listener.run().await) });
+        tasks.spawn(async { Err(TaskEnded::Listener(listener.run().await)) });
         let from = self.from.max(clock::now().before(LONGEST_CATCH_UP));
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
@@ -248,10 +251,7 @@ impl Daemon {
             let schedule = Schedule::new(from, SHARDS, number, workers);
             let (state, alarm, warnings) = (self.state.clone(), alarm.clone(), warnings.clone());
             let worker = Worker::new(sender, state, alarm, warnings, schedule);
-            tasks.spawn_blocking(|| {
-                worker.run();
-                Ok(())
-            });
+            tasks.spawn_blocking(|| worker.run().map_err(TaskEnded::Worker));
         }
         tasks
     }

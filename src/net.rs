@@ -164,6 +164,15 @@ impl From<&io::Error> for SendFailure {
     }
 }
 
+/// Whether it is the socket itself that is broken, so that no call on it will ever succeed again.
+#[must_use]
+pub fn is_broken(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EBADF | Errno::ENOTSOCK | Errno::EFAULT)
+    )
+}
+
 /// The least memory that a datagram takes in a socket's buffer: the kernel's record of it
 /// (`struct sk_buff`) is 232 bytes.
 const LEAST_IN_BUFFER: usize = 232;

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 use std::ffi::CString;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::clock::{self, Time};
-use crate::net::{BATCH, SendFailure, Sender};
+use crate::net::{self, BATCH, SendFailure, Sender};
 use crate::registry::{Removal, Sweep, Target};
 use crate::schedule::{Schedule, owner};
 use crate::state::State;
@@ -115,7 +116,10 @@ impl Worker {
     }
 
     /// Serves slot after slot until the alarm says that all is over.
-    pub fn run(mut self) {
+    ///
+    /// # Errors
+    /// With what broke the socket, so that nobody could be pinged any more.
+    pub fn run(mut self) -> io::Result<()> {
         let number = self.schedule.worker();
         let _ = self.alarm.workers[number].set(thread::current());
         name_thread(number);
@@ -124,11 +128,11 @@ impl Worker {
         loop {
             let now = clock::now();
             if self.alarm.is_over(self.schedule.deadline(), now) {
-                return;
+                return Ok(());
             }
             self.state.health.workers[number].tick(now);
             if self.schedule.deadline() <= now {
-                self.serve(now, &mut sweep, &mut destinations);
+                self.serve(now, &mut sweep, &mut destinations)?;
             } else {
                 let next = self.next_deadline(now);
                 thread::park_timeout(next.since(now));
@@ -149,7 +153,12 @@ impl Worker {
             .map_or(latest, |(_, deadline)| deadline)
     }
 
-    fn serve(&mut self, now: Time, sweep: &mut Sweep, destinations: &mut Vec<SocketAddr>) {
+    fn serve(
+        &mut self,
+        now: Time,
+        sweep: &mut Sweep,
+        destinations: &mut Vec<SocketAddr>,
+    ) -> io::Result<()> {
         let slot = self.schedule.take(now);
         self.state.metrics.served_slots.add(1);
         if slot.skipped_seconds > 0 {
@@ -159,17 +168,18 @@ impl Worker {
             }
         }
         if self.state.registry.is_shard_empty(slot.shard) {
-            return;
+            return Ok(());
         }
         self.state.registry.sweep(slot.shard, now, |ip| self.state.guard.is_pressed(ip), sweep);
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
         let round = Round { due: slot.due, patient_until };
-        self.ping_all(&mut sweep.v4, destinations, round);
-        self.ping_all(&mut sweep.v6, destinations, round);
+        self.ping_all(&mut sweep.v4, destinations, round)?;
+        self.ping_all(&mut sweep.v6, destinations, round)?;
         // The pings come first: there may be many to count.
         for (client, removal) in sweep.removed.drain(..) {
             self.state.account_for(client, removal);
         }
+        Ok(())
     }
 
     fn skip(&self, seconds: u64) {
@@ -185,20 +195,21 @@ impl Worker {
         targets: &mut [Target<A>],
         destinations: &mut Vec<SocketAddr>,
         round: Round,
-    ) {
+    ) -> io::Result<()> {
         // A call to the kernel sends from one address.
         targets.sort_unstable_by_key(|target| target.local);
         for group in targets.chunk_by(|a, b| a.local == b.local) {
             destinations.clear();
             destinations.extend(group.iter().map(|target| target.client.into()));
             let local = self.state.registry.address_of(group[0].local);
-            self.ping(local, destinations, round);
+            self.ping(local, destinations, round)?;
         }
+        Ok(())
     }
 
     /// Pings every client once. One that the kernel has no room for is tried once more, as long as the
     /// round is patient after a wait.
-    fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], round: Round) {
+    fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], round: Round) -> io::Result<()> {
         let mut done = 0;
         let mut retried = None;
         while done < clients.len() {
@@ -208,6 +219,9 @@ impl Worker {
             self.state.metrics.pinged(sent as u64, now.since(round.due));
             done += sent;
             let Some(error) = error else { continue };
+            if net::is_broken(&error) {
+                return Err(error);
+            }
             let failure = SendFailure::from(&error);
             if failure.is_for_want_of_room() && retried != Some(done) {
                 retried = Some(done);
@@ -230,17 +244,18 @@ impl Worker {
             {
                 self.state.metrics.pinged(1, now.since(round.due));
             } else {
-                self.fail(client, failure, now);
+                self.fail(client, failure, &error, now);
             }
             done += 1;
         }
+        Ok(())
     }
 
-    fn fail(&self, client: SocketAddr, failure: SendFailure, now: Time) {
+    fn fail(&self, client: SocketAddr, failure: SendFailure, error: &io::Error, now: Time) {
         self.state.registry.take_ping_back(client);
         self.state.metrics.failed_sends[failure as usize].add(1);
         if let Some(left_out) = self.warnings.failed_sends[failure as usize].pass(now) {
-            warn!(%client, reason = failure.label(), left_out, "cannot send");
+            warn!(%client, reason = failure.label(), %error, left_out, "cannot send");
         }
     }
 }
