@@ -12,7 +12,7 @@ use tracing::{debug, trace, warn};
 
 use crate::clock::{self, Time};
 use crate::guard::Refused;
-use crate::net::{BATCH, Datagram, Socket};
+use crate::net::{self, BATCH, Datagram, Socket};
 use crate::registry::Refreshed;
 use crate::state::State;
 use crate::throttle::Throttle;
@@ -60,6 +60,7 @@ impl Listener {
                 Ok(()) => {}
                 Err(error) if is_fatal(&error) => return error,
                 Err(error) => {
+                    self.state.metrics.failed_receives.add(1);
                     if let Some(left_out) = self.failures.pass(clock::now()) {
                         warn!(%error, left_out, "cannot receive");
                     }
@@ -69,13 +70,14 @@ impl Listener {
         }
     }
 
+    /// Receives all that is waiting, also where the kernel would not tell what the network said.
     async fn drain(&mut self, batch: &mut Vec<Datagram>) -> io::Result<()> {
         let mut begun = clock::now();
         let mut received = 0;
         loop {
             let now = clock::now();
             self.state.health.listener.tick(now);
-            self.errors.take(&self.socket, &self.state, now)?;
+            let told = self.errors.take(&self.socket, &self.state, now);
             batch.clear();
             self.socket.receive(batch)?;
             for datagram in batch.iter() {
@@ -83,7 +85,7 @@ impl Listener {
             }
             if batch.len() < BATCH {
                 self.state.registry.heard_until(now);
-                return Ok(());
+                return told;
             }
             // In a flood there is always something waiting. But what was waiting when this began has
             // been received once it is more than the socket holds.
@@ -139,10 +141,7 @@ impl Listener {
     }
 }
 
-/// Whether the socket itself is broken, so that trying again is of no use.
+/// Whether trying again is of no use.
 fn is_fatal(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EFAULT)
-    )
+    net::is_broken(error) || error.raw_os_error().map(Errno::from_raw) == Some(Errno::EINVAL)
 }

@@ -67,6 +67,8 @@ pub struct Metrics {
     pub network_errors: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub receive_drops: Counter,
+    /// Times that the kernel would not tell what had arrived.
+    pub failed_receives: Counter,
     /// Datagrams not let in, or that would not have been if the guard enforced its rules, by [`Refused`].
     pub refused: [Counter; Refused::ALL.len()],
     /// Pings that the kernel took, each in the bucket of its lateness.
@@ -116,6 +118,7 @@ impl Metrics {
             muted: self.muted.get(),
             network_errors: self.network_errors.get(),
             receive_drops: self.receive_drops.get(),
+            failed_receives: self.failed_receives.get(),
             refused: self.refused.each_ref().map(Counter::get),
             lateness: self.lateness.each_ref().map(Counter::get),
             lateness_micros: self.lateness_micros.get(),
@@ -138,6 +141,7 @@ pub struct Totals {
     pub muted: u64,
     pub network_errors: u64,
     pub receive_drops: u64,
+    pub failed_receives: u64,
     pub refused: [u64; Refused::ALL.len()],
     pub lateness: [u64; LATENESS_BUCKETS],
     pub lateness_micros: u64,
@@ -162,6 +166,7 @@ impl Totals {
             muted: self.muted - earlier.muted,
             network_errors: self.network_errors - earlier.network_errors,
             receive_drops: self.receive_drops - earlier.receive_drops,
+            failed_receives: self.failed_receives - earlier.failed_receives,
             refused: each(&self.refused, &earlier.refused),
             lateness: each(&self.lateness, &earlier.lateness),
             lateness_micros: self.lateness_micros - earlier.lateness_micros,

@@ -94,6 +94,11 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
             totals.receive_drops,
         ),
         count(
+            "wakeupd_failed_receives_total",
+            "Times that the kernel would not tell what had arrived.",
+            totals.failed_receives,
+        ),
+        count(
             "wakeupd_restored_clients_total",
             "Clients that came from the snapshot at the start.",
             totals.restored,

@@ -21,8 +21,9 @@ pub(super) struct Errors {
 impl Errors {
     /// Takes all that is waiting.
     pub(super) fn take(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
-        if self.deaf_until.take_if(|until| *until <= now).is_some() {
+        if self.deaf_until.is_some_and(|until| until <= now) {
             socket.report_errors(true)?;
+            self.deaf_until = None;
         }
         loop {
             self.batch.clear();
