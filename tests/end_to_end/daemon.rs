@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+#[cfg(target_os = "linux")]
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 /// How long anything is waited for that must come. Far longer than it ever takes.
@@ -116,6 +118,12 @@ impl Daemon {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// How long it has been running on a processor.
+    #[cfg(target_os = "linux")]
+    pub fn cpu_time(&self) -> Duration {
+        clock_getcpuclockid(self.pid).and_then(clock_gettime).unwrap().into()
     }
 
     /// Stops all threads of the process, until SIGCONT.

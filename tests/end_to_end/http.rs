@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::daemon::{Client, Daemon, PATIENCE, output, wait_until, wakeupd};
 use crate::needs::{self, Need};
-use crate::web::{connect, get, raw, request, wait_for};
+use crate::web::{connect, get, metric, raw, request, wait_for};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -35,12 +35,6 @@ fn client_at(daemon: &Daemon, ip: &str) -> Client {
 fn addresses(page: &Value) -> Vec<&str> {
     let clients = page["clients"].as_array().unwrap().iter();
     clients.map(|client| client["address"].as_str().unwrap()).collect()
-}
-
-/// The value of a metric, with its labels.
-fn metric(text: &str, name: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
 #[test]

@@ -2,18 +2,13 @@
 //! client that must miss no ping whatever the stranger does.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
-use wakeupd::clock;
-use wakeupd::tally::Tally;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::daemon::{Daemon, field, summary};
 use crate::needs::{self, Need};
 use crate::network::{Host, NEEDS};
 use crate::stranger::{Sniffer, Stranger};
+use crate::witness::Witness;
 
 pub const SERVER: &str = "192.0.2.1";
 pub const SERVER_V6: &str = "2001:db8::1";
@@ -21,8 +16,13 @@ pub const CLIENT: &str = "192.0.2.9";
 pub const CLIENT_V6: &str = "2001:db8::9";
 pub const PORT: u16 = 7561;
 
-/// A flood takes what there is of the machine, so there is but one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
+
+/// A flood takes what there is of the machine, so there is but one at a time, and nothing beside it that
+/// depends on it.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether a test with a scene, and with what it needs besides, can run here.
 pub fn possible(test: &str, more: &[Need]) -> bool {
@@ -49,7 +49,7 @@ impl Scene {
 
     /// One whose `PORT` is another.
     pub fn on_port(port: u16, variables: &[(&str, &str)]) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let (server, client) = (Host::new(), Host::new());
         server.wire("wire", &client, "wire");
         server.run(
@@ -64,7 +64,8 @@ impl Scene {
         );
         let daemon = server.serve(variables);
         let (stranger, wire) = client.within(|| (Stranger::new(), Sniffer::new()));
-        let witness = Some(Witness::of(&client, at(SERVER, port)));
+        let phone = client.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        let witness = Some(Witness::new(phone, at(SERVER, port)));
         Self { server, client, daemon, stranger, wire, witness, _alone: alone }
     }
 
@@ -77,7 +78,7 @@ impl Scene {
     /// Checks that the witness missed nothing so far, and ends it.
     pub fn dismiss_witness(&mut self) {
         if let Some(witness) = self.witness.take() {
-            witness.end(&self.daemon);
+            witness.missed_nothing(&self.daemon);
         }
     }
 }
@@ -94,44 +95,4 @@ pub fn address(ip: &str) -> SocketAddr {
 /// A number of the summary.
 pub fn number(lines: &[String], name: &str) -> u64 {
     field(summary(lines), name).parse().unwrap()
-}
-
-/// A client with a heartbeat a second.
-#[derive(Debug)]
-struct Witness {
-    is_over: Arc<AtomicBool>,
-    thread: JoinHandle<Tally>,
-}
-
-impl Witness {
-    /// Goes on as soon as it has got its first ping.
-    fn of(host: &Host, server: SocketAddr) -> Self {
-        let socket = host.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&is_over);
-        let (came, first) = std::sync::mpsc::channel();
-        let thread = thread::spawn(move || {
-            let mut tally = Tally::default();
-            while !over.load(Relaxed) {
-                // A local firewall may have no room for it.
-                let _ = socket.send_to(&[0, 0], server);
-                if socket.recv(&mut [0; 64]).is_ok() {
-                    tally.ping(clock::now());
-                    let _ = came.send(());
-                }
-            }
-            tally.end(clock::now());
-            tally
-        });
-        first.recv().unwrap();
-        Self { is_over, thread }
-    }
-
-    fn end(self, daemon: &Daemon) {
-        self.is_over.store(true, Relaxed);
-        let tally = self.thread.join().unwrap();
-        let told = (tally.received() > 0, tally.missed(), tally.duplicated());
-        assert_eq!(told, (true, 0, 0), "{tally:?}; the daemon: {:#?}", daemon.lines());
-    }
 }

@@ -33,6 +33,12 @@ pub fn get(server: SocketAddr, path: &str) -> Answer {
     request(server, "GET", path, "")
 }
 
+/// The value of a metric in what `/metrics` answers.
+pub fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
 /// Asks with more fields, each ended by `\r\n`.
 pub fn request(server: SocketAddr, method: &str, path: &str, fields: &str) -> Answer {
     let host = if fields.contains("Host:") { String::new() } else { format!("Host: {server}\r\n") };

@@ -1,0 +1,231 @@
+//! System calls of a daemon that serves begin to fail, which strace(1) sees to, and stop failing.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::daemon::{Client, Daemon, count, send_signal, wait_until};
+use crate::needs::{self, Need};
+use crate::scene::alone;
+use crate::web::{get, metric};
+use crate::witness::Witness;
+
+/// strace attaches to what it did not start.
+const NEEDS: [Need; 2] = [Need::Root, Need::Program("strace")];
+
+/// How long calls fail.
+const WHILE: Duration = Duration::from_secs(4);
+
+/// Far more calls a second than a daemon makes that does not spin.
+const MANY_CALLS: u64 = 500;
+
+/// strace, until this is dropped.
+struct Fault {
+    strace: Child,
+    trace: PathBuf,
+}
+
+impl Fault {
+    /// Lets all calls of `call` fail with `error`, or those that are named behind it, which are counted for
+    /// each thread.
+    fn new(daemon: &Daemon, call: &str, error: &str) -> Self {
+        let name = format!("fault-{}", daemon.pid());
+        let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let strace = Command::new("strace")
+            .args(["-f", "-o", trace.to_str().unwrap(), "-p", &daemon.pid().to_string()])
+            .args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}")])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("every thread is traced", || is_traced(daemon.pid()));
+        Self { strace, trace }
+    }
+
+    /// How many calls failed.
+    fn failures(&self) -> u64 {
+        fs::read_to_string(&self.trace).unwrap().matches("(INJECTED)").count() as u64
+    }
+
+    fn wait_for_one(&self) {
+        wait_until("a call fails", || self.failures() > 0);
+    }
+
+    /// Ends it, and tells how many calls failed.
+    fn end(mut self) -> u64 {
+        send_signal(&self.strace, Signal::SIGTERM);
+        self.strace.wait().unwrap();
+        self.failures()
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
+        let _ = fs::remove_file(&self.trace);
+    }
+}
+
+/// Whether all of its threads are, apart from those that have ended.
+fn is_traced(process: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.map(|thread| thread.unwrap().path().join("status")).all(|status| {
+        let status = fs::read_to_string(status).unwrap_or_default();
+        status.contains("State:\tZ") || !status.contains("TracerPid:\t0")
+    })
+}
+
+/// A daemon, and a witness of it.
+fn serve() -> (Daemon, Witness) {
+    let daemon = Daemon::start(&[("LOG_LEVEL", "INFO"), ("HTTP_ADDR", "127.0.0.1:0")]);
+    let witness = Witness::new(UdpSocket::bind("127.0.0.1:0").unwrap(), daemon.address);
+    (daemon, witness)
+}
+
+/// A client that is gone at once: the kernel says of its pings that nobody listens.
+fn register_closed_port(daemon: &Daemon) {
+    Client::of(daemon).heartbeat(&[]);
+}
+
+/// Does something with each case, all at a time.
+fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
+    let _alone = alone();
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| check(case));
+        }
+    });
+}
+
+#[test]
+fn a_call_that_fails_once_costs_nobody_a_ping() {
+    if !needs::met("a_call_that_fails_once_costs_nobody_a_ping", &NEEDS) {
+        return;
+    }
+    // Of sendmmsg there is more in `failing`: what has no room is tried again too. But a firewall that
+    // says EPERM has dropped that ping, and is not asked again.
+    let cases = [
+        ("recvmmsg", "EAGAIN"),
+        ("recvmmsg", "EINTR"),
+        ("recvmmsg", "ENETDOWN"),
+        ("recvmmsg", "ENOBUFS"),
+        ("recvmmsg", "ENOMEM"),
+        ("recvmmsg", "EPERM"),
+        ("recvmsg", "EINTR"),
+        ("recvmsg", "ENOMEM"),
+        ("sendmmsg", "EBADF"),
+        ("sendmmsg", "EINTR"),
+        ("sendmmsg", "ENETDOWN"),
+        ("sendmmsg", "ENOMEM"),
+        ("epoll_wait", "EINTR"),
+        ("futex", "EINTR"),
+    ];
+    for_each(&cases, |(call, error)| {
+        let (daemon, witness) = serve();
+        let fault = Fault::new(&daemon, call, &format!("{error}:when=1"));
+        register_closed_port(&daemon);
+        fault.wait_for_one();
+        witness.sees(4);
+        fault.end();
+        witness.missed_nothing(&daemon);
+        let lines = daemon.stop();
+        assert_eq!(count(&lines, "cannot send"), 0, "{call} {error}: {lines:#?}");
+    });
+}
+
+/// What calls that fail for a while cost.
+#[derive(Clone, Copy, PartialEq)]
+enum Costs {
+    Nothing,
+    /// Nobody can come meanwhile.
+    Arrivals,
+    /// Nobody is pinged meanwhile.
+    Pings,
+}
+
+#[test]
+fn calls_that_fail_for_a_while_cost_no_more_than_they_must() {
+    if !needs::met("calls_that_fail_for_a_while_cost_no_more_than_they_must", &NEEDS) {
+        return;
+    }
+    let nothing = String::new;
+    let receives = || "wakeupd_failed_receives_total".to_owned();
+    let pings = |reason| format!("wakeupd_failed_pings_total{{reason=\"{reason}\"}}");
+    let cases = [
+        ("recvmmsg", "EAGAIN", Costs::Arrivals, nothing()),
+        ("recvmmsg", "EINTR", Costs::Arrivals, receives()),
+        ("recvmmsg", "ENETDOWN", Costs::Arrivals, receives()),
+        ("recvmmsg", "ENOBUFS", Costs::Arrivals, receives()),
+        ("recvmmsg", "ENOMEM", Costs::Arrivals, receives()),
+        ("recvmmsg", "EPERM", Costs::Arrivals, receives()),
+        ("recvmsg", "ENOMEM", Costs::Nothing, receives()),
+        ("recvmsg", "EPERM", Costs::Nothing, receives()),
+        ("sendmmsg", "EAGAIN", Costs::Pings, pings("would_block")),
+        ("sendmmsg", "EINTR", Costs::Pings, pings("other")),
+        ("sendmmsg", "ENETDOWN", Costs::Pings, pings("other")),
+        ("sendmmsg", "ENOBUFS", Costs::Pings, pings("no_buffers")),
+        ("sendmmsg", "ENOMEM", Costs::Pings, pings("other")),
+        ("sendmmsg", "EPERM", Costs::Pings, pings("not_permitted")),
+        // A signal interrupts, but not every call.
+        ("epoll_wait", "EINTR:when=1..99+2", Costs::Nothing, nothing()),
+        ("futex", "EINTR:when=1..9+2", Costs::Nothing, nothing()),
+    ];
+    for_each(&cases, |(call, error, costs, counted)| {
+        let (daemon, witness) = serve();
+        let (lines, cpu_time, begin) = (daemon.lines().len(), daemon.cpu_time(), Instant::now());
+        let fault = Fault::new(&daemon, call, error);
+        register_closed_port(&daemon);
+        fault.wait_for_one();
+        let newcomer = Client::of(&daemon);
+        newcomer.heartbeat(&[]);
+        if *costs == Costs::Nothing {
+            newcomer.ping();
+        }
+        thread::sleep(WHILE);
+        let failures = fault.end();
+        let lines = daemon.lines().len() - lines;
+        let cpu_time = daemon.cpu_time().saturating_sub(cpu_time);
+        let time = begin.elapsed();
+
+        if *costs == Costs::Pings {
+            witness.comes_back(&daemon);
+        }
+        newcomer.pings(2);
+        witness.missed_nothing(&daemon);
+        if !counted.is_empty() {
+            let count = metric(&get(daemon.http(), "/metrics").body, counted);
+            assert!(count >= 2.0, "{call} {error}: {count}");
+        }
+        let told = format!("{call} {error}: {failures} failures, {lines} lines, {cpu_time:?}");
+        assert!(failures < MANY_CALLS * time.as_secs(), "{told}");
+        assert!(cpu_time < time / 2, "{told}");
+        assert!(lines as u64 <= time.as_secs() + 2, "{told}: {:#?}", daemon.lines());
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_process_whose_socket_is_gone_ends() {
+    if !needs::met("a_process_whose_socket_is_gone_ends", &NEEDS) {
+        return;
+    }
+    let cases = [
+        ("recvmmsg", Some(1), "ERROR cannot receive any more: Bad file descriptor"),
+        // One worker is enough: its clients would never be pinged again.
+        ("sendmmsg", Some(1), "ERROR cannot send any more: Bad file descriptor"),
+        // The runtime panics.
+        ("epoll_wait", None, "Bad file descriptor"),
+    ];
+    for_each(&cases, |(call, code, complaint)| {
+        let (mut daemon, _witness) = serve();
+        let _fault = Fault::new(&daemon, call, "EBADF");
+        assert_eq!(daemon.wait().code(), *code, "{call}");
+        daemon.wait_for_line(complaint);
+    });
+}
