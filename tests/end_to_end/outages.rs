@@ -1,0 +1,181 @@
+//! The network of a daemon that serves goes away, and comes back.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::daemon::{Client, Daemon, count};
+use crate::needs::Need;
+use crate::network::Host;
+use crate::scene::{PORT, SERVER, SERVER_V6, alone, at, number, possible};
+use crate::witness::Witness;
+
+/// How long the network is away, which is far shorter than the expiration.
+const WHILE: Duration = Duration::from_secs(4);
+
+/// Addresses of the client that are a route away.
+const FAR: &str = "198.51.100.9";
+const FAR_V6: &str = "2001:db8:9::9";
+
+const ADDRESSES: &str = "ip address add 192.0.2.1/24 dev wire
+                         ip address add 2001:db8::1/64 dev wire";
+const ROUTES: &str = "ip route replace default via 192.0.2.9
+                      ip route replace default via 2001:db8::9";
+
+/// What goes wrong at the server, and what makes it good again.
+struct Outage {
+    begin: &'static str,
+    end: &'static [&'static str],
+    /// Whether the server's own firewall says of every client that its port is closed. It is believed: who
+    /// sends no heartbeat meanwhile is muted until the next one.
+    mutes: bool,
+}
+
+const OUTAGES: [Outage; 5] = [
+    // With the interface go its routes and its IPv6 address.
+    Outage {
+        begin: "ip link set wire down",
+        end: &["ip link set wire up", "ip address add 2001:db8::1/64 dev wire", ROUTES],
+        mutes: false,
+    },
+    Outage {
+        begin: "ip address del 192.0.2.1/24 dev wire
+                ip address del 2001:db8::1/64 dev wire",
+        end: &[ADDRESSES, ROUTES],
+        mutes: false,
+    },
+    Outage {
+        begin: "ip route del default
+                ip -6 route del default",
+        end: &[ROUTES],
+        mutes: false,
+    },
+    Outage {
+        begin:
+            "nft add table inet fault
+                nft add chain inet fault in '{ type filter hook input priority 0; policy drop; }'
+                nft add chain inet fault out '{ type filter hook output priority 0; policy drop; }'",
+        end: &["nft delete table inet fault"],
+        mutes: false,
+    },
+    Outage {
+        begin: "nft add table inet fault
+                nft add chain inet fault out '{ type filter hook output priority 0; }'
+                nft add rule inet fault out oifname wire meta l4proto udp reject",
+        end: &["nft delete table inet fault"],
+        mutes: true,
+    },
+];
+
+/// What a daemon is bound to, and for each of its witnesses the address that it speaks to, and its own.
+const ENDS: [(&str, &[(&str, &str)]); 3] = [
+    ("::", &[(SERVER, FAR), (SERVER_V6, FAR_V6)]),
+    (SERVER, &[(SERVER, FAR)]),
+    (SERVER_V6, &[(SERVER_V6, FAR_V6)]),
+];
+
+/// Two hosts on a wire, of which the client has addresses that are a route away.
+fn server_and_client() -> (Host, Host) {
+    let (server, client) = (Host::new(), Host::new());
+    server.wire("wire", &client, "wire");
+    server.run(ADDRESSES);
+    server.run(ROUTES);
+    client.run(
+        "ip address add 192.0.2.9/24 dev wire
+         ip address add 2001:db8::9/64 dev wire",
+    );
+    for far in [FAR, FAR_V6] {
+        client.run(&format!("ip address add {far} dev lo"));
+    }
+    (server, client)
+}
+
+#[test]
+fn the_network_goes_and_comes_and_the_pings_with_it() {
+    let name = "the_network_goes_and_comes_and_the_pings_with_it";
+    if !possible(name, &[Need::Program("nft")]) {
+        return;
+    }
+    let _alone = alone();
+    thread::scope(|scope| {
+        for outage in &OUTAGES {
+            scope.spawn(|| go_through(outage));
+        }
+    });
+}
+
+/// A daemon, its witnesses, and a client that sends a heartbeat and no more.
+struct Served {
+    daemon: Daemon,
+    witnesses: Vec<Witness>,
+    quiet: Client,
+}
+
+impl Served {
+    fn new(server: &Host, client: &Host, port: u16, host: &str, ends: &[(&str, &str)]) -> Self {
+        let daemon = server.serve(&[("HOST", host), ("PORT", &port.to_string())]);
+        let phone = |far| client.within(|| UdpSocket::bind(at(far, 0)).unwrap());
+        let witnesses = ends.iter().map(|(hit, far)| Witness::new(phone(far), at(hit, port)));
+        let witnesses = witnesses.collect();
+        let (hit, far) = ends[0];
+        let quiet = Client::new(phone(far), at(hit, port));
+        quiet.heartbeat(&[]);
+        quiet.ping();
+        Self { daemon, witnesses, quiet }
+    }
+
+    /// Checks that all are pinged again, as those who they were, and tells how many pings failed.
+    fn comes_back(self, mutes: bool, time: Duration) -> u64 {
+        let Self { daemon, witnesses, quiet } = self;
+        if mutes {
+            quiet.heartbeat(&[]);
+        }
+        for witness in &witnesses {
+            witness.comes_back(&daemon);
+        }
+        quiet.forget_pings();
+        quiet.pings(2);
+        for witness in &witnesses {
+            witness.missed_nothing(&daemon);
+        }
+        is_readable(&daemon.lines(), time);
+        let lines = daemon.stop();
+        for client in witnesses.iter().map(Witness::address).chain([quiet.address()]) {
+            assert_eq!(count(&lines, &format!("registered client={client}")), 1, "{lines:#?}");
+        }
+        number(&lines, "failed_sends")
+    }
+}
+
+fn go_through(outage: &Outage) {
+    let (server, client) = server_and_client();
+    let daemons: Vec<_> = (PORT..)
+        .zip(ENDS)
+        .map(|(port, (host, ends))| Served::new(&server, &client, port, host, ends))
+        .collect();
+    let start = Instant::now();
+    server.run(outage.begin);
+    thread::sleep(WHILE);
+    outage.end.iter().for_each(|commands| server.run(commands));
+    let time = start.elapsed();
+    let failed_sends = thread::scope(|scope| {
+        let checks =
+            daemons.into_iter().map(|one| scope.spawn(|| one.comes_back(outage.mutes, time)));
+        let checks: Vec<_> = checks.collect();
+        checks.into_iter().map(|check| check.join().unwrap()).sum::<u64>()
+    });
+    // Not of each: IPv6 lets pings leave from an address that is gone.
+    assert!(failed_sends > 0, "{}", outage.begin);
+}
+
+/// Checks that of each kind there was about a line a second, at the most.
+fn is_readable(lines: &[String], time: Duration) {
+    let mut kinds = BTreeMap::<String, u64>::new();
+    for line in lines {
+        let words = line.split_ascii_whitespace().skip(1);
+        let kind = words.filter(|word| !word.contains('=') || word.starts_with("reason="));
+        *kinds.entry(kind.collect()).or_default() += 1;
+    }
+    assert!(kinds.values().all(|count| *count <= time.as_secs() + 2), "{lines:#?}");
+}
