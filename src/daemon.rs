@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 use tokio::signal::unix::Signal;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::{self, Time};
@@ -31,6 +31,9 @@ use crate::worker::{Alarm, Warnings, Worker};
 /// Pings that were due while nobody served are sent as soon as somebody does, unless they are older: then
 /// the next ones are near.
 const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
+
+/// How long tasks may take to end. One that hangs must not keep the clients from the disk.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(1);
 
 /// A summary a minute.
 const LOOKS_A_SUMMARY: u32 = 60;
@@ -188,10 +191,14 @@ impl Daemon {
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut summary = Summary::default();
         tokio::pin!(stop);
-        loop {
+        let ended = loop {
             tokio::select! {
-                _ = &mut stop => break,
-                Some(ended) = tasks.join_next() => ended??,
+                _ = &mut stop => break Ok(()),
+                Some(ended) = tasks.join_next() => {
+                    if let Err(ended) = ended.map_err(TaskEnded::from).and_then(|done| done) {
+                        break Err(ended);
+                    }
+                }
                 Some(()) = hangup.recv() => self.read_deny_file(),
                 _ = second.tick() => {
                     let (worst_lateness, now_stuck) = monitor.look();
@@ -202,19 +209,23 @@ impl Daemon {
                     }
                 }
             }
-        }
+        };
         self.state.health.set_ready(false);
         supervisor.stopping();
         let end = clock::now();
         alarm.end(end);
-        tasks.shutdown().await;
+        if timeout(LONGEST_FAREWELL, tasks.shutdown()).await.is_err() {
+            warn!("not every task has ended after {LONGEST_FAREWELL:?}, so it is left alone");
+        }
         if let Some(keeper) = keeper {
             keeper.end(end).await;
         }
         summary.add(monitor.look().0);
         summary.tell(&self.state);
-        info!("stopped");
-        Ok(())
+        if ended.is_ok() {
+            info!("stopped");
+        }
+        ended
     }
 
     fn announce(&self) {
