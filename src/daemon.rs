@@ -18,6 +18,8 @@ use crate::config::{Config, DenyFile};
 use crate::guard::{Guard, Networks};
 use crate::http::Server;
 use crate::listener::Listener;
+use crate::machine::Machine;
+use crate::memory::{Needs, TooSmall};
 use crate::metrics::Totals;
 use crate::monitor::{self, Monitor};
 use crate::net::{self, Buffers, Sender, Socket};
@@ -67,6 +69,9 @@ pub enum StartError {
     #[error("this system has no {family}: set HOST to an address of the other family, 0.0.0.0 or ::",
         family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
     NoSuchFamily(SocketAddr),
+    /// A limit on the memory is too small.
+    #[error(transparent)]
+    Memory(#[from] TooSmall),
     /// The operator's endpoint cannot be bound.
     #[error("cannot bind TCP {address} for metrics and the status page ({error}): {remedy}, or HTTP_ADDR=none to go without",
         remedy = http_remedy(*address, error))]
@@ -136,6 +141,13 @@ impl Daemon {
             let address = resolve(&config.host, config.port).await?;
             Socket::bind(address).map_err(|error| bind_error(address, error))?
         };
+        let needs = Needs {
+            clients: config.guard.caps.clients,
+            is_ipv6: socket.address().is_ipv6(),
+            has_snapshots: config.snapshot_path.is_some(),
+            workers: config.worker_pool_size,
+        };
+        needs.check(&Machine::new("/"))?;
         let senders = socket
             .senders(config.worker_pool_size)
             .map_err(|error| bind_error(socket.address(), error))?;

@@ -9,12 +9,12 @@ mod conntrack;
 mod diagnosis;
 mod gateway;
 mod limits;
-mod machine;
 mod port;
 mod reverse_path;
 mod running;
 mod settings;
 mod sockets;
+mod words;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -24,11 +24,11 @@ use clap::Args;
 
 use crate::config::{Config, Misspelt};
 use crate::logging;
+use crate::machine::Machine;
 use addresses::Host;
 use conntrack::Served;
 use diagnosis::{Diagnosis, Outcome, Report};
 use limits::Subject;
-use machine::Machine;
 use port::Port;
 use sockets::{Holder, Protocol};
 

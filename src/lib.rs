@@ -38,6 +38,8 @@ pub mod health;
 pub mod http;
 pub mod listener;
 pub mod logging;
+pub mod machine;
+pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod net;

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 use wakeupd::cli::{self, Cli, Command};
 use wakeupd::config::{Config, DenyFile, Misspelt};
-use wakeupd::daemon::Daemon;
+use wakeupd::daemon::{Daemon, StartError};
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
 use wakeupd::{ask, logging, probe, signals, snapshot};
 #[cfg(target_os = "linux")]
@@ -115,8 +115,13 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
-            // That is a matter of a unit's configuration.
-            if error.is::<WrongSocket>() { EXIT_CONFIG.into() } else { ExitCode::FAILURE }
+            // These are matters of a unit's configuration.
+            let is_too_small = matches!(error.downcast_ref(), Some(StartError::Memory(_)));
+            if is_too_small || error.is::<WrongSocket>() {
+                EXIT_CONFIG.into()
+            } else {
+                ExitCode::FAILURE
+            }
         }
     };
     // The runtime lasts until the end, and with it the handler of a second signal.

@@ -7,7 +7,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 use super::diagnosis::Diagnosis;
-use super::machine::list;
+use super::words::list;
 use crate::net::linux::socket_address;
 
 const CHECK: &str = "addresses";

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::diagnosis::Diagnosis;
-use super::machine::{Machine, set_sysctl};
+use super::words::set_sysctl;
+use crate::machine::Machine;
 use crate::net::{self, Buffers};
 use crate::status;
 
@@ -135,8 +136,8 @@ fn judge(buffer: Buffer) -> Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::super::diagnosis::Outcome;
-    use super::super::machine::fake::Fake;
     use super::*;
+    use crate::machine::fake::Fake;
 
     #[test]
     fn what_a_service_gets_is_what_counts() {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::diagnosis::Diagnosis;
-use super::machine::Machine;
 use super::sockets;
 use crate::clock;
+use crate::machine::Machine;
 
 const SOURCE: &str = "clock source";
 const TIMERS: &str = "timers";
@@ -133,8 +133,8 @@ fn judge_wall(now: Duration, is_synchronised: bool, keeper: Option<&str>) -> Dia
 #[cfg(test)]
 mod tests {
     use super::super::diagnosis::Outcome;
-    use super::super::machine::fake::Fake;
     use super::*;
+    use crate::machine::fake::Fake;
 
     #[test]
     fn a_slow_clock_is_found_and_a_faster_one_named() {

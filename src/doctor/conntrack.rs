@@ -3,7 +3,8 @@
 use std::io;
 
 use super::diagnosis::Diagnosis;
-use super::machine::{Machine, set_sysctl};
+use super::words::set_sysctl;
+use crate::machine::Machine;
 
 const CHECK: &str = "connection tracking";
 
@@ -113,8 +114,8 @@ fn notrack(port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::diagnosis::Outcome;
-    use super::super::machine::fake::Fake;
     use super::*;
+    use crate::machine::fake::Fake;
 
     fn served(most: u64, now: Option<u64>) -> Served {
         Served { port: 7561, most, now }

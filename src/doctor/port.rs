@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::diagnosis::Diagnosis;
-use super::machine::list;
 use super::sockets::{Holder, Process, Protocol};
+use super::words::list;
 
 /// What goes before the name of Docker's process that passes a published port on.
 const DOCKER_PROXY: &str = "docker-proxy";

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use super::addresses::Local;
 use super::diagnosis::Diagnosis;
-use super::machine::{Machine, if_any, list, set_sysctl};
+use super::words::{list, set_sysctl};
+use crate::machine::{Machine, if_any};
 
 const CHECK: &str = "reverse path filter";
 
@@ -101,8 +102,8 @@ fn judge(interfaces: &[Interface]) -> Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::super::diagnosis::Outcome;
-    use super::super::machine::fake::Fake;
     use super::*;
+    use crate::machine::fake::Fake;
 
     const ROUTES: &str = "\
 Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT

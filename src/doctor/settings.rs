@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::diagnosis::Diagnosis;
-use super::machine::{Machine, list};
+use super::words::list;
 use crate::config::{Config, Misspelt, VARIABLES};
+use crate::machine::Machine;
 
 const CHECK: &str = "settings";
 
@@ -77,8 +78,8 @@ fn judge(config: &Config, misspelt: &[Misspelt], theirs: Option<(u32, &Config)>)
 #[cfg(test)]
 mod tests {
     use super::super::diagnosis::Outcome;
-    use super::super::machine::fake::Fake;
     use super::*;
+    use crate::machine::fake::Fake;
 
     fn checked(variables: &[(&str, &str)], environ: &str) -> (Outcome, String) {
         let fake = Fake::new(&[("proc/7/environ", environ)]);

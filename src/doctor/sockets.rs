@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::{fs, io};
 
-use super::machine::{Machine, if_any};
+use crate::machine::{Machine, if_any};
 
 /// What a port is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +176,8 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
-    use super::super::machine::fake::Fake;
     use super::*;
+    use crate::machine::fake::Fake;
 
     const TITLE: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 

@@ -40,7 +40,7 @@ fn of<'a>(all: &'a [Value], name: &str) -> &'a Value {
 }
 
 /// The command that becomes the program after some preparation in a shell.
-fn after(preparation: &str, variables: &[(&str, &str)]) -> Command {
+pub fn after(preparation: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new("sh");
     let script = format!("{preparation} && exec \"$0\" \"$@\"");
     command.env_clear().envs(variables.iter().copied()).args(["-c", &script, PROGRAM]);
@@ -114,7 +114,7 @@ fn small_limits_are_found() {
     let (result, seen) = check(&diagnoses, "open files");
     assert!(result == "finding" && seen.ends_with("and needs up to 170"), "{seen}");
     for (clients, expected) in [("1000000", "ok"), ("10000000", "finding")] {
-        let mut command = after("ulimit -v 400000", &QUIET);
+        let mut command = after("ulimit -d 400000", &QUIET);
         let diagnoses = self::diagnoses(command.env("MAX_CLIENTS", clients));
         assert_eq!(check(&diagnoses, "memory").0, expected);
     }

@@ -1,0 +1,198 @@
+//! What the kernel tells in files of `/proc` and `/sys`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::{fs, io};
+
+/// A tree of such files: that of this machine, or one that a test made up.
+#[derive(Debug)]
+pub struct Machine {
+    root: PathBuf,
+}
+
+impl Machine {
+    /// The machine whose `proc` and `sys` are in `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where a file of this machine is.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// What a file holds, without the white space around it.
+    ///
+    /// # Errors
+    /// Where it cannot be read, with its name.
+    pub fn text(&self, path: &str) -> io::Result<String> {
+        let path = self.path(path);
+        let bytes = fs::read(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    /// The number that a file holds.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is none.
+    pub fn number<T: FromStr>(&self, path: &str) -> io::Result<T> {
+        let text = self.text(path)?;
+        text.parse().map_err(|_| self.malformed(path, &text))
+    }
+
+    /// The number that a file holds, or `None` where there is no such file.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is none.
+    pub fn number_if_any<T: FromStr>(&self, path: &str) -> io::Result<Option<T>> {
+        if_any(self.number(path))
+    }
+
+    /// The text that follows `name` in a line of a table such as `/proc/meminfo`.
+    ///
+    /// # Errors
+    /// Where there is no such line.
+    pub fn line(&self, path: &str, name: &str) -> io::Result<String> {
+        let text = self.text(path)?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|line| line.trim().to_owned()).ok_or_else(|| self.malformed(path, &text))
+    }
+
+    /// The bytes that a line of such a table tells.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn kilobytes(&self, path: &str, name: &str) -> io::Result<u64> {
+        let line = self.line(path, name)?;
+        let number = line.strip_suffix("kB").and_then(|number| number.trim().parse::<u64>().ok());
+        let bytes = number.map(|number| number.saturating_mul(1024));
+        bytes.ok_or_else(|| self.malformed(path, &line))
+    }
+
+    /// A soft limit of the process whose folder this is; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where it is not told.
+    pub fn soft_limit(&self, process: &str, name: &str) -> io::Result<Option<u64>> {
+        let path = format!("{process}/limits");
+        let line = self.line(&path, name)?;
+        match line.split_ascii_whitespace().next() {
+            Some("unlimited") => Ok(None),
+            Some(soft) => soft.parse().map(Some).map_err(|_| self.malformed(&path, soft)),
+            None => Err(self.malformed(&path, name)),
+        }
+    }
+
+    /// That a file says something which nobody expects there.
+    #[must_use]
+    pub fn malformed(&self, path: &str, text: &str) -> io::Error {
+        let line = text.lines().next().unwrap_or_default();
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} says \"{line}\", which is not understood", self.path(path).display()),
+        )
+    }
+}
+
+/// What was read, or `None` where there is nothing of that name.
+///
+/// # Errors
+/// Any other.
+pub fn if_any<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// A machine that a test makes up, file by file.
+#[cfg(test)]
+pub(crate) mod fake {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::{Machine, PathBuf, fs};
+
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+
+    #[derive(Debug)]
+    pub(crate) struct Fake(pub(crate) Machine);
+
+    impl Fake {
+        pub(crate) fn new(files: &[(&str, &str)]) -> Self {
+            let number = COUNT.fetch_add(1, Relaxed);
+            let name = format!("wakeupd-machine-{}-{number}", std::process::id());
+            let fake = Self(Machine::new(std::env::temp_dir().join(name)));
+            for (path, text) in files {
+                fs::write(fake.place(path), text).unwrap();
+            }
+            fake
+        }
+
+        /// Adds a symbolic link.
+        pub(crate) fn link(&self, path: &str, to: impl AsRef<Path>) {
+            symlink(to, self.place(path)).unwrap();
+        }
+
+        fn place(&self, path: &str) -> PathBuf {
+            let path = self.0.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.0.path(""));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::Fake;
+
+    #[test]
+    fn a_number_is_there_or_not_or_no_number() {
+        let fake = Fake::new(&[("proc/one", "  1\n"), ("proc/many", "1 2\n3")]);
+        assert_eq!(fake.0.number::<u8>("proc/one").unwrap(), 1);
+        assert_eq!(fake.0.number_if_any("proc/one").unwrap(), Some(1));
+        assert_eq!(fake.0.number_if_any::<u8>("proc/none").unwrap(), None);
+        let error = fake.0.number_if_any::<u8>("proc/many").unwrap_err().to_string();
+        assert!(error.ends_with(r#"/proc/many says "1 2", which is not understood"#), "{error}");
+        let error = fake.0.number::<u8>("proc/none").unwrap_err().to_string();
+        assert!(error.starts_with("cannot read /") && error.contains("/proc/none: "), "{error}");
+    }
+
+    #[test]
+    fn soft_limits_are_read() {
+        let fake = Fake::new(&[
+            (
+                "proc/self/limits",
+                "Max open files            1024                 524288               files\nMax address space         unlimited            unlimited            bytes",
+            ),
+            ("proc/7/limits", "Max open files            12                 4096  files"),
+            ("proc/8/limits", "Max open files            many"),
+        ]);
+        let of = |process, name| fake.0.soft_limit(process, name);
+        assert_eq!(of("proc/self", "Max open files").unwrap(), Some(1024));
+        assert_eq!(of("proc/self", "Max address space").unwrap(), None);
+        assert_eq!(of("proc/7", "Max open files").unwrap(), Some(12));
+        assert!(of("proc/7", "Max address space").is_err());
+        assert!(of("proc/8", "Max open files").is_err());
+        assert!(of("proc/9", "Max open files").is_err());
+    }
+
+    #[test]
+    fn lines_of_a_table_are_found_by_their_names() {
+        let fake = Fake::new(&[("proc/meminfo", "MemTotal:  4 kB\nMemAvailable: 2 kB\nHuge:  3")]);
+        let of = |name| fake.0.kilobytes("proc/meminfo", name);
+        assert_eq!(fake.0.line("proc/meminfo", "Huge:").unwrap(), "3");
+        assert_eq!(of("MemAvailable:").unwrap(), 2048);
+        assert!(of("Huge:").is_err() && of("MemFree:").is_err());
+    }
+}

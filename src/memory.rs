@@ -1,0 +1,367 @@
+//! What memory the daemon may come to need, and what limits there are on it.
+//!
+//! Nobody can take memory back from a flood, so a limit that is too small is told at the start, and not
+//! when the last clients come. Only limits that somebody set count, not what the machine has left.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::machine::{Machine, if_any};
+
+/// What the daemon takes without clients, with what waits in its sockets.
+const IDLE_BYTES: u64 = 32 << 20;
+
+/// What an IPv4 client takes at the most: an entry of 24 bytes and a control byte in a table that is
+/// 7/16 full, and as much room in the guard's two tables, as if no other client shared its network.
+const IPV4_CLIENT_BYTES: u64 = 100;
+
+/// Likewise where entries are of 36 bytes, and the guard's keys twice as long.
+const IPV6_CLIENT_BYTES: u64 = 170;
+
+/// What an IPv4 client takes in a snapshot at the most, which is read as a whole.
+const IPV4_SNAPSHOT_BYTES: u64 = 32;
+
+/// Likewise for an IPv6 client.
+const IPV6_SNAPSHOT_BYTES: u64 = 50;
+
+/// What a thread's stack takes of the address space, though not of the memory.
+const STACK_BYTES: u64 = 2 << 20;
+
+/// The threads that are neither workers nor of the runtime's one a processor, at the most.
+const SPARE_THREADS: u64 = 16;
+
+/// What glibc takes of the address space for what a thread allocates, though most of it stays empty.
+const ARENA_BYTES: u64 =
+    if cfg!(all(target_env = "gnu", target_pointer_width = "64")) { 64 << 20 } else { 0 };
+
+/// So many of these there are for a processor at the most, unless the environment tells another number.
+const ARENAS_A_PROCESSOR: u64 = 8;
+
+/// From here on the limit of a control group is none.
+const UNLIMITED: u64 = 1 << 60;
+
+/// What is to fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// `MAX_CLIENTS`.
+    pub clients: u32,
+    /// Whether they may be IPv6 clients.
+    pub is_ipv6: bool,
+    /// Whether snapshots are written.
+    pub has_snapshots: bool,
+    /// `WORKER_POOL_SIZE`.
+    pub workers: usize,
+}
+
+/// A limit on the memory of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What it is.
+    pub name: &'static str,
+    /// The limit itself.
+    pub bytes: u64,
+    /// What of it is taken though no client has it.
+    pub taken: u64,
+    /// How to raise it.
+    pub raise: &'static str,
+}
+
+/// A limit is too small for `MAX_CLIENTS`.
+#[derive(Debug, Error)]
+#[error(
+    "MAX_CLIENTS={clients} may take up to {needed} of memory, and it may have {room} ({name}): {fewer}raise the limit to {enough} ({raise})",
+    needed = megabytes(*needed),
+    name = limit.name,
+    room = megabytes(limit.room()),
+    enough = megabytes((limit.taken + needed).next_multiple_of(1_000_000)),
+    raise = limit.raise
+)]
+pub struct TooSmall {
+    clients: u32,
+    needed: u64,
+    limit: Limit,
+    /// What else helps.
+    fewer: String,
+}
+
+impl Needs {
+    /// The bytes that it may take, clients and all.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        IDLE_BYTES + u64::from(self.clients) * self.bytes_a_client()
+    }
+
+    fn bytes_a_client(self) -> u64 {
+        let (table, snapshot) = if self.is_ipv6 {
+            (IPV6_CLIENT_BYTES, IPV6_SNAPSHOT_BYTES)
+        } else {
+            (IPV4_CLIENT_BYTES, IPV4_SNAPSHOT_BYTES)
+        };
+        table + if self.has_snapshots { snapshot } else { 0 }
+    }
+
+    /// Whether it fits within the limits of this process. One that cannot be read is none.
+    ///
+    /// # Errors
+    /// With the limit that leaves the least room, if that is too small.
+    pub fn check(self, machine: &Machine) -> Result<(), TooSmall> {
+        let limits = self.limits(machine, "proc/self").into_iter();
+        let least = limits.filter_map(|limit| limit.ok().flatten()).min_by_key(Limit::room);
+        match least {
+            Some(limit) if limit.room() < self.bytes() => Err(self.too_small(limit)),
+            _ => Ok(()),
+        }
+    }
+
+    fn too_small(self, limit: Limit) -> TooSmall {
+        let fit = limit.room().saturating_sub(IDLE_BYTES) / self.bytes_a_client();
+        let fewer = match fit {
+            0 => String::new(),
+            fit => format!("set MAX_CLIENTS={fit} or less, or "),
+        };
+        TooSmall { clients: self.clients, needed: self.bytes(), limit, fewer }
+    }
+
+    /// The limits on the process whose folder this is, each where there is one.
+    pub fn limits(self, machine: &Machine, process: &str) -> [io::Result<Option<Limit>>; 3] {
+        [
+            of_the_group(machine, process),
+            self.on_address_space(machine, process),
+            self.on_data(machine, process),
+        ]
+    }
+
+    fn on_address_space(self, machine: &Machine, process: &str) -> io::Result<Option<Limit>> {
+        let Some(bytes) = machine.soft_limit(process, "Max address space")? else {
+            return Ok(None);
+        };
+        let processors = processors(machine, process)?;
+        let threads = self.threads(processors);
+        let arenas = most_arenas(machine, process).unwrap_or(processors * ARENAS_A_PROCESSOR);
+        Ok(Some(Limit {
+            name: "what its limit on address space, ulimit -v, leaves beside what its threads reserve",
+            bytes,
+            taken: threads * STACK_BYTES + threads.min(arenas) * ARENA_BYTES,
+            raise: "systemd: LimitAS=infinity, shell: ulimit -v unlimited",
+        }))
+    }
+
+    fn on_data(self, machine: &Machine, process: &str) -> io::Result<Option<Limit>> {
+        let Some(bytes) = machine.soft_limit(process, "Max data size")? else { return Ok(None) };
+        Ok(Some(Limit {
+            name: "what its limit on data, ulimit -d, leaves beside the stacks",
+            bytes,
+            taken: self.threads(processors(machine, process)?) * STACK_BYTES,
+            raise: "systemd: LimitDATA=infinity, shell: ulimit -d unlimited",
+        }))
+    }
+
+    fn threads(self, processors: u64) -> u64 {
+        self.workers as u64 + processors + SPARE_THREADS
+    }
+}
+
+impl Limit {
+    /// What it leaves.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.bytes.saturating_sub(self.taken)
+    }
+}
+
+/// The bytes as a person reads them.
+#[must_use]
+pub fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes / 1_000_000)
+}
+
+/// How many processors a process may run on.
+fn processors(machine: &Machine, process: &str) -> io::Result<u64> {
+    let mask = machine.line(&format!("{process}/status"), "Cpus_allowed:")?;
+    let digits = mask.chars().filter_map(|digit| digit.to_digit(16));
+    Ok(digits.map(|digit| u64::from(digit.count_ones())).sum())
+}
+
+/// What the environment of a process says of them, see `mallopt(3)`.
+fn most_arenas(machine: &Machine, process: &str) -> Option<u64> {
+    let environment = machine.text(&format!("{process}/environ")).ok()?;
+    let value = |variable: &str| variable.strip_prefix("MALLOC_ARENA_MAX=")?.parse().ok();
+    environment.split('\0').find_map(value)
+}
+
+/// The least limit of the control groups that a process is in, by either version of them.
+fn of_the_group(machine: &Machine, process: &str) -> io::Result<Option<Limit>> {
+    let path = format!("{process}/cgroup");
+    let Some(groups) = if_any(machine.text(&path))? else { return Ok(None) };
+    let mut least = None;
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
+            return Err(machine.malformed(&path, line));
+        };
+        let (root, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        // In a container the group's path may be that of the host, and its files in the root.
+        let mut group = Some(group.trim_matches('/'));
+        while let Some(name) = group {
+            let path = format!("{root}/{name}/{file}");
+            if let Some(text) = if_any(machine.text(&path))? {
+                match text.parse().ok() {
+                    None if text == "max" => {}
+                    Some(limit) if limit >= UNLIMITED => {}
+                    Some(limit) => least = Some(least.map_or(limit, |least: u64| least.min(limit))),
+                    None => return Err(machine.malformed(&path, &text)),
+                }
+            }
+            group = match name.rsplit_once('/') {
+                Some((parent, _)) => Some(parent),
+                None if name.is_empty() => None,
+                None => Some(""),
+            };
+        }
+    }
+    Ok(least.map(|bytes| Limit {
+        name: "the limit of its control group",
+        bytes,
+        taken: 0,
+        raise: "systemd: MemoryMax=, Docker: --memory, Compose: mem_limit",
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::fake::Fake;
+
+    const LIMITS: &str = "\
+Limit                     Soft Limit           Hard Limit           Units
+Max data size             unlimited            unlimited            bytes
+Max address space         unlimited            unlimited            bytes
+";
+
+    const NEEDS: Needs =
+        Needs { clients: 200_000, is_ipv6: false, has_snapshots: false, workers: 10 };
+
+    fn group(files: &[(&str, &str)]) -> io::Result<Option<u64>> {
+        let limit = of_the_group(&Fake::new(files).0, "proc/self")?;
+        Ok(limit.map(|limit| limit.bytes))
+    }
+
+    #[test]
+    fn each_client_has_its_price() {
+        let more = |needs: Needs| needs.bytes() - Needs { clients: 0, ..needs }.bytes();
+        assert_eq!(more(NEEDS), 20_000_000);
+        assert_eq!(more(Needs { is_ipv6: true, ..NEEDS }), 34_000_000);
+        assert_eq!(more(Needs { has_snapshots: true, ..NEEDS }), 26_400_000);
+        assert_eq!(more(Needs { is_ipv6: true, has_snapshots: true, ..NEEDS }), 44_000_000);
+        let most = Needs { clients: u32::MAX, is_ipv6: true, has_snapshots: true, workers: 256 };
+        assert!(most.bytes() > u64::from(u32::MAX) * 200);
+    }
+
+    #[test]
+    fn the_least_room_is_what_counts() {
+        let check = |needs: Needs, group: &str, data: &str| {
+            let fake = Fake::new(&[
+                ("proc/self/limits", &LIMITS.replacen("unlimited", data, 1)),
+                ("proc/self/status", "Cpus_allowed:\t3\n"),
+                ("proc/self/cgroup", "0::/"),
+                ("sys/fs/cgroup/memory.max", group),
+            ]);
+            needs.check(&fake.0).map_err(|error| error.to_string())
+        };
+        let needed = NEEDS.bytes().to_string();
+        assert_eq!(check(NEEDS, "max", "unlimited"), Ok(()));
+        assert_eq!(check(NEEDS, &needed, "unlimited"), Ok(()));
+        assert_eq!(check(Needs { clients: 1, ..NEEDS }, "34000000", "unlimited"), Ok(()));
+        for (group, data, complaint) in [
+            (
+                "40000000",
+                "unlimited",
+                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 40 MB (the limit of its control group): set MAX_CLIENTS=64455 or less, or raise the limit to 54 MB (systemd: MemoryMax=, Docker: --memory, Compose: mem_limit)",
+            ),
+            (
+                "30000000",
+                "100000000",
+                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 30 MB (the limit of its control group): raise the limit to 54 MB (systemd: MemoryMax=, Docker: --memory, Compose: mem_limit)",
+            ),
+            (
+                "50000000",
+                "100000000",
+                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 41 MB (what its limit on data, ulimit -d, leaves beside the stacks): set MAX_CLIENTS=77253 or less, or raise the limit to 113 MB (systemd: LimitDATA=infinity, shell: ulimit -d unlimited)",
+            ),
+        ] {
+            assert_eq!(check(NEEDS, group, data), Err(complaint.to_owned()));
+        }
+        let fits = Needs { clients: 64_455, ..NEEDS };
+        assert_eq!(check(fits, "40000000", "unlimited"), Ok(()));
+        assert!(check(Needs { clients: 64_456, ..NEEDS }, "40000000", "unlimited").is_err());
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_is_none() {
+        for files in [
+            &[][..],
+            &[("proc/self/limits", "nonsense"), ("proc/self/cgroup", "nonsense")],
+            &[("proc/self/limits", "Max data size many"), ("proc/self/cgroup", "0:\n")],
+            &[("proc/self/limits", "Max data size 1 1\nMax address space 1 1")],
+            &[("proc/self/cgroup", "0::/a"), ("sys/fs/cgroup/a/memory.max", "little")],
+            &[("proc/self/cgroup", "0::/../a"), ("sys/fs/cgroup/memory.max", "max")],
+        ] {
+            NEEDS.check(&Fake::new(files).0).unwrap();
+        }
+    }
+
+    #[test]
+    fn threads_reserve_address_space() {
+        let taken = |mask: &str, environ: &str| {
+            let fake = Fake::new(&[
+                ("proc/7/limits", &LIMITS.replace("unlimited", "5000000000")),
+                ("proc/7/status", &format!("Cpus_allowed:\t{mask}\nCpus_allowed_list:\t0-9\n")),
+                ("proc/7/environ", environ),
+            ]);
+            let [group, space, data] = NEEDS.limits(&fake.0, "proc/7").map(Result::unwrap);
+            assert_eq!(group, None);
+            [space, data].map(|limit| limit.unwrap().taken)
+        };
+        let (stack, arena) = (STACK_BYTES, ARENA_BYTES);
+        assert_eq!(taken("1", ""), [27 * stack + 8 * arena, 27 * stack]);
+        assert_eq!(taken("00000001,80000003", "")[0], 30 * stack + 30 * arena);
+        assert_eq!(taken("3", "A=B\0MALLOC_ARENA_MAX=1\0C=D")[0], 28 * stack + arena);
+        assert_eq!(taken("3", "MALLOC_ARENA_MAX=x")[0], 28 * stack + 16 * arena);
+    }
+
+    #[test]
+    fn the_least_limit_of_the_groups_is_in_force() {
+        let two = |inner, outer| {
+            group(&[
+                ("proc/self/cgroup", "0::/system.slice/wakeupd.service\n"),
+                ("sys/fs/cgroup/system.slice/wakeupd.service/memory.max", inner),
+                ("sys/fs/cgroup/system.slice/memory.max", outer),
+            ])
+        };
+        assert_eq!(two("1000", "max").unwrap(), Some(1000));
+        assert_eq!(two("max\n", "2000").unwrap(), Some(2000));
+        assert_eq!(two("1000", "2000").unwrap(), Some(1000));
+        assert_eq!(two("2000", "1000").unwrap(), Some(1000));
+        assert_eq!(two("max", "max").unwrap(), None);
+        assert!(two("-1", "max").is_err());
+        let container = [("proc/self/cgroup", "0::/"), ("sys/fs/cgroup/memory.max", "300")];
+        assert_eq!(group(&container).unwrap(), Some(300));
+        let of_old = |root| {
+            group(&[
+                ("proc/self/cgroup", "9:name=systemd:/\n4:hugetlb,memory:/docker/a:b\n0::/"),
+                ("sys/fs/cgroup/memory/memory.limit_in_bytes", root),
+            ])
+        };
+        assert_eq!(of_old("400").unwrap(), Some(400));
+        assert_eq!(of_old("9223372036854771712").unwrap(), None);
+        assert_eq!(group(&[]).unwrap(), None);
+        assert!(group(&[("proc/self/cgroup", "nonsense")]).is_err());
+    }
+}
