@@ -46,6 +46,8 @@ mod scene;
 #[cfg(target_os = "linux")]
 mod spoofing;
 #[cfg(target_os = "linux")]
+mod standstill;
+#[cfg(target_os = "linux")]
 mod stranger;
 #[cfg(target_os = "linux")]
 mod systemd;

@@ -23,6 +23,11 @@ pub struct Witness {
 }
 
 impl Witness {
+    /// One on this machine.
+    pub fn of(daemon: &Daemon) -> Self {
+        Self::new(UdpSocket::bind("127.0.0.1:0").unwrap(), daemon.address)
+    }
+
     /// Goes on as soon as it has got its first ping.
     pub fn new(socket: UdpSocket, server: SocketAddr) -> Self {
         socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -60,6 +65,17 @@ impl Witness {
         tally.end(clock::now());
         let told = (tally.received() > 0, tally.missed(), tally.duplicated());
         assert_eq!(told, (true, 0, 0), "{tally:?}; the daemon: {:#?}", daemon.lines());
+    }
+
+    /// Waits until it is pinged again, and checks that it missed no more since it began to count than a
+    /// stop of that time explains, and that nothing was made up for.
+    pub fn missed_at_most(&self, stop: Duration, daemon: &Daemon) {
+        self.sees(3);
+        let mut tally = *self.tally.lock().unwrap();
+        tally.end(clock::now());
+        // The seconds in which it began and ended may count too.
+        let is_fine = tally.missed() <= stop.as_secs() + 3 && tally.duplicated() == 0;
+        assert!(is_fine, "{tally:?}; the daemon: {:#?}", daemon.lines());
     }
 
     /// Checks that pings come again now that a fault is over, and goes on to count with what comes next.
