@@ -4,6 +4,9 @@ use std::io::{self, Write};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
+#[cfg(target_os = "linux")]
+use crate::memory::ControlGroup;
+
 /// Something that not every machine has.
 #[derive(Clone, Copy)]
 pub enum Need {
@@ -13,6 +16,9 @@ pub enum Need {
     Program(&'static str),
     /// The loopback interface has `::1`.
     Ipv6,
+    /// The test makes a control group with a limit on memory.
+    #[cfg(target_os = "linux")]
+    ControlGroup,
 }
 
 impl Need {
@@ -26,6 +32,8 @@ impl Need {
                 .status()
                 .is_ok(),
             Self::Ipv6 => UdpSocket::bind("[::1]:0").is_ok(),
+            #[cfg(target_os = "linux")]
+            Self::ControlGroup => ControlGroup::new(1 << 30).is_some(),
         }
     }
 }
@@ -39,6 +47,8 @@ pub fn met(test: &str, needs: &[Need]) -> bool {
         Need::Root => "root",
         Need::Program(name) => name,
         Need::Ipv6 => "IPv6",
+        #[cfg(target_os = "linux")]
+        Need::ControlGroup => "control groups that it may make",
     };
     let reason = format!("skipped {test}: it needs {missing}");
     assert!(std::env::var_os("CI").is_none(), "{reason}");

@@ -1,0 +1,146 @@
+//! Limits on memory, and whether `MAX_CLIENTS` fits within them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+use std::{fs, thread};
+
+use crate::crowd::Crowd;
+use crate::daemon::{Client, Daemon, SERVING, field, output, wait_until};
+use crate::doctor::after;
+use crate::needs::{self, Need};
+use crate::web::get;
+
+/// A control group with a limit on memory.
+#[derive(Debug)]
+pub struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    /// One in that of this process, or in the next above it that can have one with a limit.
+    pub fn new(bytes: u64) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("wakeupd-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (root, file) = match fields.next()? {
+                "" => ("/sys/fs/cgroup", "memory.max"),
+                "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                _ => return None,
+            };
+            let own = Path::new(root).join(fields.next()?.trim_start_matches('/'));
+            own.ancestors().take_while(|folder| folder.starts_with(root)).find_map(|folder| {
+                let group = folder.join(&name);
+                fs::create_dir(&group).ok()?;
+                let group = Self(group);
+                fs::write(group.0.join(file), bytes.to_string()).ok()?;
+                Some(group)
+            })
+        })
+    }
+
+    /// What puts a shell into it.
+    fn preparation(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs", self.0.display())
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // What was in it may still be on its way out.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The program with these `MAX_CLIENTS`, after some preparation in a shell.
+fn program(preparation: &str, max_clients: &str) -> Command {
+    let mut command = after(preparation, &SERVING);
+    command.envs([
+        ("MAX_CLIENTS", max_clients),
+        ("LOG_LEVEL", "INFO"),
+        ("HTTP_ADDR", "127.0.0.1:0"),
+    ]);
+    command
+}
+
+/// What the daemon says when it does not start for want of memory.
+fn complaint(preparation: &str, max_clients: &str) -> String {
+    let (status, _, stderr) = output(&mut program(preparation, max_clients));
+    // So a service manager does not try again.
+    assert_eq!(status.code(), Some(78), "{stderr}");
+    let line = stderr.lines().find(|line| line.contains("ERROR")).unwrap();
+    assert!(line.contains(&format!("MAX_CLIENTS={max_clients} may take up to ")), "{line}");
+    line.to_owned()
+}
+
+/// The megabytes to which the limit is to be raised.
+fn enough(complaint: &str) -> u64 {
+    let (_, figure) = complaint.split_once("raise the limit to ").unwrap();
+    figure.split_once(" MB (").unwrap().0.parse().unwrap()
+}
+
+/// Checks that a daemon serves so many clients.
+fn serve(daemon: &Daemon, clients: u32) {
+    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let (crowd, http) = (Crowd::new(server), daemon.http());
+    let addresses: Vec<_> = (0..clients).map(|n| Ipv4Addr::from_bits(0x7F10_0000 + n)).collect();
+    let mut registered = 0;
+    for some in addresses.chunks(200) {
+        crowd.heartbeats(some);
+        registered += some.len();
+        let told = format!("wakeupd_registrations_total {registered}");
+        wait_until("all are registered", || get(http, "/metrics").body.contains(&told));
+    }
+}
+
+#[test]
+fn a_limit_of_the_process_that_is_too_small_is_told_at_the_start() {
+    for (option, name) in [("v", "address space, ulimit -v,"), ("d", "data, ulimit -d,")] {
+        let limited = |megabytes: u64| format!("ulimit -{option} {}", megabytes * 1_000_000 / 1024);
+        let most = "3000000";
+        let told = complaint(&limited(300), most);
+        assert!(told.contains(name) && told.contains("unlimited"), "{told}");
+        let enough = enough(&told);
+        complaint(&limited(enough - 1), most);
+        let daemon = Daemon::start_command(&mut program(&limited(enough), most));
+        let client = Client::of(&daemon);
+        client.heartbeat(&[]);
+        client.ping();
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start() {
+    let name = "a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start";
+    if !needs::met(name, &[Need::Root, Need::ControlGroup]) {
+        return;
+    }
+    let group = ControlGroup::new(36_000_000).unwrap();
+    let told = complaint(&group.preparation(), "30000");
+    assert!(
+        told.contains("the limit of its control group") && told.contains("MemoryMax="),
+        "{told}"
+    );
+
+    // With what it asks for it serves them all.
+    let larger = ControlGroup::new(enough(&told) * 1_000_000).unwrap();
+    let daemon = Daemon::start_command(&mut program(&larger.preparation(), "30000"));
+    serve(&daemon, 30_000);
+    daemon.stop();
+
+    let (_, fewer) = told.split_once("set MAX_CLIENTS=").unwrap();
+    let (fewer, _) = fewer.split_once(' ').unwrap();
+    let daemon = Daemon::start_command(&mut program(&group.preparation(), fewer));
+    serve(&daemon, fewer.parse().unwrap());
+    let lines = daemon.stop();
+    let starting = lines.iter().find(|line| line.contains(" starting ")).unwrap();
+    assert_eq!(field(starting, "max_clients"), fewer);
+}
