@@ -3,6 +3,7 @@
 pub mod rfc3339;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,18 +28,28 @@ const RECENT: usize = 60;
 /// So many looks are remembered.
 const REMEMBERED: usize = 600;
 
+/// From here on the wall clock was set, and did not only go a little wrong.
+const LEAST_STEP_SECONDS: f64 = 0.5;
+
 /// What a monitor tells everybody who wants to know.
 #[derive(Debug)]
 pub struct Board {
     /// How the daemon was at the last look.
     pub status: watch::Sender<Arc<Status>>,
     history: Mutex<VecDeque<Sample>>,
+    /// How often the wall clock was set.
+    steps: AtomicU64,
 }
 
 impl Board {
     /// The last ten minutes, second by second.
     pub fn history(&self) -> MutexGuard<'_, VecDeque<Sample>> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often the wall clock was set, and with it all times of the past.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Relaxed)
     }
 }
 
@@ -49,6 +60,8 @@ pub struct Monitor {
     socket: Arc<Socket>,
     started: Time,
     started_wall: String,
+    /// What the clock and the wall clock said at the last look.
+    clocks: (Time, Time),
     /// The tasks that seemed to be stuck at the last look.
     suspects: Vec<String>,
     /// What had been counted at each look, the oldest first. There is always one.
@@ -60,18 +73,22 @@ impl Monitor {
     /// A monitor of a daemon that starts now.
     #[must_use]
     pub fn new(state: Arc<State>, socket: Arc<Socket>) -> Self {
-        let started = clock::now();
-        let started_wall = rfc3339::millis(clock::wall());
+        let (started, wall) = (clock::now(), clock::wall());
+        let started_wall = rfc3339::millis(wall);
         let looks = VecDeque::from([state.metrics.totals()]);
         let status =
             status(&state, &socket, started, &started_wall, &looks, Sample::default(), Vec::new());
-        let board =
-            Board { status: watch::Sender::new(Arc::new(status)), history: Mutex::default() };
+        let board = Board {
+            status: watch::Sender::new(Arc::new(status)),
+            history: Mutex::default(),
+            steps: AtomicU64::default(),
+        };
         Self {
             state,
             socket,
             started,
             started_wall,
+            clocks: (started, wall),
             suspects: Vec::new(),
             looks,
             board: Arc::new(board),
@@ -87,8 +104,9 @@ impl Monitor {
     /// Looks, and returns the worst lateness of a ping since the last look, and which tasks are stuck:
     /// those that were so at the last look as well.
     pub fn look(&mut self) -> (Duration, Vec<String>) {
-        let now = clock::now();
+        let (now, wall) = (clock::now(), clock::wall());
         self.state.health.monitor.tick(now);
+        self.follow(now, wall);
         let suspects = self.state.health.stuck(now);
         let before = std::mem::replace(&mut self.suspects, suspects.clone());
         let stuck: Vec<_> = suspects.into_iter().filter(|task| before.contains(task)).collect();
@@ -98,7 +116,7 @@ impl Monitor {
         let totals = self.state.metrics.totals();
         let last = &self.looks[self.looks.len() - 1];
         let worst = self.state.metrics.take_worst_lateness();
-        let sample = sample(&totals.since(last), self.state.registry.len(), worst);
+        let sample = sample(wall, &totals.since(last), self.state.registry.len(), worst);
         if self.looks.len() > REMEMBERED {
             self.looks.pop_front();
         }
@@ -114,11 +132,25 @@ impl Monitor {
         board.status.send_replace(Arc::new(status));
         (worst, stuck)
     }
+
+    /// Tells the past by the wall clock of now, if that was set since the last look.
+    fn follow(&mut self, now: Time, wall: Time) {
+        let (last, last_wall) = std::mem::replace(&mut self.clocks, (now, wall));
+        let step = seconds(wall) - seconds(last_wall + now.since(last));
+        if step.abs() < LEAST_STEP_SECONDS {
+            return;
+        }
+        self.started_wall = rfc3339::millis(wall.before(now.since(self.started)));
+        for sample in self.board.history().iter_mut() {
+            sample.time += step;
+        }
+        self.board.steps.fetch_add(1, Relaxed);
+    }
 }
 
-fn sample(recent: &Totals, clients: usize, worst_lateness: Duration) -> Sample {
+fn sample(wall: Time, recent: &Totals, clients: usize, worst_lateness: Duration) -> Sample {
     Sample {
-        time: seconds(clock::wall()),
+        time: seconds(wall),
         clients,
         heartbeats: recent.heartbeats,
         pings: recent.pings(),

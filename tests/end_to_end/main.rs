@@ -22,6 +22,8 @@ mod benching;
 #[cfg(target_os = "linux")]
 mod closed;
 #[cfg(target_os = "linux")]
+mod clocks;
+#[cfg(target_os = "linux")]
 mod congestion;
 #[cfg(target_os = "linux")]
 mod crowd;

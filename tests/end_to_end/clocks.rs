@@ -1,0 +1,218 @@
+//! The clocks of a daemon are set, as an administrator or a suspended machine sets them. Those of the
+//! machine, by which the clients live, are never touched.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::daemon::{Client, Daemon, SERVING, count, wakeupd};
+use crate::needs::{self, Need};
+use crate::scene::alone;
+use crate::web::{connect, get, wait_for};
+use crate::witness::Witness;
+
+const DAY: i64 = 24 * 3600;
+
+/// How the clocks of a daemon are set.
+#[derive(Debug)]
+pub struct Clocks {
+    /// The folder of what is put before the system's clocks, and of the file.
+    folder: PathBuf,
+    file: File,
+}
+
+impl Clocks {
+    /// Whether there can be any.
+    pub fn possible(test: &str) -> bool {
+        needs::met(test, &[Need::Program("cc")])
+    }
+
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Relaxed);
+        let name = format!("clocks-{}-{number}", std::process::id());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir(&folder).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/clocks.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.join("clocks.so")).arg(source);
+        assert!(compiler.status().unwrap().success());
+        let file = File::create_new(folder.join("set")).unwrap();
+        file.write_all_at(&[0; 24], 0).unwrap();
+        Self { folder, file }
+    }
+
+    /// The variables by which a process has these clocks.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 2] {
+        [("LD_PRELOAD", self.folder.join("clocks.so")), ("SET_CLOCKS", self.folder.join("set"))]
+    }
+
+    /// Starts a daemon that has them.
+    fn start(&self, settings: &[(&str, &str)]) -> Daemon {
+        let mut command = wakeupd(&SERVING);
+        command.env("LOG_LEVEL", "DEBUG").envs(self.variables());
+        Daemon::start_command(command.envs(settings.iter().copied()))
+    }
+
+    /// By how many seconds the wall clock is ahead from now on.
+    fn set_wall(&self, seconds: i64) {
+        self.set(0, seconds);
+    }
+
+    /// By how many seconds the clock that counts from the start of the machine is ahead from now on.
+    fn set_boot(&self, seconds: i64) {
+        self.set(1, seconds);
+    }
+
+    /// This thread has no clock any more, which is what no daemon expects.
+    pub fn take_from(&self, thread: Pid) {
+        self.set(2, thread.as_raw().into());
+    }
+
+    fn set(&self, place: u64, number: i64) {
+        self.file.write_all_at(&number.to_ne_bytes(), place * 8).unwrap();
+    }
+}
+
+impl Drop for Clocks {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What `/events` tells, event by event.
+struct Events(Box<dyn Iterator<Item = String>>);
+
+impl Events {
+    fn of(daemon: &Daemon) -> Self {
+        let mut stream = connect(daemon.http());
+        stream.write_all(b"GET /events HTTP/1.0\r\n\r\n").unwrap();
+        Self(Box::new(BufReader::new(stream).lines().map(Result::unwrap)))
+    }
+
+    /// The next event of this name, which is one of the next thirty.
+    fn next(&mut self, name: &str) -> Value {
+        let event = format!("event: {name}");
+        assert!(self.0.by_ref().take(90).any(|line| line == event), "no {name}");
+        serde_json::from_str(self.0.next().unwrap().strip_prefix("data: ").unwrap()).unwrap()
+    }
+}
+
+fn time(sample: &Value) -> f64 {
+    sample["time"].as_f64().unwrap()
+}
+
+#[test]
+fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
+    if !Clocks::possible("a_day_back_and_a_day_on_by_the_wall_clock_change_nothing") {
+        return;
+    }
+    let _alone = alone();
+    let began = Instant::now();
+    let clocks = Clocks::new();
+    let settings = [("CLIENT_EXPIRATION_SECONDS", "3"), ("HTTP_ADDR", "127.0.0.1:0")];
+    let daemon = clocks.start(&settings);
+    let http = daemon.http();
+    let witness = Witness::of(&daemon);
+    let mut events = Events::of(&daemon);
+    let mut looks = 0;
+    for shift in [-DAY, DAY, 0] {
+        let before = events.next("status");
+        let silent = Client::of(&daemon);
+        silent.heartbeat(&[]);
+        daemon.wait_for_line(&format!("registered client={}", silent.address()));
+        let registered = Instant::now();
+        clocks.set_wall(shift);
+
+        // The history is told anew, so that its times are again those of one clock.
+        let history = events.next("history");
+        let now = events.next("status");
+        let (from, to) = (time(&before["now"]), time(&now["now"]));
+        assert!((to - from).abs() > 80_000.0, "it was set: {from} {to}");
+        let history = history.as_array().unwrap();
+        assert!(history.is_sorted_by_key(time), "{history:?}");
+        let seconds = began.elapsed().as_secs_f64();
+        assert!(history.iter().all(|sample| (to - seconds..=to).contains(&time(sample))));
+        assert!(history.len() > looks, "nothing is forgotten");
+        looks = history.len();
+
+        // Who is there is there for as long as ever.
+        silent.pings(2);
+        daemon.wait_for_line(&format!("removed client={} reason=\"expired\"", silent.address()));
+        assert!(registered.elapsed() > Duration::from_millis(2_500));
+        let status = wait_for(http, "/status", |status| status["clients"]["ipv4"] == 1);
+        assert!(status["uptime_seconds"].as_f64().unwrap() <= began.elapsed().as_secs_f64());
+        let client = &get(http, "/clients").json()["clients"][0];
+        let expires = client["expires_in_seconds"].as_f64().unwrap();
+        assert!((0.0..=3.0).contains(&expires), "{client}");
+        let day = |time: &Value| time.as_str().unwrap()[..10].to_owned();
+        // By the clock of now, though it came before that was set.
+        let days = [day(&client["first_seen"]), day(&client["last_heartbeat"])];
+        assert!(days.contains(&day(&status["started"])), "{client} {status}");
+    }
+    witness.missed_nothing(&daemon);
+    let lines = daemon.stop();
+    let told = ["skipped slots", "stuck", " ERROR "].map(|text| count(&lines, text));
+    assert_eq!(told, [0, 0, 0], "{lines:#?}");
+    assert_eq!(count(&lines, " registered "), 4, "{lines:#?}");
+}
+
+#[test]
+fn whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on() {
+    let name = "whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on";
+    if !Clocks::possible(name) {
+        return;
+    }
+    let _alone = alone();
+    let clocks = Clocks::new();
+    let daemon = clocks.start(&[("HTTP_ADDR", "127.0.0.1:0")]);
+    let silent = Client::of(&daemon);
+    silent.heartbeat(&[]);
+    let clients: Vec<_> = (0..100).map(|_| Client::of(&daemon)).collect();
+    for client in &clients {
+        client.heartbeat(&[]);
+    }
+    daemon.wait_for_lines(" registered ", 1 + clients.len());
+    let witness = Witness::of(&daemon);
+    silent.ping();
+
+    // Nothing runs and no timer does, but these clocks do.
+    daemon.freeze();
+    let frozen = Instant::now();
+    for client in clients.iter().chain([&silent]) {
+        client.forget_pings();
+    }
+    for client in &clients {
+        client.heartbeat(&[]);
+    }
+    // The witness has a heartbeat waiting too.
+    thread::sleep(Duration::from_secs(2));
+    clocks.set_wall(300);
+    clocks.set_boot(300);
+    let frozen = frozen.elapsed();
+    daemon.signal(Signal::SIGCONT);
+
+    daemon.wait_for_line(&format!("removed client={} reason=\"expired\"", silent.address()));
+    assert!(!silent.has_ping(), "its time was over");
+    for client in &clients {
+        client.ping();
+    }
+    witness.missed_at_most(frozen, &daemon);
+    let status = wait_for(daemon.http(), "/status", |status| {
+        status["uptime_seconds"].as_f64() > Some(300.0)
+    });
+    assert_eq!(status["stuck"], Value::Array(Vec::new()));
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, " registered "), 2 + clients.len(), "nobody had to come back");
+    let told = ["skipped slots", "stuck", " ERROR "].map(|text| count(&lines, text));
+    assert_eq!(told, [1, 0, 0], "{lines:#?}");
+}
