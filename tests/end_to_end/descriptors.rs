@@ -1,0 +1,57 @@
+//! The process may open no more files.
+
+use std::io::{Read, Write};
+use std::time::Instant;
+use std::{env, fs, process};
+
+use crate::daemon::{Client, Daemon, SERVING, count, wait_until};
+use crate::doctor::after;
+use crate::scene::alone;
+use crate::web::connect;
+use crate::witness::Witness;
+
+/// The connections that are opened, which is fewer than the endpoint would serve.
+const CONNECTIONS: usize = 60;
+
+#[test]
+fn pings_go_on_when_connections_have_taken_all_files() {
+    let _alone = alone();
+    let path = env::temp_dir().join(format!("wakeupd-descriptors-{}", process::id()));
+    let settings = [
+        ("HTTP_ADDR", "127.0.0.1:0"),
+        ("SNAPSHOT_PATH", path.to_str().unwrap()),
+        ("SNAPSHOT_INTERVAL_SECONDS", "1"),
+        ("LOG_LEVEL", "DEBUG"),
+    ];
+    let mut command = after("ulimit -n 60", &SERVING);
+    let daemon = Daemon::start_command(command.envs(settings));
+    let http = daemon.http();
+    let witness = Witness::of(&daemon);
+    let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| connect(http)).collect();
+    daemon.wait_for_line("cannot accept an HTTP connection");
+    let began = Instant::now();
+    let worked_before = daemon.cpu_time();
+    daemon.wait_for_line("cannot write the snapshot");
+    let newcomer = Client::of(&daemon);
+    newcomer.heartbeat(&[]);
+    newcomer.pings(4);
+    let (time, worked) = (began.elapsed(), daemon.cpu_time().saturating_sub(worked_before));
+    assert!(worked < time / 4, "it worked for {worked:?} of {time:?}");
+
+    let lines = daemon.lines();
+    let told = count(&lines, "cannot accept an HTTP connection") as u64;
+    assert!((2..=time.as_secs() + 2).contains(&told), "{lines:#?}");
+    assert_eq!(count(&lines, "cannot write the snapshot"), 1, "{lines:#?}");
+
+    connections.clear();
+    daemon.wait_for_line("the snapshot can be written again");
+    wait_until("the endpoint answers", || {
+        let mut answer = String::new();
+        let mut stream = connect(http);
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+        stream.read_to_string(&mut answer).is_ok_and(|_| answer.contains(r#"{"ready":true}"#))
+    });
+    witness.missed_nothing(&daemon);
+    daemon.stop();
+    fs::remove_file(path).unwrap();
+}
