@@ -20,9 +20,9 @@ mod amplification;
 #[cfg(target_os = "linux")]
 mod benching;
 #[cfg(target_os = "linux")]
-mod closed;
-#[cfg(target_os = "linux")]
 mod clocks;
+#[cfg(target_os = "linux")]
+mod closed;
 #[cfg(target_os = "linux")]
 mod congestion;
 #[cfg(target_os = "linux")]
@@ -31,6 +31,8 @@ mod crowd;
 mod descriptors;
 #[cfg(target_os = "linux")]
 mod doctor;
+#[cfg(target_os = "linux")]
+mod ending;
 #[cfg(target_os = "linux")]
 mod failing;
 #[cfg(target_os = "linux")]

@@ -20,14 +20,14 @@ use crate::web;
 
 /// Where daemons follow each other: an address of this test's own, and a folder that is removed at the end.
 #[derive(Debug)]
-struct Home {
+pub struct Home {
     host: String,
     folder: PathBuf,
 }
 
 impl Home {
     /// The number tells the tests of this file apart.
-    fn new(number: u8) -> Self {
+    pub fn new(number: u8) -> Self {
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let name = format!("restart-{}-{number}", std::process::id());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -49,14 +49,14 @@ impl Home {
         ]
     }
 
-    fn start(&self, more: &[(&str, &str)]) -> Daemon {
+    pub fn start(&self, more: &[(&str, &str)]) -> Daemon {
         let own = self.variables();
         let own = own.iter().map(|(name, value)| (*name, value.as_str()));
         Daemon::start(&own.chain(more.iter().copied()).collect::<Vec<_>>())
     }
 
     /// The file, if it is there and whole.
-    fn read(&self) -> Option<Snapshot> {
+    pub fn read(&self) -> Option<Snapshot> {
         Snapshot::parse(fs::read(self.snapshot()).ok()?).ok()
     }
 

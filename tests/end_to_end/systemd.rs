@@ -208,7 +208,7 @@ fn free_address() -> SocketAddr {
 
 /// A service manager that is told how things are.
 #[derive(Debug)]
-struct Manager(UnixDatagram);
+pub struct Manager(UnixDatagram);
 
 impl Manager {
     fn at(address: &net::SocketAddr) -> Self {
@@ -218,14 +218,14 @@ impl Manager {
     }
 
     /// One at an address in the abstract namespace, and the address as `NOTIFY_SOCKET` has it.
-    fn abstract_one(name: &str) -> (Self, String) {
+    pub fn abstract_one(name: &str) -> (Self, String) {
         let name = format!("wakeupd-{name}-{}", std::process::id());
         let address = net::SocketAddr::from_abstract_name(&name).unwrap();
         (Self::at(&address), format!("@{name}"))
     }
 
     /// Waits until it is told this.
-    fn wait_for(&self, line: &str) -> String {
+    pub fn wait_for(&self, line: &str) -> String {
         loop {
             let told = self.next().expect(line);
             if told.lines().any(|told| told == line) {
@@ -241,7 +241,7 @@ impl Manager {
     }
 
     /// Whether it is not told this for a time, apart from what it has been told already.
-    fn misses(&self, line: &str, time: Duration) -> bool {
+    pub fn misses(&self, line: &str, time: Duration) -> bool {
         self.0.set_nonblocking(true).unwrap();
         while self.next().is_ok() {}
         self.0.set_nonblocking(false).unwrap();
@@ -292,10 +292,10 @@ fn a_manager_that_is_not_there_does_no_harm() {
 }
 
 /// A thread that stands still until this is dropped. Nothing can wait for its process before that.
-struct Halted(Pid);
+pub struct Halted(Pid);
 
 impl Halted {
-    fn new(thread: Pid) -> Self {
+    pub fn new(thread: Pid) -> Self {
         ptrace::seize(thread, ptrace::Options::empty()).unwrap();
         ptrace::interrupt(thread).unwrap();
         waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
@@ -305,7 +305,10 @@ impl Halted {
 
 impl Drop for Halted {
     fn drop(&mut self) {
-        ptrace::detach(self.0, None).unwrap();
+        if ptrace::detach(self.0, None).is_err() {
+            // It was killed, and whoever traces it learns of that first.
+            waitpid(self.0, Some(WaitPidFlag::__WALL)).unwrap();
+        }
     }
 }
 

@@ -1,0 +1,90 @@
+//! The process ends as nobody asked it to, and is started anew, as a service manager does.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::clocks::Clocks;
+use crate::daemon::{Client, Daemon, count, field, wait_until};
+use crate::restart::Home;
+use crate::systemd::{Halted, Manager};
+use crate::witness::Witness;
+
+/// Clients who send one heartbeat each.
+const SILENT: usize = 20;
+
+/// Ends a daemon in some way, and checks that its successor brings everybody back.
+fn outlive(
+    home: &Home,
+    mut daemon: Daemon,
+    end: impl FnOnce(&Daemon),
+    is_expected: impl FnOnce(ExitStatus) -> bool,
+) {
+    let clients: Vec<_> = (0..SILENT).map(|_| Client::of(&daemon)).collect();
+    for client in &clients {
+        client.heartbeat(&[]);
+    }
+    let witness = Witness::of(&daemon);
+    wait_until("all are in the snapshot", || {
+        home.read().is_some_and(|snapshot| snapshot.len() == 1 + SILENT as u64)
+    });
+    let began = Instant::now();
+    end(&daemon);
+    let status = daemon.wait();
+    assert!(is_expected(status), "{status}: {:#?}", daemon.lines());
+    clients.iter().for_each(Client::forget_pings);
+    let successor = home.start(&[]);
+    let restored = successor.wait_for_line(" restored ");
+    assert_eq!(field(&restored, "clients"), (1 + SILENT).to_string(), "{restored}");
+    let outage = began.elapsed();
+    for client in &clients {
+        client.pings(2);
+    }
+    witness.missed_at_most(outage, &successor);
+    let lines = successor.stop();
+    assert_eq!(count(&lines, " registered "), 0, "nobody had to come back: {lines:#?}");
+}
+
+#[test]
+fn a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back() {
+    let name = "a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back";
+    if !Clocks::possible(name) {
+        return;
+    }
+    let (home, clocks) = (Home::new(101), Clocks::new());
+    let variables = clocks.variables();
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.to_str().unwrap()));
+    let daemon = home.start(&variables);
+    let panic = |daemon: &Daemon| {
+        clocks.take_from(daemon.thread("worker-3"));
+        daemon.wait_for_line("panicked");
+    };
+    outlive(&home, daemon, panic, |status| !status.success());
+}
+
+/// In release that is how a panic ends.
+#[test]
+fn a_successor_of_one_that_aborted_brings_everybody_back() {
+    let home = Home::new(102);
+    let abort = |daemon: &Daemon| daemon.signal(Signal::SIGABRT);
+    let is_abort = |status: ExitStatus| status.signal() == Some(Signal::SIGABRT as i32);
+    outlive(&home, home.start(&[]), abort, is_abort);
+}
+
+#[test]
+fn the_watchdog_ends_one_that_hangs_and_a_successor_brings_everybody_back() {
+    let home = Home::new(103);
+    let (manager, address) = Manager::abstract_one("hanging");
+    let daemon = home.start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "4000000")]);
+    let watch = |daemon: &Daemon| {
+        let halted = Halted::new(daemon.thread("worker-3"));
+        daemon.wait_for_line("stuck");
+        assert!(manager.misses("WATCHDOG", Duration::from_secs(4)));
+        // That is what systemd does then.
+        daemon.signal(Signal::SIGABRT);
+        drop(halted);
+    };
+    outlive(&home, daemon, watch, |status| status.signal() == Some(Signal::SIGABRT as i32));
+}
