@@ -332,7 +332,7 @@ fn restore(snapshot: &Snapshot, state: &State, begun: &Moment) -> Option<Time> {
         expired = restored.expired,
         refused = restored.refused,
         age_seconds = (age.as_secs_f64() * 1e3).round() / 1e3,
-        took_ms = clock::now().since(begun.now).as_millis(),
+        took_ms = (clock::now().since(begun.now).as_secs_f64() * 1e3).round(),
         "restored"
     );
     snapshot.pinged_until(&now)

@@ -25,6 +25,9 @@ const WAITING_LINES: usize = 4096;
 /// How long the end of the process waits for the last lines to be written.
 const LONGEST_FLUSH: Duration = Duration::from_millis(100);
 
+/// How long it waits where they tell why it came.
+const LONGEST_EXPLANATION: Duration = Duration::from_secs(1);
+
 /// Counts the lines that were dropped.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
@@ -36,14 +39,16 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Writes the lines that are still waiting, unless standard error is stuck.
-    pub fn finish(self) {
+    /// Writes the lines that are still waiting, unless standard error is stuck. If something failed, it is
+    /// given more time.
+    pub fn finish(self, failed: bool) {
+        let longest = if failed { LONGEST_EXPLANATION } else { LONGEST_FLUSH };
         let (done, finished) = mpsc::channel();
         thread::spawn(move || {
             drop(self.worker);
             let _ = done.send(());
         });
-        let _ = finished.recv_timeout(LONGEST_FLUSH);
+        let _ = finished.recv_timeout(longest);
     }
 }
 

@@ -111,6 +111,7 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
         (_, Err(wrong)) => Err(wrong.into()),
         (Err(error), _) => Err(format!("cannot start threads: {error}").into()),
     };
+    let failed = served.is_err();
     let code = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -125,7 +126,7 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
         }
     };
     // The runtime lasts until the end, and with it the handler of a second signal.
-    logging.finish();
+    logging.finish(failed);
     if let Ok(runtime) = runtime {
         // A name that is still being resolved must not hold up the end.
         runtime.shutdown_background();

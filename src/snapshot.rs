@@ -93,7 +93,7 @@ pub struct Restored {
 }
 
 impl Snapshot {
-    /// Reads what [`write`] wrote, from the first byte to the last.
+    /// Reads what [`write()`] wrote, from the first byte to the last.
     ///
     /// # Errors
     /// Where it is anything else.

@@ -135,7 +135,7 @@ impl Writer {
         let begun = clock::now();
         let result = self.write(Some(pinged_until), |_| ControlFlow::Continue(()));
         if let Ok(Some(Written { clients, bytes })) = result {
-            let took_ms = clock::now().since(begun).as_millis();
+            let took_ms = (clock::now().since(begun).as_secs_f64() * 1e3).round();
             info!(clients, bytes, took_ms, "wrote the last snapshot");
         }
         self.account_for(begun, result);

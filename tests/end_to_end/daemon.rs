@@ -231,10 +231,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `daemon` at a port of the system's choice.
+    /// A client of `daemon`, at the same address and a port of the system's choice.
     pub fn of(daemon: &Daemon) -> Self {
-        let any = if daemon.address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
-        Self::new(UdpSocket::bind(any).unwrap(), daemon.address)
+        Self::new(UdpSocket::bind((daemon.address.ip(), 0)).unwrap(), daemon.address)
     }
 
     pub fn new(socket: UdpSocket, server: SocketAddr) -> Self {

@@ -88,3 +88,16 @@ fn the_watchdog_ends_one_that_hangs_and_a_successor_brings_everybody_back() {
     };
     outlive(&home, daemon, watch, |status| status.signal() == Some(Signal::SIGABRT as i32));
 }
+
+#[test]
+fn a_stop_waits_for_no_worker_that_hangs_and_a_successor_brings_everybody_back() {
+    let home = Home::new(104);
+    let stop = |daemon: &Daemon| {
+        let halted = Halted::new(daemon.thread("worker-3"));
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_line("not every task has ended");
+        daemon.wait_for_line("wrote the last snapshot");
+        drop(halted);
+    };
+    outlive(&home, home.start(&[]), stop, |status| status.success());
+}

@@ -1,7 +1,6 @@
 //! What a daemon that is started anew knows of its clients.
 
 use std::fs;
-use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,9 +76,7 @@ impl Drop for Home {
 
 /// Clients who send one heartbeat each, and wait for a ping.
 fn crowd(daemon: &Daemon, size: usize) -> Vec<Client> {
-    let clients: Vec<_> = (0..size)
-        .map(|_| Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), daemon.address))
-        .collect();
+    let clients: Vec<_> = (0..size).map(|_| Client::of(daemon)).collect();
     for client in &clients {
         client.heartbeat(&[]);
     }
@@ -136,7 +133,7 @@ fn nobody_gets_more_time_than_was_left() {
     let home = Home::new(3);
     let expiration = [("CLIENT_EXPIRATION_SECONDS", "4")];
     let daemon = home.start(&expiration);
-    let client = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), daemon.address);
+    let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.pings(3);
     daemon.stop();
@@ -173,7 +170,7 @@ fn the_guard_has_its_say() {
     let daemon = home.start(&[]);
     let _clients = crowd(&daemon, 5);
     daemon.stop();
-    let denied = DenyFile::new("the_guard_has_its_say", "127.0.0.0/16\n");
+    let denied = DenyFile::new("the_guard_has_its_say", &home.host);
     let daemon = home.start(&[("DENY_FILE", denied.path())]);
     assert_eq!(restored(&daemon), ["0", "0", "5"]);
     daemon.stop();

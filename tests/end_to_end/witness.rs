@@ -25,7 +25,7 @@ pub struct Witness {
 impl Witness {
     /// One on this machine.
     pub fn of(daemon: &Daemon) -> Self {
-        Self::new(UdpSocket::bind("127.0.0.1:0").unwrap(), daemon.address)
+        Self::new(UdpSocket::bind((daemon.address.ip(), 0)).unwrap(), daemon.address)
     }
 
     /// Goes on as soon as it has got its first ping.
@@ -38,7 +38,9 @@ impl Witness {
             while !over.load(Relaxed) {
                 // A local firewall may have no room for it.
                 let _ = socket.send_to(&[0, 0], server);
-                if socket.recv(&mut [0; 64]).is_ok() {
+                let received = socket.recv_from(&mut [0; 64]);
+                // Whoever had the port before may still be pinged by another daemon.
+                if received.is_ok_and(|(_, source)| source == server) {
                     shared.lock().unwrap().ping(clock::now());
                 }
             }
