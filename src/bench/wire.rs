@@ -8,9 +8,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+
+/// How long the wire may take to come up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Locally administered.
 const CROWD_MAC: &str = "02:00:00:00:00:02";
@@ -99,8 +104,10 @@ impl Wire {
             run(&format!("ip address add {server}/{prefix} dev daemon {options}"))?;
             run("ip link set daemon up")?;
             run(&format!("ip route add {network} via {crowd}"))?;
-            neighbour(crowd, CROWD_MAC, "daemon")
+            neighbour(crowd, CROWD_MAC, "daemon")?;
+            wait_until_up("daemon")
         })?;
+        wait_until_up("crowd")?;
         run("nft add table netdev crowd")?;
         run(
             "nft add chain netdev crowd ingress { type filter hook ingress device crowd priority 0 ; }",
@@ -139,6 +146,18 @@ fn enter_new_network() -> io::Result<File> {
     })?;
     run("ip link set lo up")?;
     File::open("/proc/thread-self/ns/net")
+}
+
+/// Waits until the kernel has noticed that both ends are up; what is sent before is lost.
+fn wait_until_up(device: &str) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !output(&format!("ip link show {device}"))?.contains("state UP") {
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("the wire's device {device} does not come up")));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn run(command: &str) -> io::Result<()> {
