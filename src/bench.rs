@@ -4,37 +4,45 @@
 //! network is local, and the kernel tells when each ping came.
 
 mod baseline;
+mod churn;
 mod crowd;
 mod heartbeats;
 mod operator;
 mod pings;
 mod processes;
 mod report;
+mod restart;
+mod route;
 mod run;
 mod socket;
 mod subject;
 mod wire;
 
+use std::ffi::OsString;
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, Write};
-use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use clap::error::ErrorKind;
 
-use crate::args::{self, Family, Target};
-use baseline::Baseline;
-use crowd::Crowd;
+use crate::args::{self, Target};
+use crate::config::Config;
+use churn::Churn;
 use report::Report;
+use restart::Restart;
+use route::Route;
 use run::Plan;
-use subject::{Daemon, Subject};
-use wire::Wire;
 
 /// As many as one network of loopback addresses has room for.
 const MOST_CLIENTS: u32 = 10_000_000;
+
+/// A daemon that is restarted half-way needs this long to ping everybody, and so does one before that.
+const SHORTEST_WITH_RESTART: Duration = Duration::from_secs(4);
 
 /// `--ramp` stops when its step is less than this share of what was carried.
 const RAMP_PRECISION: u32 = 20;
@@ -104,36 +112,76 @@ pub struct Options {
     #[arg(long, conflicts_with = "target")]
     scrape: bool,
 
+    /// Restart the daemon half-way, by SIGTERM or SIGKILL
+    ///
+    /// It is started anew on the same port with the same `SNAPSHOT_PATH`, and nobody may be lost: each client
+    /// must be pinged again. Pings that are missed because of the restart are told apart.
+    #[arg(long, value_name = "SIGNAL", conflicts_with_all = ["target", "ramp", "halve_after"])]
+    restart: Option<Restart>,
+
+    /// Let so many per cent of the clients leave each second, and as many come from other addresses
+    ///
+    /// Who leaves falls silent and must be pinged until `CLIENT_EXPIRATION_SECONDS` after the last
+    /// heartbeat, and not longer: 50 ms are allowed for the way through the kernel. In more than two minutes the
+    /// daemon's memory must not grow by more than 5 %, or a megabyte, after the first minute or the first tenth.
+    #[arg(long, value_name = "PERCENT", value_parser = percent,
+        conflicts_with_all = ["target", "ramp", "halve_after", "restart"])]
+    churn: Option<f64>,
+
     /// Find the largest number of clients that misses nothing: double it, then halve the step
     #[arg(long, conflicts_with_all = ["target", "halve_after"])]
     ramp: bool,
 
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
+    /// Print the figures as JSON, or else write that to a file besides
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+        default_missing_value = "-")]
+    json: Option<PathBuf>,
 }
 
-/// Measures. The exit code is 0 if nobody missed a ping, else 1.
+/// Measures. The exit code is 0 if nobody missed a ping, else 1. The daemon has the settings of the
+/// `environment`, of which the bench itself looks at the expiration if clients leave.
 #[must_use]
-pub fn run(options: &Options) -> ExitCode {
-    if let Err(mistake) = options.check() {
+pub fn run(
+    options: &Options,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> ExitCode {
+    let fail = |error: &dyn Display| {
+        eprintln!("wakeupd bench: {error}");
+        ExitCode::FAILURE
+    };
+    let churn = match options.churn.map(|percent| churn(percent, environment)).transpose() {
+        Ok(churn) => churn,
+        Err(error) => return fail(&error),
+    };
+    if let Err(mistake) = options.check(churn) {
         // Printed as all mistakes in the arguments are.
         let command = Options::augment_args(clap::Command::new("wakeupd bench"));
         clap::Error::raw(ErrorKind::ValueValidation, mistake + "\n").with_cmd(&command).exit();
     }
-    match bench(options) {
-        Ok(report) if report.is_complete() => ExitCode::SUCCESS,
+    match bench(options, churn) {
+        Ok(report) if report.is_good() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("wakeupd bench: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
 }
 
+fn churn(
+    percent: f64,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Churn, crate::config::Mistakes> {
+    let (config, _) = Config::from_vars(environment)?;
+    Ok(Churn { share: percent / 100.0, expiration: config.client_expiration })
+}
+
+/// Reads a share of the crowd.
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+    percent.ok_or_else(|| "it must be a number above 0, up to 100".to_owned())
+}
+
 impl Options {
-    /// Whether the times go together.
-    fn check(&self) -> Result<(), String> {
+    /// Whether the figures go together.
+    fn check(&self, churn: Option<Churn>) -> Result<(), String> {
         let longest = self.heartbeat_every.mul_f64(1.0 - heartbeats::JITTER);
         if self.register_in > longest {
             return Err(format!(
@@ -143,33 +191,78 @@ impl Options {
         if self.halve_after.is_some_and(|time| time >= self.length) {
             return Err("--halve-after must be less than --for".to_owned());
         }
+        if self.restart.is_some() && self.length < SHORTEST_WITH_RESTART {
+            return Err(format!("--for must be at least {SHORTEST_WITH_RESTART:?} with --restart"));
+        }
+        let Some(churn) = churn else { return Ok(()) };
+        let expiration = churn.expiration;
+        if self.heartbeat_every.mul_f64(1.0 + heartbeats::JITTER) >= expiration {
+            return Err(format!(
+                "--heartbeat-every must be so short that 1.2 times as much is less than CLIENT_EXPIRATION_SECONDS, which is {expiration:?}: who stays must not expire"
+            ));
+        }
+        if churn.shortest_stay(crowd::turns(self.first_client(), self.clients)).is_none() {
+            return Err(format!(
+                "--churn is too much for --clients: their network has too few addresses, for an address is used again only when its client has expired, after CLIENT_EXPIRATION_SECONDS ({expiration:?}); lower one of the three"
+            ));
+        }
         Ok(())
+    }
+
+    /// The first address of the crowd's network.
+    fn first_client(&self) -> IpAddr {
+        if self.wire { self.family().first_client() } else { crowd::LOOPBACK }
+    }
+
+    fn family(&self) -> wire::Family {
+        if self.ipv6 { wire::Family::Ipv6 } else { wire::Family::Ipv4 }
+    }
+
+    /// What so many clients are to do.
+    fn plan(&self, churn: Option<Churn>) -> Plan {
+        Plan {
+            heartbeat_every: self.heartbeat_every,
+            register_in: self.register_in,
+            length: Duration::from_secs(self.length.as_secs()),
+            halve_after: self.halve_after,
+            restart: self.restart,
+            churn,
+        }
     }
 }
 
-fn bench(options: &Options) -> io::Result<Report> {
+fn bench(options: &Options, churn: Option<Churn>) -> io::Result<Report> {
     let route = Route::choose(options)?;
+    let plan = options.plan(churn);
     let report = if options.ramp {
-        ramp(&route, options)?
+        ramp(&route, options, &plan)?
     } else {
-        route.measure(options, options.clients)?
+        route.measure(options, &plan, options.clients)?
     };
-    if options.json {
-        print(serde_json::to_string_pretty(&report)?)?;
-    } else {
-        print(report.to_string().trim_end())?;
+    let json = || serde_json::to_string_pretty(&report);
+    match options.json.as_deref() {
+        Some(file) if file == Path::new("-") => print(json()?)?,
+        file => {
+            if let Some(file) = file {
+                fs::write(file, json()? + "\n").map_err(|error| {
+                    let file = file.display();
+                    io::Error::new(error.kind(), format!("cannot write {file}: {error}"))
+                })?;
+            }
+            print(report.to_string().trim_end())?;
+        }
     }
     Ok(report)
 }
 
 /// Finds the largest crowd that misses nothing.
-fn ramp(route: &Route, options: &Options) -> io::Result<Report> {
+fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
     let mut best: Option<Report> = None;
     let mut clients = options.clients;
     let mut step = None;
     loop {
-        let report = route.measure(options, clients)?;
-        let is_carried = report.is_complete();
+        let report = route.measure(options, plan, clients)?;
+        let is_carried = report.is_good();
         eprintln!(
             "{clients} clients: {}, p99.9 {:.3} ms",
             if is_carried {
@@ -196,103 +289,6 @@ fn ramp(route: &Route, options: &Options) -> io::Result<Report> {
         };
     }
     best.ok_or_else(|| io::Error::other("not even one client was pinged without a miss"))
-}
-
-/// How the crowd reaches the daemon.
-enum Route {
-    Loopback,
-    Wire(Wire),
-    Target(SocketAddr),
-}
-
-impl Route {
-    fn choose(options: &Options) -> io::Result<Self> {
-        if options.wire {
-            let family = if options.ipv6 { wire::Family::Ipv6 } else { wire::Family::Ipv4 };
-            return Wire::put_up(family).map(Self::Wire);
-        }
-        let Some(target) = &options.target else {
-            return Ok(Self::Loopback);
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let address = runtime.block_on(target.resolve(Family::Any))?.address;
-        if !address.ip().is_loopback() && !options.yes {
-            return Err(io::Error::other(format!(
-                "{address} is another machine: add --yes if it is yours and may get the heartbeats of {} clients",
-                options.clients
-            )));
-        }
-        Ok(Self::Target(address))
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Loopback => "loopback",
-            Self::Wire(_) => "wire",
-            Self::Target(_) => "target",
-        }
-    }
-
-    /// Measures once, with a daemon and a crowd for this measurement alone.
-    fn measure(&self, options: &Options, clients: u32) -> io::Result<Report> {
-        let plan = Plan {
-            heartbeat_every: options.heartbeat_every,
-            register_in: options.register_in,
-            length: Duration::from_secs(options.length.as_secs()),
-            halve_after: options.halve_after,
-        };
-        let (mut subject, crowd) = self.prepare(options, clients)?;
-        let measured = run::run(&crowd, &plan, &mut subject);
-        let daemon = match subject {
-            Subject::Own(daemon) => Some((daemon.idle(), daemon.stop()?)),
-            Subject::Other(_) => None,
-        };
-        let measured = measured.map_err(|error| match &daemon {
-            Some((_, log)) if !log.warnings.is_empty() => io::Error::other(format!(
-                "{error}; the daemon said:\n  {}",
-                log.warnings.join("\n  ")
-            )),
-            _ => error,
-        })?;
-        let baseline = options.baseline.then(|| self.baseline(&crowd)).transpose()?;
-        Ok(Report::new(self.name(), &crowd, &plan, &measured, daemon, baseline))
-    }
-
-    fn prepare(&self, options: &Options, clients: u32) -> io::Result<(Subject, Crowd)> {
-        let start = |host| Daemon::start(&options.program, host, options.scrape);
-        match self {
-            Self::Loopback => {
-                let subject = Subject::Own(start("127.0.0.1")?);
-                let crowd = Crowd::in_network(clients, crowd::LOOPBACK, subject.address(), false)?;
-                Ok((subject, crowd))
-            }
-            Self::Wire(wire) => {
-                let daemon = wire.far(|| start(wire.family.any()))?;
-                let subject = Subject::Own(daemon);
-                let server = SocketAddr::new(wire.family.server(), subject.address().port());
-                let crowd = Crowd::in_network(clients, wire.family.first_client(), server, true)?;
-                Ok((subject, crowd))
-            }
-            Self::Target(server) => {
-                let crowd = if server.ip().is_loopback() && server.is_ipv4() {
-                    Crowd::in_network(clients, crowd::LOOPBACK, *server, false)?
-                } else {
-                    Crowd::of_sockets(clients, *server)?
-                };
-                Ok((Subject::Other(*server), crowd))
-            }
-        }
-    }
-
-    /// Takes the place of the daemon, which has stopped.
-    fn baseline(&self, crowd: &Crowd) -> io::Result<Baseline> {
-        let bind = || UdpSocket::bind((crowd.server.ip(), 0));
-        let socket = match self {
-            Self::Wire(wire) => wire.far(bind)?,
-            Self::Loopback | Self::Target(_) => bind()?,
-        };
-        baseline::measure(crowd, &socket)
-    }
 }
 
 /// Prints the figures, unless nobody reads them any more.

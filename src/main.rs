@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Some(Command::Healthcheck(options)) => configured(|config, _| ask::health(options, config)),
         Some(Command::Probe(options)) => probe::run(options),
         #[cfg(target_os = "linux")]
-        Some(Command::Bench(options)) => bench::run(options),
+        Some(Command::Bench(options)) => bench::run(options, std::env::vars_os()),
         #[cfg(target_os = "linux")]
         Some(Command::Doctor(options)) => {
             configured(|config, misspelt| doctor::run(options, config, misspelt))

@@ -4,6 +4,9 @@
 //! sockets are enough for all: one for the clients that are measured, and one for the rest, whose
 //! pings the kernel drops and counts, so that listening leaves the machine to the daemon. Elsewhere
 //! each client is a socket.
+//!
+//! A crowd has so many places, and in each there is one client at a time. A client's number tells its
+//! address and its place: those who follow each other in a place are the crowd's size apart.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -24,12 +27,15 @@ const MEASURED_OVER_A_WIRE: u32 = 4_096;
 /// A network of this machine's own, without any privilege.
 pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 1, 0, 0));
 
-/// Simulated clients, numbered from 0.
+/// Simulated clients.
 #[derive(Debug)]
 pub(super) struct Crowd {
+    /// The number of places. Their first clients have the numbers from 0.
     pub(super) size: u32,
-    /// One client in so many is measured.
+    /// In one place of so many the clients are measured.
     pub(super) measured_every: u32,
+    /// How many clients have a place, one after the other, before the first one's address is used again.
+    pub(super) turns: u32,
     pub(super) server: SocketAddr,
     server_storage: SockaddrStorage,
     home: Home,
@@ -59,7 +65,8 @@ impl Crowd {
         let most = if is_wired { MEASURED_OVER_A_WIRE } else { MEASURED };
         let measured_every = size.div_ceil(most).next_power_of_two();
         let home = Home::Network { first, measured, rest, is_wired };
-        Ok(Self { size, measured_every, server, server_storage: server.into(), home })
+        let turns = turns(first, size);
+        Ok(Self { size, measured_every, turns, server, server_storage: server.into(), home })
     }
 
     /// Clients who share this machine's address.
@@ -74,17 +81,19 @@ impl Crowd {
             )
         })?;
         let home = Home::Sockets(sockets);
-        Ok(Self { size, measured_every: 1, server, server_storage: server.into(), home })
+        let server_storage = server.into();
+        Ok(Self { size, measured_every: 1, turns: 1, server, server_storage, home })
     }
 
-    /// The number of clients that are measured. The nth of them is client n times `measured_every`.
+    /// The number of places whose clients are measured.
     pub(super) fn measured(&self) -> u32 {
         self.size.div_ceil(self.measured_every)
     }
 
-    /// Where a client stands among those that are measured.
-    pub(super) fn position(&self, client: u32) -> Option<usize> {
-        client.is_multiple_of(self.measured_every).then(|| (client / self.measured_every) as usize)
+    /// Where the place of a client stands among those that are measured.
+    pub(super) fn position(&self, client: u32) -> Option<u32> {
+        let place = client % self.size;
+        place.is_multiple_of(self.measured_every).then_some(place / self.measured_every)
     }
 
     /// Sends a client's heartbeat.
@@ -109,13 +118,13 @@ impl Crowd {
     }
 
     /// Which of the measured clients a datagram was for that came to the nth socket.
-    pub(super) fn recipient(&self, socket: usize, received: &Received) -> Option<usize> {
+    pub(super) fn recipient(&self, socket: usize, received: &Received) -> Option<u32> {
         match &self.home {
             Home::Network { first, .. } => {
                 let client = distance(*first, received.local?)?;
-                self.position(client).filter(|_| client < self.size)
+                self.position(client).map(|_| client)
             }
-            Home::Sockets(_) => Some(socket),
+            Home::Sockets(_) => socket.try_into().ok(),
         }
     }
 
@@ -149,6 +158,17 @@ impl Crowd {
     }
 }
 
+/// How often a network has room for a crowd whose first address is `first`.
+pub(super) fn turns(first: IpAddr, size: u32) -> u32 {
+    /// What is left of an IPv4 address in a /8, whose last address is for broadcasts.
+    const HOST: u32 = 0x00ff_ffff;
+    let room = match first {
+        IpAddr::V4(ip) => HOST - (ip.to_bits() & HOST),
+        IpAddr::V6(_) => u32::MAX,
+    };
+    room / size
+}
+
 fn nth(first: IpAddr, n: u32) -> IpAddr {
     match first {
         IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() + n).into(),
@@ -163,5 +183,24 @@ fn distance(first: IpAddr, other: IpAddr) -> Option<u32> {
             other.to_bits().checked_sub(first.to_bits())?.try_into().ok()
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_turn_ends_before_the_networks_last_address() {
+        let first = Ipv4Addr::new(127, 1, 0, 0);
+        for size in [1, 1_000, 100_000, 10_000_000] {
+            let turns = turns(first.into(), size);
+            let last = nth(first.into(), turns * size - 1);
+            assert!(last < Ipv4Addr::new(127, 255, 255, 255), "{size}: {last}");
+            assert_eq!(distance(first.into(), last), Some(turns * size - 1));
+            let beyond = u64::from(turns + 1) * u64::from(size);
+            assert!(u64::from(first.to_bits()) + beyond > 0x7fff_ffff, "{size}");
+        }
+        assert_eq!(turns(Ipv6Addr::LOCALHOST.into(), 10), u32::MAX / 10);
     }
 }

@@ -1,16 +1,20 @@
 //! Receives the pings of the clients that are measured, and judges each by the kernel's time.
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
+use super::churn::{REST, TOLERANCE};
 use super::crowd::Crowd;
+use super::restart::{Gaps, Pinged};
 use super::run::{Plan, Progress};
-use crate::clock::Time;
+use crate::clock::{self, Time};
 use crate::tally::{Arrival, Tally};
 use crate::wire::PERIOD;
 
@@ -21,9 +25,18 @@ pub(super) const LATE: Duration = Duration::from_millis(100);
 /// Longer times are recorded as this.
 const LONGEST_NANOS: u64 = 600_000_000_000;
 
-/// What a second of the measurement brought.
+/// What is told of measured clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    /// One is about to send its first heartbeat.
+    Came { client: u32, at: Time },
+    /// One has fallen silent.
+    Left { client: u32, last_heartbeat: Time },
+}
+
+/// What a part of the measurement brought.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Second {
+pub(super) struct Step {
     pub(super) delivered: u64,
     pub(super) late: u64,
     pub(super) worst_deviation: Duration,
@@ -43,11 +56,16 @@ pub(super) struct Heard {
     /// From each client's first heartbeat, in nanoseconds.
     pub(super) first_pings: Histogram<u64>,
     pub(super) never_pinged: u64,
-    /// Of the client that got the fewest and of the one that got the most, without duplicates.
+    /// Pings to clients whose time was over, and by how much at the most.
+    pub(super) overdue: u64,
+    pub(super) worst_overrun: Duration,
+    /// Of the client that got the fewest and of the one that got the most, without duplicates, among
+    /// those who were there all the time.
     pub(super) fewest: u64,
     pub(super) most: u64,
-    pub(super) seconds: Vec<Second>,
+    pub(super) timeline: Vec<Step>,
     pub(super) halving: Option<Halving>,
+    pub(super) gaps: Option<Gaps>,
 }
 
 /// What followed when half of the clients had fallen silent.
@@ -59,18 +77,32 @@ pub(super) struct Halving {
     pub(super) recovered_in: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Client {
-    tally: Tally,
+    /// When its first heartbeat was sent.
+    came: Time,
+    /// When its time is over, once it has left.
+    expires: Option<Time>,
+    /// Whether it falls silent half-way.
+    leaves: bool,
     was_pinged: bool,
+    tally: Tally,
+    pinged: Pinged,
 }
 
 struct Ear<'a> {
     crowd: &'a Crowd,
     plan: &'a Plan,
     progress: &'a Progress,
-    clients: Vec<Client>,
+    /// By their numbers, until nothing can come to them any more.
+    clients: HashMap<u32, Client>,
+    /// Those who have left, and until when they are remembered.
+    leavers: VecDeque<(Time, u32)>,
     heard: Heard,
+    /// What the pings' order makes of a restart.
+    gaps: Gaps,
+    /// The fewest and the most pings to one client.
+    range: Option<(u64, u64)>,
     /// When one that had fallen silent was last pinged.
     pinged_on_until: Option<Time>,
     /// When a ping last came out of time.
@@ -78,8 +110,13 @@ struct Ear<'a> {
 }
 
 /// Listens until told to stop.
-pub(super) fn listen(crowd: &Crowd, plan: &Plan, progress: &Progress) -> io::Result<Heard> {
-    let epoll = Epoll::new(EpollCreateFlags::empty())?;
+pub(super) fn listen(
+    crowd: &Crowd,
+    plan: &Plan,
+    progress: &Progress,
+    events: &Receiver<Event>,
+) -> io::Result<Heard> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     for (index, socket) in crowd.sockets().iter().enumerate() {
         epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
     }
@@ -87,26 +124,67 @@ pub(super) fn listen(crowd: &Crowd, plan: &Plan, progress: &Progress) -> io::Res
         crowd,
         plan,
         progress,
-        clients: vec![Client::default(); crowd.measured() as usize],
+        clients: HashMap::with_capacity(crowd.measured() as usize),
+        leavers: VecDeque::new(),
         heard: Heard::new(plan),
+        gaps: Gaps::default(),
+        range: None,
         pinged_on_until: None,
         out_of_time_at: None,
     };
-    let mut events = [EpollEvent::empty(); 64];
+    let mut ready = [EpollEvent::empty(); 64];
     while !progress.is_over.load(Relaxed) {
-        let ready = match epoll.wait(&mut events, 100_u16) {
+        let count = match epoll.wait(&mut ready, 100_u16) {
             Err(Errno::EINTR) => continue,
-            ready => ready?,
+            count => count?,
         };
-        for event in &events[..ready] {
-            ear.drain(usize::try_from(event.data()).unwrap_or_default())?;
+        for event in &ready[..count] {
+            ear.drain(usize::try_from(event.data()).unwrap_or_default(), events)?;
         }
+        ear.learn(events);
+        ear.forget(clock::wall());
     }
     Ok(ear.finish())
 }
 
 impl Ear<'_> {
-    fn drain(&mut self, socket: usize) -> io::Result<()> {
+    /// Takes note of who came and who left. Whoever has sent a heartbeat was told of before.
+    fn learn(&mut self, events: &Receiver<Event>) {
+        for event in events.try_iter() {
+            match event {
+                Event::Came { client: number, at } => {
+                    let position = self.crowd.position(number);
+                    let leaves = position.is_some_and(|position| self.plan.leaves(position));
+                    let (tally, pinged) = Default::default();
+                    let (was_pinged, expires) = (false, None);
+                    let client = Client { came: at, expires, leaves, was_pinged, tally, pinged };
+                    if let Some(former) = self.clients.insert(number, client) {
+                        self.conclude(&former);
+                    }
+                }
+                Event::Left { client: number, last_heartbeat } => {
+                    let Some(churn) = self.plan.churn else { continue };
+                    let expires = last_heartbeat + churn.expiration;
+                    if let Some(client) = self.clients.get_mut(&number) {
+                        client.expires = Some(expires);
+                    }
+                    self.leavers.push_back((expires + REST / 2, number));
+                }
+            }
+        }
+    }
+
+    /// Forgets those who left long ago.
+    fn forget(&mut self, now: Time) {
+        while self.leavers.front().is_some_and(|(until, _)| *until < now) {
+            let leaver = self.leavers.pop_front();
+            if let Some(client) = leaver.and_then(|(_, number)| self.clients.remove(&number)) {
+                self.conclude(&client);
+            }
+        }
+    }
+
+    fn drain(&mut self, socket: usize, events: &Receiver<Event>) -> io::Result<()> {
         let mut received = Vec::new();
         loop {
             received.clear();
@@ -116,6 +194,7 @@ impl Ear<'_> {
                     Err(Errno::EAGAIN | Errno::ECONNREFUSED) => return Ok(()),
                     result => result?,
                 };
+            self.learn(events);
             for datagram in &received {
                 let is_from_the_daemon =
                     datagram.is_ping && datagram.source == Some(self.crowd.server);
@@ -130,78 +209,109 @@ impl Ear<'_> {
         }
     }
 
-    fn ping(&mut self, position: usize, at: Time) {
-        let client = &mut self.clients[position];
+    fn ping(&mut self, number: u32, at: Time) {
+        let Some(mut client) = self.clients.get(&number).copied() else {
+            // Whoever is not known any more has expired long ago.
+            let is_forgotten = self.plan.churn.is_some();
+            *if is_forgotten { &mut self.heard.overdue } else { &mut self.heard.strange } += 1;
+            return;
+        };
         if !client.was_pinged {
             client.was_pinged = true;
-            let registered_at = self.progress.registered_at[position].load(Relaxed);
-            let wait = at.since(Time::from_nanos(registered_at));
-            self.heard.first_pings.saturating_record(nanos(wait));
+            self.heard.first_pings.saturating_record(nanos(at.since(client.came)));
         }
-        let (start, end) = self.window(position);
+        if let Some(expires) = client.expires.filter(|expires| at > *expires + TOLERANCE) {
+            self.heard.overdue += 1;
+            self.heard.worst_overrun = self.heard.worst_overrun.max(at.since(expires));
+        }
+        let (start, end) = self.window(&client);
+        let ended_at = Time::from_nanos(self.progress.ended_at.load(Relaxed));
+        let missed_before = client.tally.missed();
         if at < start {
-            self.clients[position].tally.restart(at);
+            client.tally.restart(at);
         } else if at < end {
-            self.measure(position, at, start);
-        } else if self.plan.leaves(position) {
+            self.measure(&mut client, at, start);
+        } else if client.leaves {
             self.pinged_on_until = Some(at);
         }
+        if at < end {
+            let missed = (missed_before, client.tally.missed());
+            client.pinged.ping(at, ended_at, missed, &mut self.gaps);
+        }
+        self.clients.insert(number, client);
     }
 
     /// From when to when a client is measured.
-    fn window(&self, position: usize) -> (Time, Time) {
+    fn window(&self, client: &Client) -> (Time, Time) {
         let time = |nanos: &std::sync::atomic::AtomicU64| Time::from_nanos(nanos.load(Relaxed));
         let (start, mut end) = (time(&self.progress.start), time(&self.progress.end));
-        if self.plan.leaves(position) {
+        if client.leaves {
             end = end.min(time(&self.progress.left_at));
         }
-        (start, end)
+        (start.max(client.came), client.expires.map_or(end, |expires| end.min(expires)))
     }
 
-    fn measure(&mut self, position: usize, at: Time, start: Time) {
-        let Heard { delivered, late, missed, deviations, seconds, .. } = &mut self.heard;
-        let second = usize::try_from(at.since(start).as_secs()).unwrap_or(usize::MAX);
-        let Some(second) = seconds.get_mut(second) else { return };
+    /// Judges a ping by the one before.
+    fn measure(&mut self, client: &mut Client, at: Time, start: Time) {
+        let Heard { delivered, late, missed, deviations, timeline, .. } = &mut self.heard;
+        let measured_for = at.since(Time::from_nanos(self.progress.start.load(Relaxed)));
+        let step = measured_for.as_secs() / self.plan.timeline_step().as_secs();
+        let Some(step) = usize::try_from(step).ok().and_then(|step| timeline.get_mut(step)) else {
+            return;
+        };
         *delivered += 1;
-        second.delivered += 1;
-        match self.clients[position].tally.ping(at) {
-            Arrival::First => *missed += at.since(start).as_secs(),
+        step.delivered += 1;
+        match client.tally.ping(at) {
+            Arrival::First => *missed += due_before_the_first(client, start, at),
             Arrival::Next { deviation, missed: missed_before, .. } => {
                 let lateness = Duration::try_from_secs_f64(deviation).unwrap_or_default();
                 if lateness > LATE {
                     *late += 1;
-                    second.late += 1;
+                    step.late += 1;
                 }
                 let deviation = Duration::try_from_secs_f64(deviation.abs()).unwrap_or_default();
                 if deviation > LATE || missed_before > 0 {
                     self.out_of_time_at = Some(at);
                 }
                 deviations.saturating_record(nanos(deviation));
-                second.worst_deviation = second.worst_deviation.max(deviation);
+                step.worst_deviation = step.worst_deviation.max(deviation);
             }
             Arrival::Duplicate { .. } => self.out_of_time_at = Some(at),
         }
     }
 
-    fn finish(mut self) -> Heard {
-        let (mut fewest, mut most) = (u64::MAX, 0);
-        for position in 0..self.clients.len() {
-            let (start, end) = self.window(position);
-            let Client { mut tally, was_pinged } = self.clients[position];
-            self.heard.never_pinged += u64::from(!was_pinged);
-            if tally.last().is_none() {
-                self.heard.missed += end.since(start).as_secs();
-            }
-            tally.end(end);
-            self.heard.missed += tally.missed();
-            self.heard.duplicated += tally.duplicated();
-            if !self.plan.leaves(position) {
-                let received = tally.received() - tally.duplicated();
-                (fewest, most) = (fewest.min(received), most.max(received));
-            }
+    /// Judges a client to whom nothing will come any more.
+    fn conclude(&mut self, client: &Client) {
+        let (start, end) = self.window(client);
+        client.pinged.conclude(&mut self.gaps);
+        // Whoever had no second was in no slot.
+        let had_time = end.since(client.came) > PERIOD + LATE;
+        self.heard.never_pinged += u64::from(!client.was_pinged && had_time);
+        if end <= start {
+            return;
         }
-        (self.heard.fewest, self.heard.most) = (fewest.min(most), most);
+        let mut tally = client.tally;
+        if tally.last().is_none() {
+            self.heard.missed += due_before_the_first(client, start, end);
+        }
+        tally.end(end);
+        self.heard.missed += tally.missed();
+        self.heard.duplicated += tally.duplicated();
+        let was_always_there = client.came < start && client.expires.is_none() && !client.leaves;
+        if was_always_there {
+            let received = tally.received() - tally.duplicated();
+            let (fewest, most) = self.range.unwrap_or((received, received));
+            self.range = Some((fewest.min(received), most.max(received)));
+        }
+    }
+
+    fn finish(mut self) -> Heard {
+        for client in std::mem::take(&mut self.clients).into_values() {
+            self.conclude(&client);
+        }
+        (self.heard.fewest, self.heard.most) = self.range.unwrap_or_default();
         self.heard.halving = self.plan.halve_after.map(|_| self.halving());
+        self.heard.gaps = self.plan.restart.map(|_| self.gaps);
         self.heard
     }
 
@@ -220,7 +330,7 @@ impl Ear<'_> {
 
 impl Heard {
     fn new(plan: &Plan) -> Self {
-        let seconds = plan.length.as_secs().div_ceil(PERIOD.as_secs());
+        let steps = plan.length.as_secs().div_ceil(plan.timeline_step().as_secs());
         Self {
             delivered: 0,
             late: 0,
@@ -230,11 +340,24 @@ impl Heard {
             deviations: histogram(),
             first_pings: histogram(),
             never_pinged: 0,
+            overdue: 0,
+            worst_overrun: Duration::ZERO,
             fewest: 0,
             most: 0,
-            seconds: vec![Second::default(); usize::try_from(seconds).unwrap_or_default()],
+            timeline: vec![Step::default(); usize::try_from(steps).unwrap_or_default()],
             halving: None,
+            gaps: None,
         }
+    }
+}
+
+/// How many pings of a client were due until `now` while not one came, from the `start` of what is measured.
+/// The first of one who came later is due within a second.
+fn due_before_the_first(client: &Client, start: Time, now: Time) -> u64 {
+    if client.came < start {
+        now.since(start).as_secs()
+    } else {
+        (now.since(start) + PERIOD / 2).as_secs().saturating_sub(1)
     }
 }
 

@@ -1,18 +1,19 @@
 //! What a run of the bench says.
 
-use std::fmt::{self, Display};
+mod text;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::baseline::Baseline;
+use super::churn::TOLERANCE;
 use super::crowd::Crowd;
-use super::pings::LATE;
 use super::processes::Usage;
+use super::restart::Restart;
 use super::run::{Measured, Plan};
 use super::subject::Log;
 
@@ -38,7 +39,12 @@ pub(super) struct Report {
     pub(super) baseline: Option<MachineLimit>,
     /// What followed `--halve-after`.
     pub(super) halving: Option<Recovery>,
-    pub(super) timeline: Vec<Second>,
+    /// What `--restart` did.
+    pub(super) restart: Option<Interruption>,
+    /// What `--churn` did.
+    pub(super) churn: Option<Turnover>,
+    pub(super) timeline_step_seconds: u64,
+    pub(super) timeline: Vec<Step>,
 }
 
 /// Pings to the measured clients, unless said otherwise.
@@ -95,7 +101,9 @@ pub(super) struct Drops {
     pub(super) bench: u64,
 }
 
-/// What the daemon used and said.
+/// What the daemon used and said. With `--restart` the processor time and the counts are those of both lives:
+/// of the first until the signal and as far as it summed them up, which it does once a minute and when it stops.
+/// The memory is that of the second, without clients that of the first.
 #[derive(Debug, Serialize)]
 pub(super) struct Daemon {
     pub(super) cpu_cores: f64,
@@ -134,8 +142,69 @@ pub(super) struct Recovery {
     pub(super) recovered_in_seconds: Option<f64>,
 }
 
+/// What a restart of the daemon was for it and for the measured clients.
 #[derive(Debug, Serialize)]
-pub(super) struct Second {
+pub(super) struct Interruption {
+    /// `SIGTERM` or `SIGKILL`.
+    pub(super) signal: &'static str,
+    /// From the signal to the end of the process.
+    pub(super) ended_in_seconds: f64,
+    /// From the end, or from SIGKILL, until the new process said that it listens.
+    pub(super) listening_after_seconds: f64,
+    /// What the new process took over, if it said so.
+    pub(super) restored: Option<Restored>,
+    /// Clients that had been pinged before the restart, and those of them that were not pinged again.
+    pub(super) clients_pinged_before: u64,
+    pub(super) clients_lost: u64,
+    /// From a client's last ping before the restart to its first one after it.
+    pub(super) gap_seconds: Gaps,
+    /// Pings missed within the gaps. They are among those of `pings` too.
+    pub(super) missed: u64,
+    /// Pings less than 0.9 s after the one before, among each client's first two after the restart.
+    pub(super) early: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Gaps {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Restored {
+    /// From the start of the process until it said so.
+    pub(super) after_seconds: f64,
+    pub(super) clients: u64,
+    pub(super) expired: u64,
+    pub(super) refused: u64,
+    pub(super) age_seconds: f64,
+    /// How long it took by its own account.
+    pub(super) took_ms: f64,
+}
+
+/// What it was for the daemon that clients left and others came.
+#[derive(Debug, Serialize)]
+pub(super) struct Turnover {
+    pub(super) percent_per_second: f64,
+    pub(super) expiration_seconds: f64,
+    /// How many clients left; as many came in their places.
+    pub(super) clients_left: u64,
+    /// Pings to measured clients later than the tolerance after their time was over.
+    pub(super) overdue_pings: u64,
+    pub(super) worst_overrun_ms: f64,
+    pub(super) tolerance_ms: f64,
+    /// The daemon's memory after so many seconds, and to that the memory at the end.
+    pub(super) first_seconds: f64,
+    pub(super) first_resident_bytes: u64,
+    pub(super) last_resident_bytes: u64,
+    pub(super) growth: f64,
+    /// Whether the run was long enough for that to count.
+    pub(super) is_growth_judged: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Step {
     pub(super) delivered: u64,
     pub(super) late: u64,
     pub(super) worst_deviation_ms: f64,
@@ -143,6 +212,15 @@ pub(super) struct Second {
 
 /// A crowd whose heartbeats are later than this is too large for what the machine has left for it.
 const BEHIND_MS: f64 = 2_000.0;
+
+/// By no more than one part in so many may memory grow.
+const MOST_GROWTH: u64 = 20;
+
+/// By so many bytes it may in any case, for the daemon remembers what it counted in the last ten minutes.
+const MEMORIES: u64 = 1_000_000;
+
+/// In a shorter run memory may grow.
+const GROWN_UP: Duration = Duration::from_secs(120);
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -176,6 +254,9 @@ impl Report {
     ) -> Self {
         let Measured { sent, heard, watched } = measured;
         let delivered_to_all = heard.delivered + watched.pings_to_the_rest;
+        let restart = plan.restart.and_then(|restart| {
+            Interruption::new(restart, measured, daemon.as_ref().map(|(_, log)| log))
+        });
         let daemon = daemon.zip(watched.usage).map(|((idle, log), usage)| Daemon {
             cpu_cores: usage.cpu.as_secs_f64() / watched.time.as_secs_f64(),
             cpu_ns_per_ping: ratio(
@@ -186,7 +267,7 @@ impl Report {
             resident_bytes_idle: idle.resident,
             resident_bytes_per_client: ratio(
                 usage.resident.saturating_sub(idle.resident),
-                crowd.size.into(),
+                log.clients.max(crowd.size.into()),
             ),
             clients_at_end: log.clients,
             heartbeats: log.heartbeats,
@@ -252,21 +333,90 @@ impl Report {
                 pinged_on_seconds: halving.pinged_on.as_secs_f64(),
                 recovered_in_seconds: halving.recovered_in.map(|time| time.as_secs_f64()),
             }),
+            restart,
+            churn: Turnover::new(plan, measured),
+            timeline_step_seconds: plan.timeline_step().as_secs(),
             timeline: heard
-                .seconds
+                .timeline
                 .iter()
-                .map(|second| Second {
-                    delivered: second.delivered,
-                    late: second.late,
-                    worst_deviation_ms: millis(second.worst_deviation),
+                .map(|step| Step {
+                    delivered: step.delivered,
+                    late: step.late,
+                    worst_deviation_ms: millis(step.worst_deviation),
                 })
                 .collect(),
         }
     }
 
-    /// Whether every client got every ping.
-    pub(super) fn is_complete(&self) -> bool {
-        self.pings.missed == 0 && self.pings.delivered > 0
+    /// Whether every client got every ping, but for those that a restart cost who came back, and churn left
+    /// nothing behind.
+    pub(super) fn is_good(&self) -> bool {
+        let excused = self.restart.as_ref().map_or(0, |restart| restart.missed);
+        self.pings.delivered > 0
+            && self.pings.missed <= excused
+            && self.restart.as_ref().is_none_or(|restart| restart.clients_lost == 0)
+            && self.churn.as_ref().is_none_or(|churn| {
+                churn.is_good() && self.first_ping_seconds.clients_never_pinged == 0
+            })
+    }
+}
+
+impl Interruption {
+    fn new(restart: Restart, measured: &Measured, log: Option<&Log>) -> Option<Self> {
+        let restarted = measured.watched.restarted?;
+        let gaps = measured.heard.gaps.as_ref()?;
+        let gap = |q| quantile(&gaps.lengths, q, SECOND);
+        let restored = log.and_then(|log| log.restored).map(|restored| Restored {
+            after_seconds: restored
+                .at
+                .saturating_duration_since(restarted.started_at)
+                .as_secs_f64(),
+            clients: restored.clients,
+            expired: restored.expired,
+            refused: restored.refused,
+            age_seconds: restored.age.as_secs_f64(),
+            took_ms: millis(restored.took),
+        });
+        Some(Self {
+            signal: restart.signal().as_str(),
+            ended_in_seconds: restarted.ended_in.as_secs_f64(),
+            listening_after_seconds: restarted.listening_after.as_secs_f64(),
+            restored,
+            clients_pinged_before: gaps.pinged_before,
+            clients_lost: gaps.never_again,
+            gap_seconds: Gaps { p50: gap(0.5), p99: gap(0.99), max: gap(1.0) },
+            missed: gaps.missed,
+            early: gaps.early,
+        })
+    }
+}
+
+impl Turnover {
+    fn new(plan: &Plan, measured: &Measured) -> Option<Self> {
+        let churn = plan.churn?;
+        let Measured { sent, heard, watched } = measured;
+        let first_resident_bytes = watched.first_resident?;
+        let last_resident_bytes = watched.usage?.resident;
+        Some(Self {
+            percent_per_second: churn.share * 100.0,
+            expiration_seconds: churn.expiration.as_secs_f64(),
+            clients_left: sent.changes,
+            overdue_pings: heard.overdue,
+            worst_overrun_ms: millis(heard.worst_overrun),
+            tolerance_ms: millis(TOLERANCE),
+            first_seconds: plan.first_memory().as_secs_f64(),
+            first_resident_bytes,
+            last_resident_bytes,
+            growth: ratio(last_resident_bytes, first_resident_bytes),
+            is_growth_judged: plan.length > GROWN_UP,
+        })
+    }
+
+    /// Whether nobody was pinged beyond their time and, as far as it counts, memory did not grow.
+    fn is_good(&self) -> bool {
+        let growth = self.last_resident_bytes.saturating_sub(self.first_resident_bytes);
+        let most = MEMORIES.max(self.first_resident_bytes / MOST_GROWTH);
+        self.overdue_pings == 0 && (!self.is_growth_judged || growth <= most)
     }
 }
 
@@ -283,162 +433,31 @@ impl Quantiles {
     }
 }
 
-/// A figure with its unit, or a dash for what is no number.
-fn figure(value: f64, decimals: usize, unit: &str) -> String {
-    if value.is_nan() { "-".to_owned() } else { format!("{value:.decimals$} {unit}") }
-}
-
-/// A number with its thousands apart.
-fn grouped(n: u64) -> String {
-    HumanCount(n).to_string()
-}
-
-/// Writes a line of the table.
-fn line(f: &mut fmt::Formatter<'_>, name: &str, value: &str, remark: &str) -> fmt::Result {
-    writeln!(f, "{}", format!("{name:<26}{value:>16}   {remark}").trim_end())
-}
-
-impl Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pings, deviation_ms, first_ping_seconds, heartbeats, kernel_drops, .. } = self;
-        writeln!(
-            f,
-            "{} clients {} ({}), each with a heartbeat every {} s, measured for {} s on {} cores, Linux {}",
-            grouped(self.clients.into()),
-            match self.route {
-                "target" => format!("of {}", self.server),
-                route => format!("over {route}"),
-            },
-            if self.server.is_ipv6() { "IPv6" } else { "IPv4" },
-            self.heartbeat_every_seconds,
-            self.seconds,
-            self.cores,
-            self.kernel
-        )?;
-        let measured = match self.clients.div_ceil(self.measured_clients.max(1)) {
-            1 => "to all clients, each timed".to_owned(),
-            n => format!("to one client in {n}, each timed"),
-        };
-        line(f, "pings expected", &grouped(pings.expected), &measured)?;
-        line(f, "  delivered", &grouped(pings.delivered), "")?;
-        let late = format!("by more than {} ms", LATE.as_millis());
-        line(f, "  late", &grouped(pings.late), &late)?;
-        let missed = match pings.missed {
-            0 => String::new(),
-            missed => format!("{:.1} %", 100.0 * ratio(missed, pings.expected)),
-        };
-        line(f, "  missed", &grouped(pings.missed), &missed)?;
-        line(f, "  duplicate", &grouped(pings.duplicate), "")?;
-        let fairness = format!("{} to {}", grouped(pings.fewest), grouped(pings.most));
-        line(f, "  per client", &fairness, "")?;
-        line(f, "pings to all clients", &grouped(pings.delivered_to_all), "by the kernel's count")?;
-        let Quantiles { p50, p99, p99_9, p99_99, max } = deviation_ms;
-        writeln!(f, "deviation of the period from 1 s")?;
-        for (name, value) in [
-            ("  p50", p50),
-            ("  p99", p99),
-            ("  p99.9", p99_9),
-            ("  p99.99", p99_99),
-            ("  max", max),
-        ] {
-            line(f, name, &figure(*value, 3, "ms"), "")?;
-        }
-        let FirstPing { p50, max, clients_never_pinged, .. } = first_ping_seconds;
-        let first = match clients_never_pinged {
-            0 => format!("at most, median {}", figure(*p50, 3, "s")),
-            never => {
-                let never = grouped(*never);
-                format!("at most, median {}; {never} were never pinged", figure(*p50, 3, "s"))
-            }
-        };
-        line(f, "time to the first ping", &figure(*max, 3, "s"), &first)?;
-        let sent = format!(
-            "{} failed; all had registered in {:.1} s; the latest {:.1} ms late",
-            heartbeats.failed, heartbeats.registered_in_seconds, heartbeats.worst_lateness_ms
-        );
-        line(f, "heartbeats sent", &grouped(heartbeats.sent), &sent)?;
-        if heartbeats.worst_lateness_ms > BEHIND_MS {
-            writeln!(f, "  the bench could not keep up: these figures are not the daemon's alone")?;
-        }
-        let daemon_drops = kernel_drops.daemon.map_or("unknown".to_owned(), grouped);
-        line(f, "kernel drops, heartbeats", &daemon_drops, "at the daemon's socket")?;
-        line(f, "kernel drops, pings", &grouped(kernel_drops.bench), "at the bench's socket")?;
-        if let Some(daemon) = &self.daemon {
-            write!(f, "{daemon}")?;
-        }
-        if let Some(limit) = &self.baseline {
-            write!(f, "{limit}")?;
-        }
-        if let Some(recovery) = &self.halving {
-            write!(f, "{recovery}")?;
-        }
-        if pings.delivered == 0 {
-            writeln!(f, "Not one ping came: does a daemon listen at {}?", self.server)?;
-        }
-        Ok(())
-    }
-}
-
-impl Display for Daemon {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the daemon")?;
-        let per_ping = if self.cpu_ns_per_ping.is_finite() {
-            format!("{:.0} ns per ping", self.cpu_ns_per_ping)
-        } else {
-            String::new()
-        };
-        line(f, "  CPU", &format!("{:.3} cores", self.cpu_cores), &per_ping)?;
-        #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
-        let resident = self.resident_bytes as f64 / 1e6;
-        let per_client = format!("{:.1} bytes per client", self.resident_bytes_per_client);
-        line(f, "  resident memory", &format!("{resident:.1} MB"), &per_client)?;
-        line(f, "  clients at the end", &grouped(self.clients_at_end), "")?;
-        line(f, "  failed sends", &grouped(self.failed_sends), "")?;
-        line(f, "  skipped slots", &grouped(self.skipped_slots), "a whole second late")?;
-        let lateness = format!("{:.3} ms", self.worst_lateness_ms);
-        line(f, "  worst lateness", &lateness, "of a ping, by the daemon's own clock")?;
-        if self.http_answers > 0 {
-            line(f, "  answers over HTTP", &grouped(self.http_answers), "")?;
-        }
-        for warning in &self.warnings {
-            writeln!(f, "  it warned: {warning}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Display for MachineLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu_ns_per_datagram, datagrams_per_second, ratio, .. } = self;
-        let rate = format!("{datagrams_per_second:.0} datagrams a second on one core");
-        line(f, "a bare sendmmsg loop", &format!("{cpu_ns_per_datagram:.0} ns"), &rate)?;
-        line(f, "the daemon's CPU to that", &figure(*ratio, 2, "x"), "for a ping")?;
-        let Quantiles { p99_9, max, .. } = self.wakeup_lateness_ms;
-        let lateness = format!("late at p99.9, at most {max:.3} ms");
-        line(f, "a thread that only sleeps", &format!("{p99_9:.3} ms"), &lateness)
-    }
-}
-
-impl Display for Recovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pinged_on_seconds, recovered_in_seconds } = self;
-        let pinged_on = format!("{pinged_on_seconds:.1} s");
-        line(f, "the silent half", &pinged_on, "pinged still")?;
-        let (time, remark) = match recovered_in_seconds {
-            Some(time) => (format!("{time:.1} s"), "until all was in time again after that"),
-            None => ("-".to_owned(), "not in time again: was there enough time to expire?"),
-        };
-        line(f, "recovered in", &time, remark)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
-        let numbers = [0, 999, 1_000, 1_234_567].map(grouped);
-        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
+    fn churn_must_leave_nothing_behind() {
+        let turnover = |overdue_pings, first, last, is_growth_judged| Turnover {
+            percent_per_second: 10.0,
+            expiration_seconds: 10.0,
+            clients_left: 1,
+            overdue_pings,
+            worst_overrun_ms: 0.0,
+            tolerance_ms: 50.0,
+            first_seconds: 60.0,
+            first_resident_bytes: first,
+            last_resident_bytes: last,
+            growth: ratio(last, first),
+            is_growth_judged,
+        };
+        assert!(turnover(0, 100_000_000, 105_000_000, true).is_good());
+        assert!(!turnover(0, 100_000_000, 105_000_001, true).is_good());
+        assert!(turnover(0, 7_000_000, 8_000_000, true).is_good());
+        assert!(!turnover(0, 7_000_000, 8_000_001, true).is_good());
+        assert!(turnover(0, 7_000_000, 14_000_000, false).is_good());
+        assert!(turnover(0, 7_000_000, 6_000_000, true).is_good());
+        assert!(!turnover(1, 7_000_000, 7_000_000, true).is_good());
     }
 }

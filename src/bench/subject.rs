@@ -1,71 +1,68 @@
 //! The daemon that is measured.
 
-use std::io::{self, BufRead, BufReader};
+mod folder;
+mod log;
+mod process;
+
+use std::io;
+use std::mem;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
-
-use super::operator::Operator;
-use super::processes::{self, Usage};
-
-/// How long the daemon may take to start, and how long to stop.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A program other than ours may say anything.
-const MOST_WARNINGS: usize = 10;
+use super::processes::Usage;
+use super::restart::Restart;
+pub(super) use folder::Folder;
+pub(super) use log::Log;
+pub(super) use process::Launch;
+use process::Process;
 
 /// A daemon of ours, or another's.
 #[derive(Debug)]
-pub(super) enum Subject {
-    Own(Daemon),
+pub(super) enum Subject<'a> {
+    Own(Box<Daemon<'a>>),
     Other(SocketAddr),
 }
 
-/// A child process, which is stopped when this is dropped and which the kernel ends with us.
+/// A daemon of ours, in its first life or its second.
 #[derive(Debug)]
-pub(super) struct Daemon {
-    child: Child,
-    address: SocketAddr,
+pub(super) struct Daemon<'a> {
+    process: Process,
+    launch: Launch<'a>,
+    former: Option<Former>,
     idle: Usage,
-    operator: Option<Operator>,
-    log: Option<JoinHandle<Log>>,
 }
 
-/// What the daemon said of itself.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    /// What it warned of, each kind once.
-    pub(super) warnings: Vec<String>,
-    /// The clients at the end.
-    pub(super) clients: u64,
-    pub(super) heartbeats: u64,
-    pub(super) pings: u64,
-    pub(super) failed_sends: u64,
-    pub(super) skipped_slots: u64,
-    pub(super) worst_lateness_ms: f64,
-    /// How often its endpoint answered.
-    pub(super) http_answers: u64,
+/// A life that is over.
+#[derive(Debug)]
+struct Former {
+    cpu: Duration,
+    drops: u64,
+    log: Log,
 }
 
-impl Subject {
+/// How long a restart took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Restarted {
+    /// From the signal to the end of the process.
+    pub(super) ended_in: Duration,
+    /// From the end, or from SIGKILL, until the new process listened.
+    pub(super) listening_after: Duration,
+    /// When the new process was started.
+    pub(super) started_at: Instant,
+}
+
+impl Subject<'_> {
     pub(super) fn address(&self) -> SocketAddr {
         match self {
-            Self::Own(daemon) => daemon.address,
+            Self::Own(daemon) => daemon.process.address(),
             Self::Other(address) => *address,
         }
     }
 
-    /// What it has used so far, if that can be known.
+    /// What it has used so far, if that can be known. Of a life that is over the processor time counts too.
     pub(super) fn usage(&self) -> io::Result<Option<Usage>> {
         match self {
-            Self::Own(daemon) => processes::usage(daemon.child.id()).map(Some),
+            Self::Own(daemon) => daemon.usage().map(Some),
             Self::Other(_) => Ok(None),
         }
     }
@@ -73,9 +70,7 @@ impl Subject {
     /// How many heartbeats the kernel dropped at its full buffer, if that can be known.
     pub(super) fn drops(&self) -> io::Result<Option<u64>> {
         match self {
-            Self::Own(daemon) => {
-                processes::drops(Some(daemon.child.id()), &[daemon.address.port()]).map(Some)
-            }
+            Self::Own(daemon) => daemon.drops().map(Some),
             Self::Other(_) => Ok(None),
         }
     }
@@ -83,44 +78,30 @@ impl Subject {
     /// Whether it is still there.
     pub(super) fn check(&mut self) -> io::Result<()> {
         match self {
-            Self::Own(daemon) => daemon.check(),
+            Self::Own(daemon) => daemon.process.check(),
             Self::Other(_) => Ok(()),
+        }
+    }
+
+    /// Ends it and at once starts it anew. Says when the one has `ended` and the other has not begun.
+    pub(super) fn restart(
+        &mut self,
+        restart: Restart,
+        ended: impl FnOnce(),
+    ) -> io::Result<Restarted> {
+        match self {
+            Self::Own(daemon) => daemon.restart(restart, ended),
+            Self::Other(_) => Err(io::Error::other("only a daemon of the bench can be restarted")),
         }
     }
 }
 
-impl Daemon {
-    /// Starts a program as a daemon on a port of the system's choice of `host`. Its other settings
-    /// are those of our environment. If `is_scraped`, it has an endpoint, which is asked all the while.
-    pub(super) fn start(program: &Path, host: &str, is_scraped: bool) -> io::Result<Self> {
-        let mut child = Command::new(program)
-            .args(["--ends-with", &std::process::id().to_string()])
-            .envs([("HOST", host), ("PORT", "0"), ("LOG_FORMAT", "json"), ("LOG_LEVEL", "INFO")])
-            .env("MAX_CLIENTS", "100000000")
-            .env("HTTP_ADDR", if is_scraped { "127.0.0.1:0" } else { "" })
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot run {}: {error}", program.display()))
-            })?;
-        let Some(stderr) = child.stderr.take() else {
-            return Err(io::Error::other("the daemon has no standard error"));
-        };
-        let (says, lines) = mpsc::channel();
-        let log = thread::spawn(move || Log::read(stderr, &says));
-        let addresses = listening(&lines, "listening").and_then(|address| {
-            let http = is_scraped.then(|| listening(&lines, "listening for HTTP"));
-            Ok((address, http.transpose()?))
-        });
-        let (address, http) = addresses.inspect_err(|_| {
-            let _ = child.kill();
-            let _ = child.wait();
-        })?;
-        let idle = processes::usage(child.id())?;
-        let operator = http.map(Operator::look_at);
-        Ok(Self { child, address, idle, operator, log: Some(log) })
+impl<'a> Daemon<'a> {
+    /// Starts a daemon on a port of the system's choice.
+    pub(super) fn start(launch: Launch<'a>) -> io::Result<Self> {
+        let process = launch.start(0)?;
+        let idle = process.usage()?;
+        Ok(Self { process, launch, former: None, idle })
     }
 
     /// What it used before the first client came.
@@ -129,94 +110,43 @@ impl Daemon {
     }
 
     /// Stops it as an operator would, and returns what it said.
-    pub(super) fn stop(mut self) -> io::Result<Log> {
-        let http_answers = self.operator.take().map(Operator::stop).transpose()?.unwrap_or(0);
-        self.end(Signal::SIGTERM);
-        let log = self.log.take().and_then(|log| log.join().ok());
-        let log = log.ok_or_else(|| io::Error::other("the daemon's log cannot be read"))?;
-        Ok(Log { http_answers, ..log })
+    pub(super) fn stop(self) -> io::Result<Log> {
+        let log = self.process.stop()?;
+        Ok(match self.former {
+            Some(former) => former.log.and(log),
+            None => log,
+        })
     }
 
-    fn check(&mut self) -> io::Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(io::Error::other(format!("the daemon ended: {status}"))),
+    fn usage(&self) -> io::Result<Usage> {
+        let former = self.former.as_ref().map_or(Duration::ZERO, |former| former.cpu);
+        let usage = self.process.usage()?;
+        Ok(Usage { cpu: former + usage.cpu, ..usage })
+    }
+
+    fn drops(&self) -> io::Result<u64> {
+        let former = self.former.as_ref().map_or(0, |former| former.drops);
+        Ok(former + self.process.drops()?)
+    }
+
+    fn restart(&mut self, restart: Restart, ended: impl FnOnce()) -> io::Result<Restarted> {
+        self.process.dismiss_operator()?;
+        let (cpu, drops) = (self.usage()?.cpu, self.drops()?);
+        let signalled_at = Instant::now();
+        let status = self.process.end(restart.signal())?;
+        let ended_at = Instant::now();
+        if restart == Restart::Term && !status.success() {
+            return Err(io::Error::other(format!(
+                "the daemon does not stop when told to: {status}"
+            )));
         }
-    }
-
-    fn end(&mut self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed());
-        let deadline = Instant::now() + PATIENCE;
-        if self.check().is_ok() {
-            let _ = kill(pid, signal);
-        }
-        while self.check().is_ok() {
-            if Instant::now() > deadline {
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.end(Signal::SIGKILL);
-    }
-}
-
-/// Waits until the daemon says, with this message, where it listens.
-fn listening(lines: &Receiver<String>, message: &str) -> io::Result<SocketAddr> {
-    let mut said = String::new();
-    let deadline = Instant::now() + PATIENCE;
-    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if let Some(address) = listening_at(&line, message) {
-            return Ok(address);
-        }
-        said = said + "\n  " + &line;
-    }
-    if said.is_empty() {
-        said.push_str(" nothing");
-    }
-    Err(io::Error::other(format!("the daemon does not start; it says:{said}")))
-}
-
-fn listening_at(line: &str, message: &str) -> Option<SocketAddr> {
-    let line: Value = serde_json::from_str(line).ok()?;
-    (line["message"] == message).then(|| line["address"].as_str()?.parse().ok())?
-}
-
-impl Log {
-    /// Reads to the end, and passes the lines on as long as somebody wants them.
-    fn read(stderr: ChildStderr, says: &Sender<String>) -> Self {
-        let mut log = Self::default();
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            log.add(&line);
-            let _ = says.send(line);
-        }
-        log
-    }
-
-    fn add(&mut self, text: &str) {
-        let line: Value = serde_json::from_str(text).unwrap_or_default();
-        if line["message"] == "summary" {
-            let count = |name: &str| line[name].as_u64().unwrap_or_default();
-            self.clients = count("clients");
-            self.heartbeats += count("heartbeats");
-            self.pings += count("pings");
-            self.failed_sends += count("failed_sends");
-            self.skipped_slots += count("skipped_slots");
-            let lateness = line["worst_lateness_ms"].as_f64().unwrap_or_default();
-            self.worst_lateness_ms = self.worst_lateness_ms.max(lateness);
-        } else if line["level"] != "INFO" {
-            let message = line["message"].as_str().unwrap_or(text);
-            let warning = match line["reason"].as_str() {
-                Some(reason) => format!("{message}: {reason}"),
-                None => message.to_owned(),
-            };
-            if !self.warnings.contains(&warning) && self.warnings.len() < MOST_WARNINGS {
-                self.warnings.push(warning);
-            }
-        }
+        ended();
+        let started_at = Instant::now();
+        let process = self.launch.start(self.process.address().port())?;
+        let from = if restart == Restart::Term { ended_at } else { signalled_at };
+        let listening_after = process.listening_at().saturating_duration_since(from);
+        let log = mem::replace(&mut self.process, process).stop()?;
+        self.former = Some(Former { cpu, drops, log });
+        Ok(Restarted { ended_in: ended_at - signalled_at, listening_after, started_at })
     }
 }

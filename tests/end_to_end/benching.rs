@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,32 @@ fn bench(arguments: &str) -> Command {
     let mut command = wakeupd(&[("PATH", &path)]);
     command.arg("bench").args(arguments.split_ascii_whitespace());
     command
+}
+
+/// Clients of whom many leave. They heartbeat so often that who stays does not expire in 4 s.
+const CHURN: &str = "--json --clients 100 --register-in 1s --heartbeat-every 1500ms --churn 10";
+
+/// A program that is the daemon with another variable.
+fn program_with(variable: &str) -> String {
+    let name = variable.to_lowercase().replace('=', "-");
+    script(&name, &format!("exec env {variable} {PROGRAM} \"$@\""))
+}
+
+fn script(name: &str, commands: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    // Another process writes it, lest a child of this one have it open, which keeps it from running.
+    let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod +x \"$1\"";
+    let mut shell = Command::new("sh");
+    assert!(shell.args(["-c", write, "sh", &path, commands]).status().unwrap().success());
+    path
+}
+
+/// An empty folder for what a bench must not leave behind.
+fn temporary_folder(name: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir(&path).unwrap();
+    path
 }
 
 /// Runs a bench to its end and returns its exit code and its report.
@@ -84,6 +111,108 @@ fn it_prints_a_table() {
     assert!(stdout.starts_with("20 clients over loopback (IPv4), "), "{stdout}");
     for line in ["pings expected", "  missed", "  p99.9", "  clients at the end"] {
         assert!(stdout.contains(&format!("\n{line}")), "{line} is missing in {stdout}");
+    }
+}
+
+#[test]
+fn it_writes_the_json_to_a_file_besides() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench.json");
+    let arguments = format!("--clients 20 --for 1s --register-in 1s --json={}", file.display());
+    let (status, stdout, stderr) = output(&mut bench(&arguments));
+    assert!(status.success() && stdout.contains("\npings expected"), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(report["clients"], 20);
+
+    let (status, _, stderr) = output(&mut bench(&arguments.replace("--json=", "--json=/nowhere")));
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("cannot write /nowhere/"), "{stderr}");
+}
+
+#[test]
+fn a_daemon_that_is_restarted_goes_on() {
+    for signal in ["term", "kill"] {
+        let temporary = temporary_folder(&format!("bench-{signal}"));
+        let arguments =
+            format!("--clients 100 --for 4s --register-in 1s --restart {signal} --json");
+        let mut bench = bench(&arguments);
+        let variables = [("SNAPSHOT_INTERVAL_SECONDS", "1"), ("TMPDIR", &temporary)];
+        let (status, stdout, stderr) = output(bench.envs(variables));
+        let report: Value = serde_json::from_str(&stdout).expect(&stderr);
+        assert_eq!(status.code(), Some(0), "{report:#}");
+        let restart = &report["restart"];
+        assert_eq!(restart["signal"], format!("SIG{}", signal.to_uppercase()));
+        assert_eq!(restart["clients_pinged_before"], 100, "{report:#}");
+        assert_eq!(restart["clients_lost"], 0, "{report:#}");
+        assert_eq!(restart["restored"]["clients"], 100, "{report:#}");
+        assert!(restart["gap_seconds"]["max"].as_f64().unwrap() > 0.5, "{report:#}");
+        assert_eq!(report["daemon"]["clients_at_end"], 100, "{report:#}");
+        assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_daemon_that_forgets_its_clients_over_a_restart_is_told_of() {
+    let program = program_with("SNAPSHOT_PATH=");
+    let arguments = format!("--clients 50 --register-in 1s --restart term --program {program}");
+    // Until its next heartbeat each client is forgotten.
+    for (times, lost) in
+        [("--heartbeat-every 300s --for 4s", 50), ("--heartbeat-every 2s --for 8s", 0)]
+    {
+        let (code, report) = report(&format!("{arguments} {times}"));
+        assert_eq!(code, Some(i32::from(lost > 0)), "{report:#}");
+        let restart = &report["restart"];
+        assert!(restart["restored"].is_null(), "{report:#}");
+        assert_eq!(restart["clients_pinged_before"], 50, "{report:#}");
+        assert_eq!(restart["clients_lost"], lost, "{report:#}");
+        assert_eq!(restart["gap_seconds"]["max"].is_null(), lost > 0, "{report:#}");
+    }
+}
+
+#[test]
+fn clients_leave_and_come_and_each_is_pinged_for_its_time() {
+    let report = churn("--for 6s");
+    let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap();
+    // A tenth of 100 leaves in each of the 12 s, settling included.
+    assert!((100..150).contains(&count("/churn/clients_left")), "{report:#}");
+    // Those who have left and have not expired are pinged too.
+    assert!((660..1_000).contains(&count("/pings/expected")), "{report:#}");
+    assert!((101..150).contains(&count("/daemon/clients_at_end")), "{report:#}");
+    assert!(count("/churn/first_resident_bytes") > 100_000, "{report:#}");
+    assert_eq!(report["churn"]["is_growth_judged"], false);
+}
+
+/// Runs a bench with clients who leave and come, all of whom are pinged for their time.
+fn churn(arguments: &str) -> Value {
+    let mut bench = bench(&format!("{CHURN} {arguments}"));
+    let (status, stdout, stderr) = output(bench.env("CLIENT_EXPIRATION_SECONDS", "4"));
+    let report: Value = serde_json::from_str(&stdout).expect(&stderr);
+    assert_eq!(report["pings"]["missed"], 0, "{report:#}");
+    assert_eq!(report["first_ping_seconds"]["clients_never_pinged"], 0, "{report:#}");
+    // A heartbeat may wait for longer than the tolerance where others have the processor.
+    assert!(report["churn"]["worst_overrun_ms"].as_f64().unwrap() < 1_000.0, "{report:#}");
+    let is_good = report["churn"]["overdue_pings"] == 0;
+    assert_eq!(status.code(), Some(i32::from(!is_good)), "{report:#}");
+    report
+}
+
+#[test]
+fn a_daemon_to_whom_clients_that_come_and_leave_are_too_much_is_told_of() {
+    let cases = [
+        ("CLIENT_EXPIRATION_SECONDS=60", "/churn/overdue_pings"),
+        ("CLIENT_EXPIRATION_SECONDS=2", "/pings/missed"),
+        ("MAX_CLIENTS=50", "/first_ping_seconds/clients_never_pinged"),
+    ];
+    let runs = cases.map(|(variable, wrong)| {
+        let arguments = format!("{CHURN} --for 4s --program {}", program_with(variable));
+        let mut bench = bench(&arguments);
+        bench.env("CLIENT_EXPIRATION_SECONDS", "4").stdout(Stdio::piped());
+        (bench.spawn().unwrap(), wrong)
+    });
+    for (bench, wrong) in runs {
+        let output = bench.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{wrong}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report.pointer(wrong).unwrap().as_u64().unwrap() > 0, "{wrong}: {report:#}");
     }
 }
 
@@ -162,6 +291,17 @@ fn nonsense_on_the_command_line_is_an_error_of_its_own() {
         ("--yes", "--target"),
         ("--register-in 33s", "--register-in must be at most 32s"),
         ("--halve-after 30s", "--halve-after must be less than --for"),
+        ("--restart hup", "term"),
+        ("--restart term --target localhost", "--restart"),
+        ("--restart term --ramp", "--restart"),
+        ("--restart kill --halve-after 1s", "--restart"),
+        ("--restart kill --for 3s", "--for must be at least 4s"),
+        ("--churn 0", "above 0, up to 100"),
+        ("--churn 101", "above 0, up to 100"),
+        ("--churn 10 --target localhost", "--churn"),
+        ("--churn 10 --restart term", "--churn"),
+        ("--churn 10 --heartbeat-every 100s", "--heartbeat-every must be so short"),
+        ("--churn 10 --clients 1000000", "too few addresses"),
     ] {
         let (status, stdout, stderr) = output(&mut bench(arguments));
         assert_eq!(status.code(), Some(2), "{arguments}: {stderr}");
@@ -179,10 +319,7 @@ fn a_program_that_is_no_daemon_is_told_of() {
         assert_eq!(status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(complaint), "{stderr}");
     }
-    let mute = format!("{}/mute", env!("CARGO_TARGET_TMPDIR"));
-    // Another process writes it, lest a child of this one have it open, which keeps it from running.
-    let script = format!("printf '#!/bin/sh\nexec sleep 60' > {mute} && chmod +x {mute}");
-    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let mute = script("mute", "exec sleep 60");
     let (_, _, stderr) = output(&mut bench(&format!("--program {mute}")));
     assert!(stderr.contains("the daemon does not start; it says: nothing"), "{stderr}");
 
@@ -225,6 +362,34 @@ fn over_a_virtual_wire_too_and_no_daemon_outlives_its_bench() {
         assert_eq!(server.starts_with('['), !family.is_empty(), "{server}");
     }
     outlive_nothing("--wire --clients 20 --for 60s");
+}
+
+#[test]
+fn over_a_virtual_wire_a_daemon_is_restarted_and_clients_come_and_leave() {
+    if !needs::met("a virtual wire", &WIRE_NEEDS) {
+        return;
+    }
+    let (code, report) =
+        report("--wire --clients 100 --for 4s --register-in 1s --restart term --ipv6");
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["restart"]["restored"]["clients"], 100, "{report:#}");
+    assert_eq!(churn("--wire --for 4s")["route"], "wire");
+}
+
+#[test]
+fn neither_a_daemon_in_its_second_life_nor_its_folder_outlives_the_bench() {
+    let temporary = temporary_folder("bench-second-life");
+    let mut bench = bench("--clients 20 --for 12s --register-in 1s --restart kill");
+    let mut bench = bench.env("TMPDIR", &temporary).spawn().unwrap();
+    let first = daemon_of(&bench);
+    wait_until("its first life ends", || (!is_running(first)).then_some(()));
+    let second = daemon_of(&bench);
+    assert_ne!(first, second);
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
+    send_signal(&bench, Signal::SIGINT);
+    assert_eq!(bench.wait().unwrap().code(), Some(130));
+    wait_until("its second life ends", || (!is_running(second)).then_some(()));
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }
 
 /// Kills a bench in the middle, and waits until its daemon is gone.
