@@ -119,7 +119,7 @@ impl Listener {
             Refreshed::Renewed => {}
             Refreshed::Registered { shard, is_first } => {
                 if is_first {
-                    self.alarm.wake(shard);
+                    self.alarm.wake(shard, now);
                 }
                 self.state.metrics.registered.add(1);
                 debug!(client = %source, "registered");

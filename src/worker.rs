@@ -4,7 +4,10 @@
 use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -34,30 +37,47 @@ const LAST_PATIENCE: Duration = Duration::from_millis(50);
 /// Wakes workers, which sleep past the slots of shards that are empty.
 #[derive(Debug)]
 pub struct Alarm {
-    /// Those that have begun.
-    workers: Vec<OnceLock<Thread>>,
+    sleepers: Vec<Sleeper>,
     /// In nanoseconds.
     end: AtomicU64,
+}
+
+/// What the alarm knows of a worker.
+#[derive(Debug)]
+struct Sleeper {
+    /// Where it has begun.
+    thread: OnceLock<Thread>,
+    /// When it was woken first since it looked for empty shards, in nanoseconds.
+    woken: AtomicU64,
+}
+
+impl Sleeper {
+    fn new() -> Self {
+        Self { thread: OnceLock::new(), woken: u64::MAX.into() }
+    }
 }
 
 impl Alarm {
     /// An alarm for so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| OnceLock::new()).collect(), end: u64::MAX.into() }
+        Self { sleepers: (0..workers).map(|_| Sleeper::new()).collect(), end: u64::MAX.into() }
     }
 
-    /// Tells the owner of `shard` that it is not empty any more.
-    pub fn wake(&self, shard: usize) {
-        if let Some(worker) = self.workers[owner(shard, self.workers.len())].get() {
-            worker.unpark();
+    /// Tells the owner of `shard` that it is not empty any more since `now`.
+    pub fn wake(&self, shard: usize, now: Time) {
+        let sleeper = &self.sleepers[owner(shard, self.sleepers.len())];
+        sleeper.woken.fetch_min(now.as_nanos(), AcqRel);
+        if let Some(thread) = sleeper.thread.get() {
+            thread.unpark();
         }
     }
 
     /// Tells every worker to end with the slots that are due before `time`, which is now.
     pub fn end(&self, time: Time) {
         self.end.store(time.as_nanos(), Relaxed);
-        self.workers.iter().filter_map(OnceLock::get).for_each(Thread::unpark);
+        let threads = self.sleepers.iter().filter_map(|sleeper| sleeper.thread.get());
+        threads.for_each(Thread::unpark);
     }
 
     /// Whether a worker whose next slot is `due` then has ended.
@@ -121,7 +141,9 @@ impl Worker {
     /// With what broke the socket, so that nobody could be pinged any more.
     pub fn run(mut self) -> io::Result<()> {
         let number = self.schedule.worker();
-        let _ = self.alarm.workers[number].set(thread::current());
+        let alarm = self.alarm.clone();
+        let sleeper = &alarm.sleepers[number];
+        let _ = sleeper.thread.set(thread::current());
         name_thread(number);
         let mut sweep = Sweep::default();
         let mut destinations = Vec::new();
@@ -134,10 +156,13 @@ impl Worker {
             if self.schedule.deadline() <= now {
                 self.serve(now, &mut sweep, &mut destinations)?;
             } else {
+                sleeper.woken.store(u64::MAX, Release);
                 let next = self.next_deadline(now);
                 thread::park_timeout(next.since(now));
-                // Who registered meanwhile in a shard that was empty in its slot waits for the next.
-                let passed = self.schedule.pass(next.min(clock::now()));
+                // Who registered meanwhile when its slot was over waits for the next. A slot that came
+                // after is served, be it late.
+                let woken = Time::from_nanos(sleeper.woken.load(Acquire));
+                let passed = self.schedule.pass(next.min(woken).min(clock::now()));
                 self.state.metrics.served_slots.add(passed);
             }
         }
