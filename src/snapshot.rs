@@ -175,30 +175,44 @@ impl Snapshot {
     /// Makes its clients those of a registry, as far as their time is not over and the guard lets them in.
     /// One who was heard of at a time that is yet to come is taken for one whose time is over, and so is
     /// everybody where the snapshot is of such a time.
+    ///
+    /// There may be more than there is room for: those who made way while it was written, and those who
+    /// came for them. So who would have to make way comes last.
     pub fn restore(&self, registry: &Registry, guard: &Guard, now: &Moment) -> Restored {
         let Ok(age) = now.since(&self.header.taken) else {
             return Restored { expired: self.clients, ..Restored::default() };
         };
         let taken = now.now.before(age);
         let mut restored = Restored::default();
-        self.for_each(taken, |client, local| {
-            let silence = now.now.since(client.last_heartbeat);
-            if client.last_heartbeat > now.now || silence > registry.expiration() {
-                restored.expired += 1;
-                return;
-            }
-            let client = View { local: registry.local(local), ..client };
+        let mut last = Vec::new();
+        let mut restore = |client: &View| {
+            let ip = client.address.ip();
             let admit = || {
                 let is_wanted = guard.admit(client.address).is_ok() || !guard.enforces();
-                is_wanted && (guard.reserve(client.address.ip()).is_ok() || !guard.enforces())
+                is_wanted && (guard.reserve(ip).is_ok() || !guard.enforces())
             };
-            match registry.restore(&client, admit) {
+            match registry.restore(client, admit) {
                 Refreshed::Registered { .. } => restored.clients += 1,
                 Refreshed::Refused => restored.refused += 1,
                 Refreshed::Renewed => {}
             }
+        };
+        let mut expired = 0;
+        self.for_each(taken, |client, local| {
+            let silence = now.now.since(client.last_heartbeat);
+            if client.last_heartbeat > now.now || silence > registry.expiration() {
+                expired += 1;
+                return;
+            }
+            let client = View { local: registry.local(local), ..client };
+            if client.heartbeats == 1 && silence > registry.probation() {
+                last.push(client);
+            } else {
+                restore(&client);
+            }
         });
-        restored
+        last.iter().for_each(restore);
+        Restored { expired, ..restored }
     }
 }
 

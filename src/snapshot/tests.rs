@@ -152,6 +152,28 @@ fn the_guard_lets_in_whom_it_lets_in_otherwise() {
     }
 }
 
+/// While a snapshot is written, some make way and others come for them.
+#[test]
+fn who_has_made_way_takes_no_room_from_who_stays() {
+    for room in [30, 51] {
+        let before = registry(Seed::random());
+        let now = BEGIN + EXPIRATION / 2;
+        for n in 0..100 {
+            // The first half has never repeated its heartbeat.
+            before.refresh(client(n), None, BEGIN, || true);
+            if n >= 50 {
+                before.refresh(client(n), None, BEGIN, || true);
+            }
+        }
+        let header = header(moment(now, 5_000, "a"), &before);
+        let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+        let (after, guard) = (registry(snapshot.seed()), guard(room, ""));
+        snapshot.restore(&after, &guard, &header.taken);
+        let stayed = (50..100).filter(|n| after.view(client(*n), now).is_some()).count();
+        assert_eq!((stayed, after.len()), (50.min(room as usize), room as usize));
+    }
+}
+
 #[test]
 fn a_port_that_the_clients_do_not_know_is_of_no_use() {
     let registry = populated();
