@@ -267,7 +267,8 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let listener = Listener::new(self.socket.clone(), self.state.clone(), alarm.clone());
         tasks.spawn(async { Err(TaskEnded::Listener(listener.run().await)) });
-        let from = self.from.max(clock::now().before(LONGEST_CATCH_UP));
+        let now = clock::now();
+        let from = if now.since(self.from) <= LONGEST_CATCH_UP { self.from } else { now };
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
         for (number, sender) in mem::take(&mut self.senders).into_iter().enumerate() {
