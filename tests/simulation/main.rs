@@ -1,0 +1,134 @@
+//! The whole core in virtual time: a daemon, its clients, those who forge heartbeats, the network between
+//! them, and all that may befall a process and its machine. Everything follows from a seed.
+//!
+//! ```sh
+//! SIMULATION_SEED=17 cargo test --test simulation
+//! ```
+//!
+//! lives the life of that seed once more.
+
+mod client;
+mod clocks;
+mod crowd;
+mod daemon;
+mod network;
+mod oracle;
+mod plan;
+mod rooms;
+mod troubles;
+mod world;
+
+use std::env;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Instant;
+
+use oracle::Tally;
+use plan::Plan;
+
+const LIVES: u64 = 1_000;
+
+/// How much of what happened to a client is told.
+const NOTES: usize = 60;
+
+/// Tells the seed where the program itself panics.
+struct Told<'a>(&'a str, u64);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", again(self.0, self.1));
+        }
+    }
+}
+
+fn again(test: &str, seed: u64) -> String {
+    format!("replay it with: SIMULATION_SEED={seed} cargo test --test simulation {test}")
+}
+
+fn live(test: &str, plan: &Plan) -> Tally {
+    let _told = Told(test, plan.seed);
+    let failure = match world::live(plan, None) {
+        Ok(tally) => return tally,
+        Err(failure) => failure,
+    };
+    // Once more, with an eye on the client.
+    let notes = match failure.client.map(|client| world::live(plan, Some(client))) {
+        Some(Err(again)) => again.notes,
+        _ => Vec::new(),
+    };
+    let last = notes[notes.len().saturating_sub(NOTES)..].join("\n  ");
+    panic!(
+        "at {} client {:?}: {}\n  {last}\n{plan:#?}",
+        failure.when, failure.client, failure.what
+    );
+}
+
+/// The seed to replay, if one is asked for.
+fn asked_for() -> Option<u64> {
+    env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"))
+}
+
+fn tell(what: &str, tally: &Tally, begun: Instant) {
+    println!("{what}: {tally:?} in {:.1?}", begun.elapsed());
+}
+
+#[test]
+fn a_thousand_lives_keep_every_promise() {
+    let test = "a_thousand_lives";
+    let begun = Instant::now();
+    if let Some(seed) = asked_for() {
+        return tell("a life", &live(test, &Plan::life(seed)), begun);
+    }
+    let next = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(1, Into::into);
+    let tallies = thread::scope(|scope| {
+        let work = || {
+            let seeds = std::iter::repeat_with(|| next.fetch_add(1, Relaxed));
+            let lives = seeds.take_while(|seed| *seed < LIVES);
+            lives.map(|seed| live(test, &Plan::life(seed))).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let join = |thread: ScopedJoinHandle<_>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect::<Vec<_>>()
+    });
+    let tallies = tallies.concat();
+    let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
+    for (what, count) in [
+        ("pings", sum(|tally| tally.pings)),
+        ("refused", sum(|tally| tally.refused)),
+        ("made way", sum(|tally| tally.made_way)),
+        ("muted", sum(|tally| tally.muted)),
+        ("restarts", sum(|tally| tally.restarts)),
+        ("restored", sum(|tally| tally.restored)),
+    ] {
+        println!("{what}: {count}");
+        assert!(count > LIVES, "too little has happened for this to mean anything");
+    }
+    println!("{LIVES} lives in {:.1?}", begun.elapsed());
+}
+
+#[test]
+fn a_day_of_ten_thousand_clients_keeps_every_promise() {
+    let begun = Instant::now();
+    let tally = live("a_day", &Plan::day(asked_for().unwrap_or(1)));
+    tell("a day", &tally, begun);
+}
+
+#[test]
+fn a_rush_of_ten_thousand_clients_keeps_every_promise() {
+    let begun = Instant::now();
+    let tally = live("a_rush", &Plan::rush(asked_for().unwrap_or(1)));
+    tell("a rush", &tally, begun);
+}
+
+#[test]
+fn the_same_seed_lives_the_same_life() {
+    let plan = Plan::life(asked_for().unwrap_or(1));
+    let lives = [0, 1].map(|_| live("the_same_seed", &plan));
+    assert_eq!(lives[0], lives[1]);
+    assert!(live("the_same_seed", &Plan::life(plan.seed + 1)) != lives[0]);
+}

@@ -1,0 +1,183 @@
+//! What a world is like, and what goes wrong in it. All of it follows from the seed.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use wakeupd::clock::Time;
+use wakeupd::guard::Caps;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+
+/// When the stamps of the registry begin again at zero, after this much of a machine's run: it is
+/// 2³² ms, and the clock begins ten years before the machine.
+const WRAP: u64 = 2_467_579;
+
+/// What the clock shows when the machine is started.
+pub const BOOT: Time = Time::from_secs(10 * 365 * 24 * 3600);
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub length: Duration,
+    /// How many come in all this time.
+    pub clients: usize,
+    /// Within which time they come.
+    pub coming: Duration,
+    /// How long they stay, on the average.
+    pub stay: Duration,
+    pub expiration: Duration,
+    pub workers: usize,
+    pub caps: Caps,
+    /// How many datagrams the socket holds.
+    pub buffer: usize,
+    /// Whether a service manager holds the socket.
+    pub keeps_socket: bool,
+    pub snapshot_interval: Duration,
+    /// The part of the datagrams that is lost at the most.
+    pub loss: f64,
+    /// How long the machine has run.
+    pub uptime: Duration,
+    /// The time between two faults, short latenesses, forgeries, new addresses, on the average.
+    pub faults: Duration,
+    pub hiccups: Duration,
+    pub forgeries: Duration,
+    pub rebindings: Duration,
+}
+
+impl Plan {
+    /// Some minutes or an hour with some hundred clients.
+    pub fn life(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        // A few lives are long.
+        let length = if rng.u8(..) < 8 { HOUR } else { rng.u64(2 * MINUTE..15 * MINUTE) };
+        let clients = rng.usize(50..300);
+        let cap = u32::try_from(clients).unwrap_or_default();
+        let seconds = Duration::from_secs;
+        Self {
+            seed,
+            length: seconds(length),
+            clients,
+            coming: seconds(length * 3 / 4),
+            stay: seconds(rng.u64(MINUTE..10 * MINUTE)),
+            expiration: seconds([20, 45, 120, 120][rng.usize(..4)]),
+            workers: rng.usize(1..=4),
+            caps: Caps {
+                clients: rng.u32(cap / 2..cap * 2),
+                per_address: rng.u32(4..40),
+                per_prefix: rng.u32(30..120),
+            },
+            buffer: rng.usize(20..600),
+            keeps_socket: rng.bool(),
+            snapshot_interval: seconds(rng.u64(1..=10)),
+            loss: [0.0, 0.05, 0.3][rng.usize(..3)],
+            uptime: seconds([rng.u64(1..100), WRAP - rng.u64(1..length)][rng.usize(..2)]),
+            faults: seconds(rng.u64(20..200)),
+            hiccups: seconds(rng.u64(10..60)),
+            forgeries: seconds(rng.u64(5..60)),
+            rebindings: seconds(rng.u64(5..60)),
+        }
+    }
+
+    /// A day with ten thousand clients, some hundreds of them at a time.
+    pub fn day(seed: u64) -> Self {
+        Self {
+            length: Duration::from_secs(24 * HOUR),
+            clients: 10_000,
+            coming: Duration::from_secs(23 * HOUR),
+            stay: Duration::from_secs(40 * MINUTE),
+            expiration: Duration::from_secs(120),
+            workers: 2,
+            caps: Caps { clients: 1_000, per_address: 64, per_prefix: 256 },
+            snapshot_interval: Duration::from_secs(5),
+            buffer: 1_000,
+            loss: 0.1,
+            uptime: Duration::from_secs(WRAP - 6 * HOUR),
+            faults: Duration::from_secs(5 * MINUTE),
+            hiccups: Duration::from_secs(MINUTE),
+            forgeries: Duration::from_secs(2 * MINUTE),
+            rebindings: Duration::from_secs(10),
+            ..Self::life(seed)
+        }
+    }
+
+    /// Ten thousand clients, all of them at once, for some minutes.
+    pub fn rush(seed: u64) -> Self {
+        Self {
+            length: Duration::from_secs(5 * MINUTE),
+            clients: 10_000,
+            coming: Duration::from_secs(MINUTE),
+            stay: Duration::from_secs(HOUR),
+            expiration: Duration::from_secs(120),
+            workers: 10,
+            caps: Caps { clients: 20_000, per_address: 1_024, per_prefix: 4_096 },
+            snapshot_interval: Duration::from_secs(5),
+            buffer: 4_000,
+            loss: 0.05,
+            uptime: Duration::from_secs(WRAP - MINUTE),
+            faults: Duration::from_secs(25),
+            forgeries: Duration::from_secs(30),
+            rebindings: Duration::from_secs(1),
+            ..Self::life(seed)
+        }
+    }
+
+    /// How long to wait for the next of what comes so often.
+    pub fn wait(often: Duration, rng: &mut Rng) -> Duration {
+        often.mul_f64(0.1 + 1.8 * rng.f64())
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// The process is stopped (SIGSTOP, or the machine has no time for it).
+    Frozen(Duration),
+    /// The machine is suspended.
+    Suspended(Duration),
+    /// One of the workers is held up.
+    LateWorker(usize, Duration),
+    /// The listener is held up.
+    LateListener(Duration),
+    /// SIGTERM, and the next daemon comes after this time.
+    Terminated(Duration),
+    /// SIGKILL, likewise.
+    Killed(Duration),
+    /// The machine is started anew, after a SIGTERM or without.
+    Rebooted { is_orderly: bool, takes: Duration },
+    /// Somebody sets the wall clock, by so many nanoseconds.
+    WallClock(i64),
+}
+
+impl Fault {
+    /// A worker gets no processor for some milliseconds.
+    pub fn hiccup(plan: &Plan, rng: &mut Rng) -> Self {
+        Self::LateWorker(rng.usize(..plan.workers), time(0.001, 0.8, rng))
+    }
+
+    pub fn random(plan: &Plan, rng: &mut Rng) -> Self {
+        match rng.u8(0..16) {
+            0 | 1 => Self::Frozen(time(0.01, 200.0, rng)),
+            2 => Self::Suspended(time(1.0, 400.0, rng)),
+            3 | 4 => Self::LateWorker(rng.usize(..plan.workers), time(0.001, 5.0, rng)),
+            5 | 6 => Self::LateListener(time(0.001, 5.0, rng)),
+            7..=9 => Self::Terminated(time(0.02, 60.0, rng)),
+            10..=12 => Self::Killed(time(0.02, 60.0, rng)),
+            13 | 14 => Self::Rebooted { is_orderly: rng.bool(), takes: time(4.0, 100.0, rng) },
+            _ => {
+                let by = nanos(time(0.01, 100_000.0, rng));
+                Self::WallClock(if rng.bool() { by } else { -by })
+            }
+        }
+    }
+}
+
+/// So that short times are as frequent as long ones.
+fn time(shortest_seconds: f64, longest_seconds: f64, rng: &mut Rng) -> Duration {
+    let times = longest_seconds / shortest_seconds;
+    Duration::from_secs_f64(shortest_seconds * times.powf(rng.f64()))
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}

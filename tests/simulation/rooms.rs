@@ -1,0 +1,103 @@
+//! How much room there is for clients, counted by the rules of docs/security.md.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use wakeupd::guard::Caps;
+use wakeupd::wire::DEFAULT_PORT;
+
+use crate::client::Mix;
+use crate::daemon::{LOCAL_NETS, REFUSE_NETS};
+
+#[derive(Debug)]
+pub struct Rooms {
+    caps: Caps,
+    all: usize,
+    counts: HashMap<(u8, u128), usize, Mix>,
+    local: IpNet,
+}
+
+impl Rooms {
+    pub fn new(caps: Caps) -> Self {
+        let local = LOCAL_NETS.parse().unwrap();
+        Self { caps, all: 0, counts: HashMap::default(), local }
+    }
+
+    /// Whether nobody may register from there.
+    pub fn bars(source: SocketAddr) -> bool {
+        let refused: IpNet = REFUSE_NETS.parse().unwrap();
+        let is_nobodys = match source.ip() {
+            IpAddr::V4(ip) => ip.octets()[0] >= 224,
+            IpAddr::V6(_) => false,
+        };
+        source.port() < 1024
+            || source.port() == DEFAULT_PORT
+            || is_nobodys
+            || refused.contains(&source.ip())
+    }
+
+    pub fn all(&self) -> usize {
+        self.all
+    }
+
+    pub fn clear(&mut self) {
+        self.all = 0;
+        self.counts.clear();
+    }
+
+    pub fn enter(&mut self, ip: IpAddr) {
+        self.all += 1;
+        for network in networks(ip) {
+            *self.counts.entry(network).or_default() += 1;
+        }
+    }
+
+    pub fn leave(&mut self, ip: IpAddr) {
+        self.all -= 1;
+        for network in networks(ip) {
+            *self.counts.entry(network).or_default() -= 1;
+        }
+    }
+
+    /// How many there are and may be, where `ip` counts.
+    fn counts(&self, ip: IpAddr) -> Vec<(usize, usize)> {
+        let Caps { clients, per_address, per_prefix } = self.caps;
+        let mut counts = vec![(self.all, clients as usize)];
+        if !self.local.contains(&ip) {
+            for (network, cap) in networks(ip).into_iter().zip([per_address, per_prefix]) {
+                counts.push((self.counts.get(&network).copied().unwrap_or(0), cap as usize));
+            }
+        }
+        counts
+    }
+
+    pub fn is_full(&self, ip: IpAddr) -> bool {
+        self.left(ip) == 0
+    }
+
+    pub fn is_overfull(&self, ip: IpAddr) -> bool {
+        self.counts(ip).iter().any(|(count, cap)| count > cap)
+    }
+
+    pub fn is_pressed(&self, ip: IpAddr) -> bool {
+        self.counts(ip).iter().any(|(count, cap)| count * 4 > cap * 3)
+    }
+
+    /// How many more there may be.
+    pub fn left(&self, ip: IpAddr) -> usize {
+        let left = self.counts(ip).into_iter().map(|(count, cap)| cap.saturating_sub(count));
+        left.min().unwrap_or_default()
+    }
+}
+
+/// The address, or the /64, and the prefix that are counted.
+fn networks(ip: IpAddr) -> [(u8, u128); 2] {
+    match ip {
+        IpAddr::V4(ip) => {
+            let bits = u128::from(ip.to_bits());
+            [(32, bits), (24, bits >> 8)]
+        }
+        IpAddr::V6(ip) => [(64, ip.to_bits() >> 64), (56, ip.to_bits() >> 72)],
+    }
+}

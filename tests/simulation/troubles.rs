@@ -1,0 +1,94 @@
+//! When the daemon cannot keep its promises to the second.
+
+use std::time::Duration;
+
+use crate::clocks::When;
+
+/// How long whatever is to happen at once takes at the most.
+pub const PROMPT: Duration = Duration::from_millis(20);
+
+/// A daemon that is late for less than this serves every slot all the same.
+const WHOLE: Duration = Duration::from_millis(870);
+
+/// By when a ping must be sent that is due at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    By(When),
+    /// Maybe never.
+    Excused,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    from: When,
+    until: When,
+    is_loss: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Troubles {
+    all: Vec<Trouble>,
+    last: When,
+    deaf_until: When,
+}
+
+impl Troubles {
+    /// Nothing is sent from then until then, and what is due meanwhile is sent afterwards.
+    pub fn late(&mut self, from: When, until: When) {
+        self.last = self.last.max(until);
+        match self.all.last_mut() {
+            Some(last) if !last.is_loss && from <= last.until + PROMPT => {
+                last.until = last.until.max(until);
+            }
+            _ => self.all.push(Trouble { from, until, is_loss: false }),
+        }
+    }
+
+    /// What is due from then until then is not sent.
+    pub fn lost(&mut self, from: When, until: When) {
+        self.last = self.last.max(until);
+        self.all.push(Trouble { from, until, is_loss: true });
+    }
+
+    pub fn deaf(&mut self, until: When) {
+        self.deaf_until = self.deaf_until.max(until);
+    }
+
+    /// When the last one is over.
+    pub fn last(&self) -> When {
+        self.last
+    }
+
+    /// A daemon that ends while it is late does not serve what it is late with.
+    pub fn end(&mut self, now: When) {
+        let is_late = |trouble: &&Trouble| !trouble.is_loss && now <= trouble.until + PROMPT;
+        if let Some(from) = self.all.iter().rev().find(is_late).map(|trouble| trouble.from) {
+            self.lost(from, now);
+        }
+    }
+
+    /// Whether there has been none for some seconds.
+    pub fn is_calm(&self, now: When) -> bool {
+        now > self.last.max(self.deaf_until) + Duration::from_secs(5)
+    }
+
+    pub fn look(&self, due: When) -> Served {
+        let mut served = due + PROMPT;
+        // None lasts for more than a few minutes.
+        let near = self
+            .all
+            .iter()
+            .rev()
+            .take_while(|trouble| trouble.from + Duration::from_secs(3600) > due);
+        for trouble in near {
+            if due.before(PROMPT) > trouble.until || due + PROMPT < trouble.from {
+                continue;
+            }
+            if trouble.is_loss || trouble.until.since(trouble.from) >= WHOLE {
+                return Served::Excused;
+            }
+            served = served.max(trouble.until + PROMPT);
+        }
+        Served::By(served)
+    }
+}
