@@ -184,36 +184,43 @@ impl Snapshot {
         };
         let taken = now.now.before(age);
         let mut restored = Restored::default();
-        let mut last = Vec::new();
-        let mut restore = |client: &View| {
-            let ip = client.address.ip();
-            let admit = || {
-                let is_wanted = guard.admit(client.address).is_ok() || !guard.enforces();
-                is_wanted && (guard.reserve(ip).is_ok() || !guard.enforces())
-            };
-            match registry.restore(client, admit) {
-                Refreshed::Registered { .. } => restored.clients += 1,
-                Refreshed::Refused => restored.refused += 1,
-                Refreshed::Renewed => {}
-            }
+        let mut those_who = |make_way: bool| {
+            let mut left = 0;
+            self.for_each(taken, |client, local| {
+                let silence = now.now.since(client.last_heartbeat);
+                if client.last_heartbeat > now.now || silence > registry.expiration() {
+                    restored.expired += u64::from(!make_way);
+                } else if make_way == (client.heartbeats == 1 && silence > registry.probation()) {
+                    let client = View { local: registry.local(local), ..client };
+                    restored.count(bring_back(&client, registry, guard));
+                } else {
+                    left += 1;
+                }
+            });
+            left
         };
-        let mut expired = 0;
-        self.for_each(taken, |client, local| {
-            let silence = now.now.since(client.last_heartbeat);
-            if client.last_heartbeat > now.now || silence > registry.expiration() {
-                expired += 1;
-                return;
-            }
-            let client = View { local: registry.local(local), ..client };
-            if client.heartbeats == 1 && silence > registry.probation() {
-                last.push(client);
-            } else {
-                restore(&client);
-            }
-        });
-        last.iter().for_each(restore);
-        Restored { expired, ..restored }
+        if those_who(false) > 0 {
+            those_who(true);
+        }
+        restored
     }
+}
+
+impl Restored {
+    fn count(&mut self, refreshed: Refreshed) {
+        match refreshed {
+            Refreshed::Registered { .. } => self.clients += 1,
+            Refreshed::Refused => self.refused += 1,
+            Refreshed::Renewed => {}
+        }
+    }
+}
+
+fn bring_back(client: &View, registry: &Registry, guard: &Guard) -> Refreshed {
+    registry.restore(client, || {
+        let is_wanted = guard.admit(client.address).is_ok() || !guard.enforces();
+        is_wanted && (guard.reserve(client.address.ip()).is_ok() || !guard.enforces())
+    })
 }
 
 #[cfg(test)]
