@@ -112,6 +112,10 @@ pub struct Options {
     #[arg(long, conflicts_with = "target")]
     scrape: bool,
 
+    /// Let the daemon write snapshots of its clients, as it does with --restart too
+    #[arg(long, conflicts_with_all = ["target", "ramp"])]
+    snapshots: bool,
+
     /// Restart the daemon half-way, by SIGTERM or SIGKILL
     ///
     /// It is started anew on the same port with the same `SNAPSHOT_PATH`, and nobody may be lost: each client

@@ -122,16 +122,19 @@ fn the_readme_tells_of_every_variable() {
 }
 
 #[test]
-fn the_tests_that_the_threats_name_exist() {
-    let security = read("docs/security.md");
-    let code = security.split('`').skip(1).step_by(2);
+fn the_tests_that_threats_and_promises_name_exist() {
+    let documents = read("docs/security.md") + &read("docs/reliability.md");
+    let code = documents.split('`').skip(1).step_by(2);
     let named: Vec<_> = code
         .filter_map(|name| name.split_once("::"))
         .filter(|(module, _)| !module.is_empty())
         .collect();
-    assert!(named.len() > 15, "{named:?}");
+    assert!(named.len() > 50, "{named:?}");
     for (module, test) in named {
-        let code = read(format!("tests/end_to_end/{module}.rs"));
+        let code = match module {
+            "simulation" => read("tests/simulation/main.rs"),
+            _ => read(format!("tests/end_to_end/{module}.rs")),
+        };
         // What is left out of a long name is an ellipsis.
         let is_meant = |mut name: &str| {
             test.split('…').all(|part| name.split_once(part).map(|(_, rest)| name = rest).is_some())

@@ -76,6 +76,7 @@ impl Route {
         plan: &Plan,
         clients: u32,
     ) -> io::Result<(Subject<'a>, Crowd)> {
+        let keeps = options.snapshots || plan.restart.is_some();
         let start = |host, wire| {
             Daemon::start(Launch {
                 program: &options.program,
@@ -83,7 +84,7 @@ impl Route {
                 wire,
                 is_scraped: options.scrape,
                 max_clients: max_clients(plan, clients),
-                folder: plan.restart.map(|_| Folder::for_this_process()).transpose()?,
+                folder: keeps.then(Folder::for_this_process).transpose()?,
             })
         };
         match self {

@@ -12,10 +12,14 @@ const SIGNALS: [(&str, &str); 2] = [
     ("SIGHUP", "Read DENY_FILE again. The clients whose networks it now holds are pinged no more."),
 ];
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     (
         "/etc/default/wakeupd",
         "The variables of the systemd service, a line each in the form of NAME=value. After a change the service has to be restarted.",
+    ),
+    (
+        "/var/lib/wakeupd/snapshot",
+        "What keeps the clients over a restart of the service. One that could not be used lies beside it as snapshot.bad.",
     ),
     (
         "/usr/lib/systemd/system/wakeupd.service",
@@ -30,12 +34,15 @@ const FILES: [(&str, &str); 3] = [
 const EXIT_CODES: [(&str, &str); 6] = [
     (
         "0",
-        "The daemon was told to stop; what was asked for is well: a probe got a ping, in a bench nobody missed one, the doctor found nothing.",
+        "The daemon was told to stop; what was asked for is well: a probe got a ping, in a bench nobody missed one (nor was lost over a restart, nor pinged beyond its time), the doctor found nothing.",
     ),
     ("1", "It is not, or it could not be done, and then a line on standard error says why."),
     ("2", "The command line is wrong."),
     ("69", "There is no answer to `wakeupd status`."),
-    ("78", "A variable is wrong. Each that is gets a line on standard error."),
+    (
+        "78",
+        "A variable is wrong, and each that is gets a line on standard error; or a limit on memory is too small for MAX_CLIENTS.",
+    ),
     ("130, 143", "A second SIGINT or SIGTERM ended it."),
 ];
 
