@@ -32,7 +32,10 @@ use crate::worker::{Alarm, Warnings, Worker};
 
 /// Pings that were due while nobody served are sent as soon as somebody does, unless they are older: then
 /// the next ones are near.
-const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
+pub const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
+
+/// The workers are told of the end so long before it that each has heard of it by then.
+const NOTICE: Duration = Duration::from_millis(2);
 
 /// How long tasks may take to end. One that hangs must not keep the clients from the disk.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(1);
@@ -165,7 +168,7 @@ impl Daemon {
         let registry = Registry::new(SHARDS, config.client_expiration, seed);
         let mut state = State::new(guard, registry, config.worker_pool_size);
         state.metrics.snapshots.interval = snapshots.as_ref().map(|settings| settings.interval);
-        let from = snapshot.and_then(|snapshot| restore(&snapshot, &state, &begun));
+        let from = snapshot.and_then(|snapshot| restore(&snapshot, &socket, &state, &begun));
         Ok(Self {
             socket: Arc::new(socket),
             senders,
@@ -224,13 +227,14 @@ impl Daemon {
         };
         self.state.health.set_ready(false);
         supervisor.stopping();
-        let end = clock::now();
+        let end = clock::now() + NOTICE;
         alarm.end(end);
-        if timeout(LONGEST_FAREWELL, tasks.shutdown()).await.is_err() {
+        let have_ended = timeout(LONGEST_FAREWELL, tasks.shutdown()).await.is_ok();
+        if !have_ended {
             warn!("not every task has ended after {LONGEST_FAREWELL:?}, so it is left alone");
         }
         if let Some(keeper) = keeper {
-            keeper.end(end).await;
+            keeper.end((have_ended && ended.is_ok()).then_some(end)).await;
         }
         summary.add(monitor.look().0);
         summary.tell(&self.state);
@@ -323,9 +327,10 @@ impl Daemon {
 }
 
 /// Brings the clients of a snapshot back. Returns where the one that wrote it ended.
-fn restore(snapshot: &Snapshot, state: &State, begun: &Moment) -> Option<Time> {
+fn restore(snapshot: &Snapshot, socket: &Socket, state: &State, begun: &Moment) -> Option<Time> {
     let now = Moment::now();
-    let restored = snapshot.restore(&state.registry, &state.guard, &now);
+    let served = |client| socket.reaches(client);
+    let restored = snapshot.restore(&state.registry, &state.guard, served, &now);
     state.metrics.restored.add(restored.clients);
     let age = now.since(&snapshot.header().taken).unwrap_or_default();
     info!(

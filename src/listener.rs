@@ -21,7 +21,7 @@ use errors::Errors;
 
 /// How often the socket is looked at even when nothing seems to arrive. The clients whose time is
 /// over are removed only after such a look.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long to leave a socket alone that fails.
 const RECOVERY: Duration = Duration::from_millis(10);

@@ -257,6 +257,14 @@ impl Socket {
         self.address
     }
 
+    /// Whether a ping to `client` can leave from here at all: an IPv4 socket reaches no IPv6 client, and one
+    /// that is bound to an IPv6 address no IPv4 client.
+    #[must_use]
+    pub fn reaches(&self, client: SocketAddr) -> bool {
+        let ip = self.address().ip();
+        ip.is_ipv6() == client.is_ipv6() || ip == IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    }
+
     /// The buffers that the kernel granted.
     #[must_use]
     pub fn buffers(&self) -> Buffers {

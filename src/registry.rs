@@ -200,16 +200,6 @@ impl Registry {
         }
     }
 
-    /// Makes room in a shard for so many IPv4 and IPv6 clients more.
-    pub fn make_room(&self, shard: usize, v4: usize, v6: usize) {
-        fn reserve<K: Eq + Hash>(clients: &Clients<K>, shard: usize, more: usize) {
-            let mut table = clients.shards()[shard].write();
-            table.reserve(more, |(key, _)| clients.hash_usize(key) as u64);
-        }
-        reserve(&self.v4, shard, v4);
-        reserve(&self.v6, shard, v6);
-    }
-
     /// When the last heartbeat of `client` came, if it is live and gets pings.
     #[must_use]
     pub fn last_heartbeat(&self, client: SocketAddr, now: Time) -> Option<Time> {

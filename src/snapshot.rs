@@ -11,8 +11,9 @@ mod keeper;
 mod moment;
 mod show;
 
+use std::fmt;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
 pub use self::file::find;
@@ -72,7 +73,7 @@ pub fn write(
 }
 
 /// A snapshot that is whole.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Snapshot {
     bytes: Vec<u8>,
     header: Header,
@@ -88,8 +89,18 @@ pub struct Restored {
     pub clients: u64,
     /// Whose time is over meanwhile.
     pub expired: u64,
-    /// Whom the guard does not let in.
+    /// Whom the guard does not let in, or whom the daemon does not serve any more.
     pub refused: u64,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { header, clients, .. } = self;
+        f.debug_struct("Snapshot")
+            .field("header", header)
+            .field("clients", clients)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Snapshot {
@@ -122,7 +133,7 @@ impl Snapshot {
     /// The keys by which the clients have their shards.
     #[must_use]
     pub fn seed(&self) -> Seed {
-        Seed(self.header.seed)
+        self.header.seed
     }
 
     /// The number of clients.
@@ -158,7 +169,9 @@ impl Snapshot {
     /// due before has been served, and none after.
     #[must_use]
     pub fn pinged_until(&self, now: &Moment) -> Option<Time> {
-        self.header.pinged_until.filter(|_| now.is_of_the_same_boot(&self.header.taken))
+        let is_sound =
+            |until: &Time| *until <= now.now && now.is_of_the_same_boot(&self.header.taken);
+        self.header.pinged_until.filter(is_sound)
     }
 
     /// Goes through the clients, each with the local address that its last heartbeat hit. Their times are
@@ -172,17 +185,30 @@ impl Snapshot {
         }
     }
 
-    /// Makes its clients those of a registry, as far as their time is not over and the guard lets them in.
-    /// One who was heard of at a time that is yet to come is taken for one whose time is over, and so is
-    /// everybody where the snapshot is of such a time.
+    /// Makes its clients those of a registry, as far as their time is not over, they are `served` and the
+    /// guard lets them in. One who was heard of at a time that is yet to come is taken for one whose time is
+    /// over, and so is everybody where the snapshot is of such a time.
     ///
     /// There may be more than there is room for: those who made way while it was written, and those who
     /// came for them. So who would have to make way comes last.
-    pub fn restore(&self, registry: &Registry, guard: &Guard, now: &Moment) -> Restored {
+    pub fn restore(
+        &self,
+        registry: &Registry,
+        guard: &Guard,
+        served: impl Fn(SocketAddr) -> bool,
+        now: &Moment,
+    ) -> Restored {
         let Ok(age) = now.since(&self.header.taken) else {
             return Restored { expired: self.clients, ..Restored::default() };
         };
         let taken = now.now.before(age);
+        // On another boot interfaces may have other numbers.
+        let has_its_interface = |client: SocketAddr| match client {
+            SocketAddr::V6(client) if client.scope_id() != 0 => {
+                now.is_of_the_same_boot(&self.header.taken)
+            }
+            _ => true,
+        };
         let mut restored = Restored::default();
         let mut those_who = |make_way: bool| {
             let mut left = 0;
@@ -192,7 +218,11 @@ impl Snapshot {
                     restored.expired += u64::from(!make_way);
                 } else if make_way == (client.heartbeats == 1 && silence > registry.probation()) {
                     let client = View { local: registry.local(local), ..client };
-                    restored.count(bring_back(&client, registry, guard));
+                    restored.count(registry.restore(&client, || {
+                        served(client.address)
+                            && has_its_interface(client.address)
+                            && lets_in(guard, client.address)
+                    }));
                 } else {
                     left += 1;
                 }
@@ -216,11 +246,9 @@ impl Restored {
     }
 }
 
-fn bring_back(client: &View, registry: &Registry, guard: &Guard) -> Refreshed {
-    registry.restore(client, || {
-        let is_wanted = guard.admit(client.address).is_ok() || !guard.enforces();
-        is_wanted && (guard.reserve(client.address.ip()).is_ok() || !guard.enforces())
-    })
+fn lets_in(guard: &Guard, client: SocketAddr) -> bool {
+    let is_wanted = guard.admit(client).is_ok() || !guard.enforces();
+    is_wanted && (guard.reserve(client.ip()).is_ok() || !guard.enforces())
 }
 
 #[cfg(test)]

@@ -29,10 +29,10 @@ const WAIT_FOR_ROOM: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
 
 /// How long a worker without clients sleeps. Well below a second, so that it skips no slot.
-const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+pub const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 /// How long a worker that is behind may take for the slots that are due at the end.
-const LAST_PATIENCE: Duration = Duration::from_millis(50);
+pub const LAST_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Wakes workers, which sleep past the slots of shards that are empty.
 #[derive(Debug)]
@@ -95,6 +95,8 @@ pub struct Worker {
     alarm: Arc<Alarm>,
     warnings: Arc<Warnings>,
     schedule: Schedule,
+    /// What was due before is late by no fault of this daemon.
+    begun: Time,
 }
 
 /// Makes `top -H` and its like tell the workers' threads apart.
@@ -132,7 +134,7 @@ impl Worker {
         warnings: Arc<Warnings>,
         schedule: Schedule,
     ) -> Self {
-        Self { sender, state, alarm, warnings, schedule }
+        Self { sender, state, alarm, warnings, schedule, begun: clock::now() }
     }
 
     /// Serves slot after slot until the alarm says that all is over.
@@ -197,7 +199,7 @@ impl Worker {
         }
         self.state.registry.sweep(slot.shard, now, |ip| self.state.guard.is_pressed(ip), sweep);
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
-        let round = Round { due: slot.due, patient_until };
+        let round = Round { due: slot.due.max(self.begun), patient_until };
         self.ping_all(&mut sweep.v4, destinations, round)?;
         self.ping_all(&mut sweep.v6, destinations, round)?;
         // The pings come first: there may be many to count.

@@ -27,7 +27,8 @@ pub fn snapshot(data: &[u8]) {
     let taken = &snapshot.header().taken;
     let now = Moment { now: taken.now + Duration::from_secs(kind.into()), ..taken.clone() };
     let _ = snapshot.suits(7561, &now);
-    let restored = snapshot.restore(&registry, &guard, &now);
+    assert!(snapshot.pinged_until(&now) <= Some(now.now));
+    let restored = snapshot.restore(&registry, &guard, |client| client.port() != 5000, &now);
     assert!(restored.clients + restored.expired + restored.refused <= snapshot.len());
     assert!(registry.len() as u64 == restored.clients && restored.clients <= MAX_CLIENTS.into());
     assert_eq!(u64::from(guard.total()), restored.clients);

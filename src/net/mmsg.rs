@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage,
@@ -144,11 +145,14 @@ pub(super) fn send(
         let control = [ControlMessage::Ipv6PacketInfo(&info)];
         return send_batch(socket, payload, &addresses, Some(cmsg_space!(in6_pktinfo)), &control);
     }
-    let addresses = destinations.iter().map(|address| match address {
-        SocketAddr::V4(v4) => Some(SockaddrIn::from(*v4)),
+    let addresses = destinations.iter().map_while(|address| match address {
+        SocketAddr::V4(v4) => Some(Some(SockaddrIn::from(*v4))),
         SocketAddr::V6(_) => None,
     });
     let addresses: Vec<_> = addresses.collect();
+    if addresses.is_empty() {
+        return Err(Errno::EAFNOSUPPORT.into());
+    }
     let Some(IpAddr::V4(ip)) = local else {
         return send_batch(socket, payload, &addresses, None, &[]);
     };

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 /// The key of the hash. It is a secret, because strangers choose what is hashed: who knew it could crowd a
 /// shard. Wherever it is the same, so is a client's shard, and with that its phase in the second.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seed(pub [u64; 2]);
 
 impl Seed {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 use crate::clock::Time;
-use crate::registry::{Local, Registry, View};
+use crate::registry::{Local, Registry, Seed, View};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -22,8 +22,9 @@ pub struct Header {
     /// The UDP port that the clients know.
     pub port: u16,
     /// The keys of the hash.
-    pub seed: [u64; 2],
-    /// Where the daemon has ended: every slot that was due before has been served, and none after.
+    pub seed: Seed,
+    /// Where the daemon has ended, if all its workers did: every slot that was due before has been served,
+    /// as far as they were not behind, and none after.
     pub pinged_until: Option<Time>,
 }
 

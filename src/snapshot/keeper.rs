@@ -34,7 +34,7 @@ pub struct Settings {
 /// The thread that writes snapshots.
 #[derive(Debug)]
 pub struct Keeper {
-    end: Sender<Time>,
+    end: Sender<Option<Time>>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -55,8 +55,8 @@ impl Keeper {
     }
 
     /// Writes the last snapshot, onto the disk. The daemon has ended: every slot that was due before
-    /// `pinged_until` has been served, and none after.
-    pub async fn end(self, pinged_until: Time) {
+    /// `pinged_until` has been served, and none after, if that can be said.
+    pub async fn end(self, pinged_until: Option<Time>) {
         let _ = self.end.send(pinged_until);
         if tokio::time::timeout(LONGEST_END, self.ended).await.is_err() {
             warn!(
@@ -74,8 +74,17 @@ struct Writer {
     is_failing: bool,
 }
 
+/// When a snapshot is written.
+#[derive(Clone, Copy, Debug)]
+enum When {
+    /// While the daemon serves.
+    Meanwhile,
+    /// When it has ended, and where.
+    AtTheEnd(Option<Time>),
+}
+
 impl Writer {
-    fn run(&mut self, ends: &Receiver<Time>) {
+    fn run(&mut self, ends: &Receiver<Option<Time>>) {
         // Who comes when his shard has just been written is in the next snapshot. So that this is there
         // after an interval at the latest, it is begun after four fifths and written in less than one.
         let period = self.settings.interval * 4 / 5;
@@ -109,14 +118,17 @@ impl Writer {
         let snapshots = &self.state.metrics.snapshots;
         let clients = self.state.registry.len();
         let begun = clock::now();
-        if clients == 0 && snapshots.last().is_some_and(|last| last.clients == 0) {
+        if clients == 0
+            && !self.is_failing
+            && snapshots.last().is_some_and(|last| last.clients == 0)
+        {
             snapshots.confirm(begun);
             return ControlFlow::Continue(());
         }
         let for_each =
             self.settings.interval / 6 / u32::try_from(clients.max(1)).unwrap_or(u32::MAX);
         let (mut written, mut end) = (0, ControlFlow::Continue(()));
-        let result = self.write(None, |more| {
+        let result = self.write(When::Meanwhile, |more| {
             written += u32::try_from(more).unwrap_or(u32::MAX);
             if written >= CLIENTS_A_PAUSE {
                 end = wait(for_each * written);
@@ -131,9 +143,9 @@ impl Writer {
         end
     }
 
-    fn save_at_the_end(&mut self, pinged_until: Time) {
+    fn save_at_the_end(&mut self, pinged_until: Option<Time>) {
         let begun = clock::now();
-        let result = self.write(Some(pinged_until), |_| ControlFlow::Continue(()));
+        let result = self.write(When::AtTheEnd(pinged_until), |_| ControlFlow::Continue(()));
         if let Ok(Some(Written { clients, bytes })) = result {
             let took_ms = (clock::now().since(begun).as_secs_f64() * 1e3).round();
             info!(clients, bytes, took_ms, "wrote the last snapshot");
@@ -143,18 +155,22 @@ impl Writer {
 
     fn write(
         &self,
-        pinged_until: Option<Time>,
+        when: When,
         pause: impl FnMut(usize) -> ControlFlow<()>,
     ) -> io::Result<Option<Written>> {
+        let (is_last, pinged_until) = match when {
+            When::Meanwhile => (false, None),
+            When::AtTheEnd(pinged_until) => (true, pinged_until),
+        };
         let registry = &self.state.registry;
         let header = Header {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             taken: Moment::now(),
             port: self.port,
-            seed: registry.seed().0,
+            seed: registry.seed(),
             pinged_until,
         };
-        file::replace(&self.settings.path, pinged_until.is_some(), |out| {
+        file::replace(&self.settings.path, is_last, |out| {
             write(out, &header, registry, clock::now, pause)
         })
     }

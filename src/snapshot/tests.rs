@@ -29,7 +29,7 @@ fn moment(now: Time, wall: u32, boot: &str) -> Moment {
 
 fn header(taken: Moment, registry: &Registry) -> Header {
     let program = "0.1.0".to_owned();
-    Header { program, taken, port: 7561, seed: registry.seed().0, pinged_until: None }
+    Header { program, taken, port: 7561, seed: registry.seed(), pinged_until: None }
 }
 
 fn client(number: u16) -> SocketAddr {
@@ -90,7 +90,7 @@ fn on_the_same_boot_everybody_is_restored_as_he_was() {
     assert_eq!(snapshot.suits(7561, &later), Ok(()));
 
     let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
-    let restored = snapshot.restore(&after, &guard, &later);
+    let restored = snapshot.restore(&after, &guard, |_| true, &later);
     assert_eq!(restored, Restored { clients: 100, ..Restored::default() });
     assert_eq!(guard.total(), 100);
     assert_eq!(views(&after, later.now), views(&before, later.now));
@@ -106,15 +106,17 @@ fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
     let later = moment(Time::from_secs(300_000), 5_060, "b");
     assert_eq!(snapshot.pinged_until(&later), None);
     let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
-    let restored = snapshot.restore(&after, &guard, &later);
-    // Of those who were silent for up to 99.993 s before, this minute leaves those below 60.
-    assert_eq!(restored, Restored { clients: 60, expired: 40, refused: 0 });
-    assert_eq!(guard.total(), 60);
+    let restored = snapshot.restore(&after, &guard, |_| true, &later);
+    // Of those who were silent for up to 99.993 s before, this minute leaves those below 60. But a
+    // third are at an interface that may be another one now.
+    assert_eq!(restored, Restored { clients: 40, expired: 40, refused: 20 });
+    assert_eq!(guard.total(), 40);
     for (address, known, ..) in views(&before, now) {
         let silence = now.since(known.last_heartbeat) + Duration::from_secs(60);
         let silence_now = after.view(address, later.now);
         let silence_now = silence_now.map(|view| later.now.since(view.last_heartbeat));
-        assert_eq!(silence_now, (silence <= EXPIRATION).then_some(silence), "{address}");
+        let is_there = silence <= EXPIRATION && address.is_ipv4();
+        assert_eq!(silence_now, is_there.then_some(silence), "{address}");
     }
 }
 
@@ -127,7 +129,8 @@ fn where_the_clock_was_set_back_nobody_gets_more_time() {
     let earlier = moment(now, 4_990, "b");
     let ahead = Unusable::FromTheFuture(Duration::from_secs(10));
     assert_eq!(snapshot.suits(7561, &earlier), Err(ahead));
-    let restored = snapshot.restore(&registry(snapshot.seed()), &guard(1_000, ""), &earlier);
+    let restored =
+        snapshot.restore(&registry(snapshot.seed()), &guard(1_000, ""), |_| true, &earlier);
     assert_eq!(restored, Restored { expired: 100, ..Restored::default() });
     // A shard may be younger than the beginning.
     let younger =
@@ -146,7 +149,7 @@ fn the_guard_lets_in_whom_it_lets_in_otherwise() {
     let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
     for (guard, clients) in [(guard(30, ""), 30), (guard(1_000, "192.0.2.0/24"), 34)] {
         let after = registry(snapshot.seed());
-        let restored = snapshot.restore(&after, &guard, &header.taken);
+        let restored = snapshot.restore(&after, &guard, |_| true, &header.taken);
         assert_eq!(restored, Restored { clients, expired: 0, refused: 100 - clients });
         assert_eq!((after.len() as u64, u64::from(guard.total())), (clients, clients));
     }
@@ -168,10 +171,33 @@ fn who_has_made_way_takes_no_room_from_who_stays() {
         let header = header(moment(now, 5_000, "a"), &before);
         let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
         let (after, guard) = (registry(snapshot.seed()), guard(room, ""));
-        snapshot.restore(&after, &guard, &header.taken);
+        snapshot.restore(&after, &guard, |_| true, &header.taken);
         let stayed = (50..100).filter(|n| after.view(client(*n), now).is_some()).count();
         assert_eq!((stayed, after.len()), (50.min(room as usize), room as usize));
     }
+}
+
+#[test]
+fn whom_the_daemon_does_not_serve_any_more_it_does_not_bring_back() {
+    let before = populated();
+    let header = header(moment(BEGIN, 5_000, "a"), &before);
+    let snapshot = Snapshot::parse(bytes_of(&before, &header, BEGIN)).unwrap();
+    let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
+    let later = moment(BEGIN + EXPIRATION, 5_000, "a");
+    let restored = snapshot.restore(&after, &guard, |client| client.is_ipv4(), &later);
+    assert_eq!(restored, Restored { clients: 66, expired: 0, refused: 34 });
+    assert_eq!((after.families(), guard.total()), ((66, 0), 66));
+}
+
+#[test]
+fn an_end_that_is_yet_to_come_is_none() {
+    let registry = populated();
+    let mut header = header(moment(BEGIN, 5_000, "a"), &registry);
+    header.pinged_until = Some(BEGIN + Duration::from_secs(1));
+    let snapshot = Snapshot::parse(bytes_of(&registry, &header, BEGIN)).unwrap();
+    let after = |seconds| moment(BEGIN + Duration::from_secs(seconds), 5_000, "a");
+    assert_eq!(snapshot.pinged_until(&after(0)), None);
+    assert_eq!(snapshot.pinged_until(&after(1)), header.pinged_until);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a daemon that is started anew knows of its clients.
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,7 +40,7 @@ impl Home {
     }
 
     /// The variables of a daemon that writes a snapshot every second.
-    fn variables(&self) -> [(&'static str, String); 4] {
+    pub fn variables(&self) -> [(&'static str, String); 4] {
         [
             ("HOST", self.host.clone()),
             ("PORT", "27561".to_owned()),
@@ -129,23 +130,48 @@ fn sigkill_loses_nobody_who_is_in_the_last_snapshot() {
 }
 
 #[test]
+fn who_has_been_a_client_for_an_interval_survives_sigkill() {
+    let home = Home::new(13);
+    let mut daemon = home.start(&[("SNAPSHOT_INTERVAL_SECONDS", "2")]);
+    let early = crowd(&daemon, 1);
+    wait_until("one is in it", || home.read().is_some_and(|snapshot| snapshot.len() == 1));
+    // Just after the one was written.
+    let late = Client::of(&daemon);
+    late.heartbeat(&[]);
+    daemon.wait_for_lines("registered", 2);
+    // The interval, and as much again for a slow machine.
+    thread::sleep(Duration::from_secs(4));
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    let daemon = home.start(&[]);
+    assert_eq!(restored(&daemon), ["2", "0", "0"]);
+    for client in [&early[0], &late] {
+        client.forget_pings();
+        client.ping();
+    }
+}
+
+#[test]
 fn nobody_gets_more_time_than_was_left() {
     let home = Home::new(3);
-    let expiration = [("CLIENT_EXPIRATION_SECONDS", "4")];
+    let expiration = [("CLIENT_EXPIRATION_SECONDS", "6")];
     let daemon = home.start(&expiration);
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.pings(3);
     daemon.stop();
     let daemon = home.start(&expiration);
-    daemon.wait_for_line("removed");
+    // On a slow machine its time may be over by now.
+    if restored(&daemon)[0] == "1" {
+        daemon.wait_for_line("removed");
+    }
     let mut pings = 3;
     while client.has_ping() {
         client.ping();
         pings += 1;
     }
-    // In four seconds there is room for five, and in two and four for seven.
-    assert!(pings <= 5, "{pings} pings");
+    // In six seconds there is room for seven, and in two and six for nine.
+    assert!(pings <= 7, "{pings} pings");
     daemon.stop();
     let daemon = home.start(&expiration);
     assert_eq!(restored(&daemon), ["0", "0", "0"]);
@@ -186,6 +212,31 @@ fn the_caps_hold_for_those_who_come_back() {
     assert_eq!(restored(&daemon), ["3", "0", "2"]);
     clients[0].heartbeat(&[]);
     daemon.stop();
+}
+
+#[test]
+fn whom_another_host_cannot_reach_does_not_come_back() {
+    if !needs::met("whom_another_host_cannot_reach_does_not_come_back", &[Need::Ipv6]) {
+        return;
+    }
+    let home = Home::new(14);
+    let daemon = home.start(&[("HOST", "::"), ("PORT", "27563")]);
+    let client = |ip: &str| {
+        let server = SocketAddr::new(ip.parse().unwrap(), 27_563);
+        let client = Client::new(UdpSocket::bind((ip, 0)).unwrap(), server);
+        client.heartbeat(&[]);
+        client.ping();
+        client
+    };
+    let (v4, v6) = (client(&home.host), client("::1"));
+    daemon.stop();
+    let daemon = home.start(&[("PORT", "27563")]);
+    assert_eq!(restored(&daemon), ["1", "0", "1"]);
+    v4.forget_pings();
+    v4.ping();
+    assert!(v6.is_left_alone_for(Duration::from_millis(1_500)));
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "failed_sends=0"), 1, "{lines:#?}");
 }
 
 #[test]
@@ -264,7 +315,7 @@ fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
     }
     let home = Home::new(10);
     let mut command = Command::new("unshare");
-    // Two pages, of which the snapshot takes one and its successor another.
+    // Two pages of 4 KiB: the snapshot takes one, and its successor wants two.
     let script =
         format!("mount -t tmpfs -o size=8k tmpfs '{}' && exec '{PROGRAM}'", home.folder.display());
     command.args(["--mount", "sh", "-c", &script]).env("HTTP_ADDR", "").env("LOG_LEVEL", "INFO");
@@ -275,10 +326,10 @@ fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
         .join(home.snapshot().strip_prefix("/").unwrap());
     let kept = || Snapshot::parse(fs::read(&view).ok()?).ok();
     wait_until("few are kept", || kept().is_some_and(|snapshot| snapshot.len() == 3));
-    let _many = crowd(&daemon, 600);
+    let _many = crowd(&daemon, 300);
     let line = daemon.wait_for_line("cannot write the snapshot");
     assert!(line.contains("make room on its disk"), "{line}");
-    assert!(kept().is_some_and(|snapshot| snapshot.len() < 603), "what was there is whole");
+    assert!(kept().is_some_and(|snapshot| snapshot.len() < 303), "what was there is whole");
     few[0].forget_pings();
     few[0].ping();
     daemon.stop();

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wakeupd::clock::Time;
+use wakeupd::daemon::LONGEST_CATCH_UP;
 use wakeupd::guard::{Budget, Guard, Mode, Networks, Rules, Unreachable};
+use wakeupd::listener::LOOK_INTERVAL;
 use wakeupd::net::BATCH;
 use wakeupd::registry::{Refreshed, Registry, SHARDS, Seed, Sweep, Target};
 use wakeupd::schedule::{Schedule, owner};
 use wakeupd::snapshot::Snapshot;
 use wakeupd::wire::DEFAULT_PORT;
+use wakeupd::worker::{LAST_PATIENCE, LONGEST_SLEEP};
 
 use crate::clocks::{Clocks, When};
 use crate::network::{Datagram, Socket};
@@ -20,11 +23,6 @@ use crate::plan::Plan;
 
 pub const LOCAL_NETS: &str = "10.0.0.0/8";
 pub const REFUSE_NETS: &str = "100.64.0.0/10";
-
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-const LONGEST_SLEEP: Duration = Duration::from_millis(500);
-const LAST_PATIENCE: Duration = Duration::from_millis(50);
-const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
 
 /// What the machine needs to wake a thread, to serve a slot and to record a batch.
 const WAKING: Duration = Duration::from_micros(60);
@@ -112,7 +110,7 @@ impl Daemon {
         };
         let mut from = now.now;
         if let Some(snapshot) = snapshot {
-            snapshot.restore(&core.registry, &core.guard, &now);
+            snapshot.restore(&core.registry, &core.guard, |_| true, &now);
             from = snapshot.pinged_until(&now).unwrap_or(from);
         }
         let from = if now.now.since(from) <= LONGEST_CATCH_UP { from } else { now.now };

@@ -376,7 +376,7 @@ impl World {
             program: "simulation".to_owned(),
             taken: self.clocks.moment(),
             port: DEFAULT_PORT,
-            seed: daemon.core.registry.seed().0,
+            seed: daemon.core.registry.seed(),
             pinged_until,
         }
     }
