@@ -12,15 +12,12 @@ use wakeupd::cli::{self, Cli, Command};
 use wakeupd::config::{Config, DenyFile, Misspelt};
 use wakeupd::daemon::{Daemon, StartError};
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
-use wakeupd::{ask, logging, probe, signals, snapshot};
+use wakeupd::{ask, logging, memory, probe, signals, snapshot};
 #[cfg(target_os = "linux")]
 use wakeupd::{bench, doctor};
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
-
-/// For what blocks now and then, as the resolver does; each worker has a thread for good.
-const SPARE_THREADS: usize = 16;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -103,7 +100,7 @@ fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     );
     let runtime = Builder::new_multi_thread()
         .enable_all()
-        .max_blocking_threads(config.worker_pool_size + SPARE_THREADS)
+        .max_blocking_threads(config.worker_pool_size + memory::SPARE_THREADS)
         .thread_name("wakeupd")
         .build();
     let served = match (&runtime, handed_over) {

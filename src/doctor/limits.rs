@@ -133,7 +133,10 @@ fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> Diagnosis {
             bound.raise.to_owned(),
         )
     } else {
-        ("the daemon does not start", format!("raise the limit ({})", bound.raise))
+        (
+            "the daemon does not start, or would not again",
+            format!("raise the limit ({})", bound.raise),
+        )
     };
     Diagnosis::finding(MEMORY, seen, why, format!("set a smaller MAX_CLIENTS, or {more}"))
 }
