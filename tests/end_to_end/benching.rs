@@ -33,7 +33,7 @@ fn program_with(variable: &str) -> String {
 }
 
 fn script(name: &str, commands: &str) -> String {
-    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    let path = format!("{}/{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     // Another process writes it, lest a child of this one have it open, which keeps it from running.
     let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod +x \"$1\"";
     let mut shell = Command::new("sh");
@@ -43,7 +43,7 @@ fn script(name: &str, commands: &str) -> String {
 
 /// An empty folder for what a bench must not leave behind.
 fn temporary_folder(name: &str) -> String {
-    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    let path = format!("{}/{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     let _ = fs::remove_dir_all(&path);
     fs::create_dir(&path).unwrap();
     path

@@ -213,6 +213,6 @@ fn whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on() {
     assert_eq!(status["stuck"], Value::Array(Vec::new()));
     let lines = daemon.stop();
     assert_eq!(count(&lines, " registered "), 2 + clients.len(), "nobody had to come back");
-    let told = ["skipped slots", "stuck", " ERROR "].map(|text| count(&lines, text));
-    assert_eq!(told, [1, 0, 0], "{lines:#?}");
+    assert!(count(&lines, "skipped slots") >= 1, "{lines:#?}");
+    assert_eq!(["stuck", " ERROR "].map(|text| count(&lines, text)), [0, 0], "{lines:#?}");
 }

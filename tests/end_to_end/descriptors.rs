@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 use std::time::Instant;
-use std::{env, fs, process};
 
 use crate::daemon::{Client, Daemon, SERVING, count, wait_until};
 use crate::doctor::after;
+use crate::restart::Home;
 use crate::scene::alone;
 use crate::web::connect;
 use crate::witness::Witness;
@@ -16,15 +16,10 @@ const CONNECTIONS: usize = 60;
 #[test]
 fn pings_go_on_when_connections_have_taken_all_files() {
     let _alone = alone();
-    let path = env::temp_dir().join(format!("wakeupd-descriptors-{}", process::id()));
-    let settings = [
-        ("HTTP_ADDR", "127.0.0.1:0"),
-        ("SNAPSHOT_PATH", path.to_str().unwrap()),
-        ("SNAPSHOT_INTERVAL_SECONDS", "1"),
-        ("LOG_LEVEL", "DEBUG"),
-    ];
+    let home = Home::new(201);
+    let settings = [("HTTP_ADDR", "127.0.0.1:0"), ("LOG_LEVEL", "DEBUG")];
     let mut command = after("ulimit -n 60", &SERVING);
-    let daemon = Daemon::start_command(command.envs(settings));
+    let daemon = Daemon::start_command(command.envs(home.variables()).envs(settings));
     let http = daemon.http();
     let witness = Witness::of(&daemon);
     let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| connect(http)).collect();
@@ -53,5 +48,4 @@ fn pings_go_on_when_connections_have_taken_all_files() {
     });
     witness.missed_nothing(&daemon);
     daemon.stop();
-    fs::remove_file(path).unwrap();
 }

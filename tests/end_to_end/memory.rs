@@ -1,5 +1,7 @@
 //! Limits on memory, and whether `MAX_CLIENTS` fits within them.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,7 +37,9 @@ impl ControlGroup {
                 let group = folder.join(&name);
                 fs::create_dir(&group).ok()?;
                 let group = Self(group);
-                fs::write(group.0.join(file), bytes.to_string()).ok()?;
+                // Where it is no control group there is no such file.
+                let mut limit = OpenOptions::new().write(true).open(group.0.join(file)).ok()?;
+                limit.write_all(bytes.to_string().as_bytes()).ok()?;
                 Some(group)
             })
         })

@@ -41,13 +41,13 @@ fn stand_still(time: Duration, settings: &[(&str, &str)]) {
     witness.missed_at_most(time, &daemon);
     let lines = daemon.stop();
     assert_eq!(count(&lines, " registered "), 2 + clients.len(), "nobody had to come back");
-    let told = ["skipped slots", "stuck", " ERROR "].map(|text| count(&lines, text));
-    assert_eq!(told, [1, 0, 0], "{lines:#?}");
+    assert!(count(&lines, "skipped slots") >= 1, "{lines:#?}");
+    assert_eq!(["stuck", " ERROR "].map(|text| count(&lines, text)), [0, 0], "{lines:#?}");
 }
 
 #[test]
-fn whose_heartbeat_waits_through_three_seconds_is_pinged_on() {
-    stand_still(Duration::from_secs(3), &[("CLIENT_EXPIRATION_SECONDS", "2")]);
+fn whose_heartbeat_waits_through_four_seconds_is_pinged_on() {
+    stand_still(Duration::from_secs(4), &[("CLIENT_EXPIRATION_SECONDS", "3")]);
 }
 
 #[test]
