@@ -4,7 +4,7 @@
 #
 #   benches/soak.sh [--for TIME] [OPTION...]      for example: benches/soak.sh --for 72h
 #
-# TIME is 10m unless said otherwise; any other option goes to `wakeupd bench`, as --wire or --clients 50000. The
+# TIME comes first and is 10m unless said otherwise; any other option goes to `wakeupd bench`, as --wire or --clients 50000. The
 # report goes to target/soak, as text and as JSON. Leave the machine alone meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
