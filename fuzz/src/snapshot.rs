@@ -10,7 +10,7 @@ use wakeupd::snapshot::{Header, MAGIC, Moment, Snapshot, VERSION, write};
 use super::Bytes;
 
 const SHARDS: usize = 4;
-const EXPIRATION: Duration = Duration::from_secs(120);
+const EXPIRATION: Duration = Duration::from_secs(100);
 const MAX_CLIENTS: u32 = 20;
 
 /// A snapshot whose bytes are these, or whose frames hold them: no fuzzer finds a checksum.
