@@ -46,7 +46,7 @@ impl Keeper {
     pub fn start(settings: Settings, port: u16, state: Arc<State>) -> io::Result<Self> {
         let (end, ends) = mpsc::channel();
         let (says, ended) = oneshot::channel();
-        let mut writer = Writer { settings, port, state, is_failing: false };
+        let writer = Writer { settings, port, state };
         thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             writer.run(&ends);
             let _ = says.send(());
@@ -71,7 +71,6 @@ struct Writer {
     settings: Settings,
     port: u16,
     state: Arc<State>,
-    is_failing: bool,
 }
 
 /// When a snapshot is written.
@@ -84,7 +83,7 @@ enum When {
 }
 
 impl Writer {
-    fn run(&mut self, ends: &Receiver<Option<Time>>) {
+    fn run(&self, ends: &Receiver<Option<Time>>) {
         // Who comes when his shard has just been written is in the next snapshot. So that this is there
         // after an interval at the latest, it is begun after four fifths and written in less than one.
         let period = self.settings.interval * 4 / 5;
@@ -111,15 +110,15 @@ impl Writer {
     }
 
     /// Writes a snapshot in a sixth of the interval and what it takes, unless the end comes.
-    fn save_slowly<E>(
-        &mut self,
+    fn save_slowly<E: Copy>(
+        &self,
         mut wait: impl FnMut(Duration) -> ControlFlow<E>,
     ) -> ControlFlow<E> {
         let snapshots = &self.state.metrics.snapshots;
         let clients = self.state.registry.len();
         let begun = clock::now();
         if clients == 0
-            && !self.is_failing
+            && snapshots.failure().is_none()
             && snapshots.last().is_some_and(|last| last.clients == 0)
         {
             snapshots.confirm(begun);
@@ -134,16 +133,13 @@ impl Writer {
                 end = wait(for_each * written);
                 written = 0;
             }
-            match end {
-                ControlFlow::Continue(()) => ControlFlow::Continue(()),
-                ControlFlow::Break(_) => ControlFlow::Break(()),
-            }
+            end.map_break(|_| ())
         });
         self.account_for(begun, result);
         end
     }
 
-    fn save_at_the_end(&mut self, pinged_until: Option<Time>) {
+    fn save_at_the_end(&self, pinged_until: Option<Time>) {
         let begun = clock::now();
         let result = self.write(When::AtTheEnd(pinged_until), |_| ControlFlow::Continue(()));
         if let Ok(Some(Written { clients, bytes })) = result {
@@ -175,25 +171,24 @@ impl Writer {
         })
     }
 
-    fn account_for(&mut self, begun: Time, result: io::Result<Option<Written>>) {
+    fn account_for(&self, begun: Time, result: io::Result<Option<Written>>) {
         let snapshots = &self.state.metrics.snapshots;
         let path = self.settings.path.display();
+        let was_failing = snapshots.failure().is_some();
         match result {
             Ok(None) => {}
             Ok(Some(Written { clients, bytes })) => {
                 let took = clock::now().since(begun);
                 snapshots.wrote(LastSnapshot { begun, took, clients, bytes });
-                if self.is_failing {
+                if was_failing {
                     info!(%path, clients, "the snapshot can be written again");
                 }
-                self.is_failing = false;
             }
             Err(error) => {
-                if !self.is_failing {
+                if !was_failing {
                     warn!(%path, %error, "cannot write the snapshot, so a restart would forget who came since: {}", remedy(&error));
                 }
                 snapshots.fail(error.to_string());
-                self.is_failing = true;
             }
         }
     }

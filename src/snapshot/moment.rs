@@ -1,11 +1,18 @@
 //! When a snapshot was taken, told so that also a daemon on a machine started anew can tell how long ago.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Time};
+
+/// What tells this run of the machine from another.
+static BOOT: LazyLock<Option<String>> = LazyLock::new(|| {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+});
 
 /// A point in time by both clocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +29,7 @@ impl Moment {
     /// The present one.
     #[must_use]
     pub fn now() -> Self {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        let boot = boot.ok().map(|id| id.trim().to_owned());
-        Self { now: clock::now(), wall: clock::wall(), boot }
+        Self { now: clock::now(), wall: clock::wall(), boot: BOOT.clone() }
     }
 
     /// Whether the machine has run all the time between this and the other.
