@@ -191,16 +191,20 @@ impl Config {
                     ),
                 },
             },
-            deny_file: read.value(&DENY_FILE, texts.deny_file, deny_file),
-            snapshot_path: read.value(&SNAPSHOT_PATH, texts.snapshot_path, snapshot::path),
+            deny_file: read.value(&DENY_FILE, texts.deny_file, optional(deny_file)),
+            snapshot_path: read.value(
+                &SNAPSHOT_PATH,
+                texts.snapshot_path,
+                optional(snapshot::path),
+            ),
             snapshot_interval: Duration::from_secs(read.number(
                 &SNAPSHOT_INTERVAL_SECONDS,
                 texts.snapshot_interval_seconds,
                 1..=3_600,
             )),
-            http_address: read.value(&HTTP_ADDR, texts.http_addr, http::address),
+            http_address: read.value(&HTTP_ADDR, texts.http_addr, optional(plain)),
             http_hosts: read.value(&HTTP_HOSTS, texts.http_hosts, http::hosts),
-            admin_token: read.value(&ADMIN_TOKEN, texts.admin_token, http::token),
+            admin_token: read.value(&ADMIN_TOKEN, texts.admin_token, optional(http::token)),
             log_level: read.value(&LOG_LEVEL, texts.log_level, plain),
             log_format: read.value(&LOG_FORMAT, texts.log_format, plain),
         };
@@ -324,6 +328,15 @@ fn plain<T: FromStr>(text: &str) -> Result<T, Option<String>> {
     text.parse().map_err(|_| None)
 }
 
+/// Reads what may be none.
+fn optional<T>(
+    parse: impl Fn(&str) -> Result<T, Option<String>>,
+) -> impl Fn(&str) -> Result<Option<T>, Option<String>> {
+    move |text| {
+        if text.eq_ignore_ascii_case(NONE) { Ok(None) } else { parse(text).map(Some) }
+    }
+}
+
 fn host(text: &str) -> Result<String, Option<String>> {
     let is_plausible = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
     // An IPv6 address has two colons at least, so a single one is that of a port.
@@ -338,11 +351,8 @@ fn networks(text: &str) -> Result<Networks, Option<String>> {
     text.parse().map_err(|error: NotANetwork| Some(error.to_string()))
 }
 
-fn deny_file(text: &str) -> Result<Option<DenyFile>, Option<String>> {
-    if text.eq_ignore_ascii_case(NONE) {
-        return Ok(None);
-    }
-    DenyFile::read(text.into()).map(Some).map_err(|error| Some(error.to_string()))
+fn deny_file(text: &str) -> Result<DenyFile, Option<String>> {
+    DenyFile::read(text.into()).map_err(|error| Some(error.to_string()))
 }
 
 fn or_none(networks: &Networks) -> String {

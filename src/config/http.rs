@@ -2,7 +2,6 @@
 //! may see addresses.
 
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
 
 use constant_time_eq::constant_time_eq;
 use sha2::{Digest, Sha256};
@@ -54,13 +53,6 @@ impl fmt::Debug for Token {
     }
 }
 
-pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, Option<String>> {
-    if text.eq_ignore_ascii_case(NONE) {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| None)
-}
-
 pub(super) fn hosts(text: &str) -> Result<Hosts, Option<String>> {
     if text.eq_ignore_ascii_case(NONE) {
         return Ok(Hosts::default());
@@ -77,21 +69,19 @@ pub(super) fn hosts(text: &str) -> Result<Hosts, Option<String>> {
     Ok(Hosts(hosts))
 }
 
-pub(super) fn token(text: &str) -> Result<Option<Token>, Option<String>> {
-    if text.eq_ignore_ascii_case(NONE) {
-        return Ok(None);
-    }
+pub(super) fn token(text: &str) -> Result<Token, Option<String>> {
     let is_showable = text.chars().all(|c| c.is_ascii_graphic());
-    if text.len() < LEAST_TOKEN || !is_showable {
-        Err(None)
-    } else {
-        Ok(Some(Token(text.to_owned())))
-    }
+    if text.len() < LEAST_TOKEN || !is_showable { Err(None) } else { Ok(Token(text.to_owned())) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::optional;
     use super::*;
+
+    fn token(text: &str) -> Result<Option<Token>, Option<String>> {
+        optional(super::token)(text)
+    }
 
     #[test]
     fn only_the_token_itself_is_it() {

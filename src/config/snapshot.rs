@@ -3,12 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::{NONE, unquoted};
+use super::unquoted;
 
-pub(super) fn path(text: &str) -> Result<Option<PathBuf>, Option<String>> {
-    if text.eq_ignore_ascii_case(NONE) {
-        return Ok(None);
-    }
+pub(super) fn path(text: &str) -> Result<PathBuf, Option<String>> {
     let wrong = |detail: &str| Err(Some(detail.to_owned()));
     if text.chars().any(char::is_control) || unquoted(text) != text {
         return wrong("quotation marks and control characters make no good name");
@@ -16,6 +13,6 @@ pub(super) fn path(text: &str) -> Result<Option<PathBuf>, Option<String>> {
     match fs::metadata(text) {
         Ok(there) if there.is_dir() => wrong("it is a folder, so add a name for the file"),
         Ok(there) if !there.is_file() => wrong("it is a device or the like, and would be replaced"),
-        _ => Ok(Some(text.into())),
+        _ => Ok(text.into()),
     }
 }
