@@ -230,7 +230,7 @@ fn single(name: &str, help: &str, number: usize) -> MetricFamily {
 
 #[expect(clippy::cast_precision_loss, reason = "a size beyond 2^52 need not be exact")]
 fn number(name: &str, help: &str, number: u64) -> MetricFamily {
-    family(MetricType::GAUGE, name, help, vec![value(number as f64)])
+    float(name, help, number as f64)
 }
 
 fn float(name: &str, help: &str, number: f64) -> MetricFamily {

@@ -74,19 +74,17 @@ impl Log {
 
     fn add(&mut self, text: &str, at: Instant) {
         let line: Value = serde_json::from_str(text).unwrap_or_default();
+        let count = |name: &str| line[name].as_u64().unwrap_or_default();
+        let number = |name: &str| line[name].as_f64().unwrap_or_default();
         if line["message"] == "summary" {
-            let count = |name: &str| line[name].as_u64().unwrap_or_default();
             self.clients = count("clients");
             self.heartbeats += count("heartbeats");
             self.pings += count("pings");
             self.failed_sends += count("failed_sends");
             self.skipped_slots += count("skipped_slots");
-            let lateness = line["worst_lateness_ms"].as_f64().unwrap_or_default();
-            self.worst_lateness_ms = self.worst_lateness_ms.max(lateness);
+            self.worst_lateness_ms = self.worst_lateness_ms.max(number("worst_lateness_ms"));
         } else if line["message"] == "restored" {
-            let number = |name: &str| line[name].as_f64().unwrap_or_default();
             let seconds = |name| Duration::try_from_secs_f64(number(name)).unwrap_or_default();
-            let count = |name: &str| line[name].as_u64().unwrap_or_default();
             self.restored = Some(Restored {
                 at,
                 clients: count("clients"),
