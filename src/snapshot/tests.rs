@@ -64,6 +64,12 @@ fn bytes_of(registry: &Registry, header: &Header, now: Time) -> Vec<u8> {
     bytes
 }
 
+/// One that is taken and written at once.
+fn snapshot_of(registry: &Registry, now: Time) -> Snapshot {
+    let header = header(moment(now, 5_000, "a"), registry);
+    Snapshot::parse(bytes_of(registry, &header, now)).unwrap()
+}
+
 fn views(registry: &Registry, now: Time) -> Vec<(SocketAddr, View, Option<IpAddr>, usize)> {
     let mut views = Vec::new();
     for shard in 0..SHARDS {
@@ -100,8 +106,7 @@ fn on_the_same_boot_everybody_is_restored_as_he_was() {
 fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
-    let header = header(moment(now, 5_000, "a"), &before);
-    let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+    let snapshot = snapshot_of(&before, now);
     // The machine was started 10 s ago, and a minute has passed.
     let later = moment(Time::from_secs(300_000), 5_060, "b");
     assert_eq!(snapshot.pinged_until(&later), None);
@@ -124,8 +129,7 @@ fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
 fn where_the_clock_was_set_back_nobody_gets_more_time() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
-    let header = header(moment(now, 5_000, "a"), &before);
-    let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+    let snapshot = snapshot_of(&before, now);
     let earlier = moment(now, 4_990, "b");
     let ahead = Unusable::FromTheFuture(Duration::from_secs(10));
     assert_eq!(snapshot.suits(7561, &earlier), Err(ahead));
@@ -134,7 +138,8 @@ fn where_the_clock_was_set_back_nobody_gets_more_time() {
     assert_eq!(restored, Restored { expired: 100, ..Restored::default() });
     // A shard may be younger than the beginning.
     let younger =
-        Snapshot::parse(bytes_of(&before, &header, now + Duration::from_secs(3))).unwrap();
+        Snapshot::parse(bytes_of(&before, snapshot.header(), now + Duration::from_secs(3)))
+            .unwrap();
     younger.for_each(now, |client, _| {
         let known = before.view(client.address, now).unwrap();
         assert_eq!(client.last_heartbeat, known.last_heartbeat);
@@ -145,11 +150,10 @@ fn where_the_clock_was_set_back_nobody_gets_more_time() {
 fn the_guard_lets_in_whom_it_lets_in_otherwise() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
-    let header = header(moment(now, 5_000, "a"), &before);
-    let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+    let snapshot = snapshot_of(&before, now);
     for (guard, clients) in [(guard(30, ""), 30), (guard(1_000, "192.0.2.0/24"), 34)] {
         let after = registry(snapshot.seed());
-        let restored = snapshot.restore(&after, &guard, |_| true, &header.taken);
+        let restored = snapshot.restore(&after, &guard, |_| true, &snapshot.header().taken);
         assert_eq!(restored, Restored { clients, expired: 0, refused: 100 - clients });
         assert_eq!((after.len() as u64, u64::from(guard.total())), (clients, clients));
     }
@@ -168,10 +172,9 @@ fn who_has_made_way_takes_no_room_from_who_stays() {
                 before.refresh(client(n), None, BEGIN, || true);
             }
         }
-        let header = header(moment(now, 5_000, "a"), &before);
-        let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
+        let snapshot = snapshot_of(&before, now);
         let (after, guard) = (registry(snapshot.seed()), guard(room, ""));
-        snapshot.restore(&after, &guard, |_| true, &header.taken);
+        snapshot.restore(&after, &guard, |_| true, &snapshot.header().taken);
         let stayed = (50..100).filter(|n| after.view(client(*n), now).is_some()).count();
         assert_eq!((stayed, after.len()), (50.min(room as usize), room as usize));
     }
@@ -180,8 +183,7 @@ fn who_has_made_way_takes_no_room_from_who_stays() {
 #[test]
 fn whom_the_daemon_does_not_serve_any_more_it_does_not_bring_back() {
     let before = populated();
-    let header = header(moment(BEGIN, 5_000, "a"), &before);
-    let snapshot = Snapshot::parse(bytes_of(&before, &header, BEGIN)).unwrap();
+    let snapshot = snapshot_of(&before, BEGIN);
     let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
     let later = moment(BEGIN + EXPIRATION, 5_000, "a");
     let restored = snapshot.restore(&after, &guard, |client| client.is_ipv4(), &later);
@@ -203,9 +205,8 @@ fn an_end_that_is_yet_to_come_is_none() {
 #[test]
 fn a_port_that_the_clients_do_not_know_is_of_no_use() {
     let registry = populated();
-    let header = header(moment(BEGIN, 5_000, "a"), &registry);
-    let snapshot = Snapshot::parse(bytes_of(&registry, &header, BEGIN)).unwrap();
-    assert_eq!(snapshot.suits(9_000, &header.taken), Err(Unusable::OtherPort(7561)));
+    let snapshot = snapshot_of(&registry, BEGIN);
+    assert_eq!(snapshot.suits(9_000, &snapshot.header().taken), Err(Unusable::OtherPort(7561)));
 }
 
 #[test]

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::daemon::{Client, Daemon, SERVING, count, wakeupd};
 use crate::needs::{self, Need};
 use crate::scene::alone;
+use crate::standstill;
 use crate::web::{connect, get, wait_for};
 use crate::witness::Witness;
 
@@ -175,44 +175,19 @@ fn whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on() {
     let _alone = alone();
     let clocks = Clocks::new();
     let daemon = clocks.start(&[("HTTP_ADDR", "127.0.0.1:0")]);
-    let silent = Client::of(&daemon);
-    silent.heartbeat(&[]);
-    let clients: Vec<_> = (0..100).map(|_| Client::of(&daemon)).collect();
-    for client in &clients {
-        client.heartbeat(&[]);
-    }
-    daemon.wait_for_lines(" registered ", 1 + clients.len());
-    let witness = Witness::of(&daemon);
-    silent.ping();
-
     // Nothing runs and no timer does, but these clocks do.
-    daemon.freeze();
-    let frozen = Instant::now();
-    for client in clients.iter().chain([&silent]) {
-        client.forget_pings();
-    }
-    for client in &clients {
-        client.heartbeat(&[]);
-    }
-    // The witness has a heartbeat waiting too.
-    thread::sleep(Duration::from_secs(2));
-    clocks.set_wall(300);
-    clocks.set_boot(300);
-    let frozen = frozen.elapsed();
-    daemon.signal(Signal::SIGCONT);
-
-    daemon.wait_for_line(&format!("removed client={} reason=\"expired\"", silent.address()));
-    assert!(!silent.has_ping(), "its time was over");
-    for client in &clients {
-        client.ping();
-    }
-    witness.missed_at_most(frozen, &daemon);
+    standstill::stand_still(&daemon, |clients| {
+        let frozen = Instant::now();
+        standstill::heartbeats(clients);
+        // The witness has a heartbeat waiting too.
+        thread::sleep(Duration::from_secs(2));
+        clocks.set_wall(300);
+        clocks.set_boot(300);
+        frozen.elapsed()
+    });
     let status = wait_for(daemon.http(), "/status", |status| {
         status["uptime_seconds"].as_f64() > Some(300.0)
     });
     assert_eq!(status["stuck"], Value::Array(Vec::new()));
-    let lines = daemon.stop();
-    assert_eq!(count(&lines, " registered "), 2 + clients.len(), "nobody had to come back");
-    assert!(count(&lines, "skipped slots") >= 1, "{lines:#?}");
-    assert_eq!(["stuck", " ERROR "].map(|text| count(&lines, text)), [0, 0], "{lines:#?}");
+    standstill::stop(daemon);
 }

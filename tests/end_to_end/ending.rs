@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::clocks::Clocks;
-use crate::daemon::{Client, Daemon, count, field, wait_until};
-use crate::restart::Home;
+use crate::daemon::{Client, Daemon, count, wait_until};
+use crate::restart::{Home, crowd, restored};
 use crate::systemd::{Halted, Manager};
 use crate::witness::Witness;
 
@@ -22,10 +22,7 @@ fn outlive(
     end: impl FnOnce(&Daemon),
     is_expected: impl FnOnce(ExitStatus) -> bool,
 ) {
-    let clients: Vec<_> = (0..SILENT).map(|_| Client::of(&daemon)).collect();
-    for client in &clients {
-        client.heartbeat(&[]);
-    }
+    let clients = crowd(&daemon, SILENT);
     let witness = Witness::of(&daemon);
     wait_until("all are in the snapshot", || {
         home.read().is_some_and(|snapshot| snapshot.len() == 1 + SILENT as u64)
@@ -36,8 +33,7 @@ fn outlive(
     assert!(is_expected(status), "{status}: {:#?}", daemon.lines());
     clients.iter().for_each(Client::forget_pings);
     let successor = home.start(&[]);
-    let restored = successor.wait_for_line(" restored ");
-    assert_eq!(field(&restored, "clients"), (1 + SILENT).to_string(), "{restored}");
+    assert_eq!(restored(&successor)[0], (1 + SILENT).to_string());
     let outage = began.elapsed();
     for client in &clients {
         client.pings(2);

@@ -18,6 +18,9 @@ use crate::deny_file::DenyFile;
 use crate::needs::{self, Need};
 use crate::web;
 
+/// What it takes to give a daemon a disk of its own.
+const OWN_DISK: [Need; 3] = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
+
 /// Where daemons follow each other: an address of this test's own, and a folder that is removed at the end.
 #[derive(Debug)]
 pub struct Home {
@@ -60,6 +63,15 @@ impl Home {
         Snapshot::parse(fs::read(self.snapshot()).ok()?).ok()
     }
 
+    /// Starts a daemon in whose eyes the folder is a disk of its own with these options.
+    fn start_on_a_disk(&self, options: &str) -> Daemon {
+        let folder = self.folder.display();
+        let script = format!("mount -t tmpfs -o {options} tmpfs '{folder}' && exec '{PROGRAM}'");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).envs(self.variables());
+        Daemon::start_command(command.env("HTTP_ADDR", "").env("LOG_LEVEL", "INFO"))
+    }
+
     fn files(&self) -> Vec<String> {
         let files = fs::read_dir(&self.folder).unwrap();
         let mut files: Vec<_> =
@@ -76,7 +88,7 @@ impl Drop for Home {
 }
 
 /// Clients who send one heartbeat each, and wait for a ping.
-fn crowd(daemon: &Daemon, size: usize) -> Vec<Client> {
+pub fn crowd(daemon: &Daemon, size: usize) -> Vec<Client> {
     let clients: Vec<_> = (0..size).map(|_| Client::of(daemon)).collect();
     for client in &clients {
         client.heartbeat(&[]);
@@ -87,7 +99,7 @@ fn crowd(daemon: &Daemon, size: usize) -> Vec<Client> {
 
 /// What the daemon said of the clients of the snapshot: how many came back, whose time was over, and who was
 /// not let in.
-fn restored(daemon: &Daemon) -> [String; 3] {
+pub fn restored(daemon: &Daemon) -> [String; 3] {
     let line = daemon.wait_for_line(" restored ");
     ["clients", "expired", "refused"].map(|name| field(&line, name).to_owned())
 }
@@ -309,18 +321,12 @@ fn where_it_cannot_be_written_the_daemon_serves_and_says_so() {
 
 #[test]
 fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
-    let needs = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
-    if !needs::met("a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings", &needs) {
+    if !needs::met("a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings", &OWN_DISK) {
         return;
     }
     let home = Home::new(10);
-    let mut command = Command::new("unshare");
     // Two pages of 4 KiB: the snapshot takes one, and its successor wants two.
-    let script =
-        format!("mount -t tmpfs -o size=8k tmpfs '{}' && exec '{PROGRAM}'", home.folder.display());
-    command.args(["--mount", "sh", "-c", &script]).env("HTTP_ADDR", "").env("LOG_LEVEL", "INFO");
-    command.envs(home.variables());
-    let daemon = Daemon::start_command(&mut command);
+    let daemon = home.start_on_a_disk("size=8k");
     let few = crowd(&daemon, 3);
     let view = PathBuf::from(format!("/proc/{}/root", daemon.pid()))
         .join(home.snapshot().strip_prefix("/").unwrap());
@@ -333,6 +339,23 @@ fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
     few[0].forget_pings();
     few[0].ping();
     daemon.stop();
+}
+
+#[test]
+fn a_read_only_disk_keeps_nobody_from_his_pings() {
+    if !needs::met("a_read_only_disk_keeps_nobody_from_his_pings", &OWN_DISK) {
+        return;
+    }
+    let home = Home::new(15);
+    let daemon = home.start_on_a_disk("ro");
+    let clients = crowd(&daemon, 3);
+    let line = daemon.wait_for_line("cannot write the snapshot");
+    assert!(line.contains("make its disk writable"), "{line}");
+    for client in &clients {
+        client.pings(3);
+    }
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "cannot write the snapshot"), 1, "{lines:#?}");
 }
 
 #[test]

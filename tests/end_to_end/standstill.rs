@@ -9,28 +9,26 @@ use crate::daemon::{Client, Daemon, count};
 use crate::scene::alone;
 use crate::witness::Witness;
 
-/// Stops a daemon with these settings for a time that is longer than a client lives.
-fn stand_still(time: Duration, settings: &[(&str, &str)]) {
-    let _alone = alone();
-    let daemon = Daemon::start(settings);
-    let silent = Client::of(&daemon);
+/// Whose heartbeats wait, besides the witness.
+const CLIENTS: usize = 100;
+
+/// Lets a daemon stand still, and checks that whose heartbeats wait meanwhile are pinged on, and that one who
+/// has fallen silent is not, though longer than a client lives has passed. What happens `meanwhile` is given
+/// those who wait, and tells how long it was.
+pub fn stand_still(daemon: &Daemon, meanwhile: impl FnOnce(&[Client]) -> Duration) {
+    let silent = Client::of(daemon);
     silent.heartbeat(&[]);
-    let clients: Vec<_> = (0..100).map(|_| Client::of(&daemon)).collect();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| Client::of(daemon)).collect();
     for client in &clients {
         client.heartbeat(&[]);
     }
-    daemon.wait_for_lines("registered", 1 + clients.len());
-    let witness = Witness::of(&daemon);
+    daemon.wait_for_lines(" registered ", 1 + CLIENTS);
+    let witness = Witness::of(daemon);
     silent.ping();
 
     daemon.freeze();
     silent.forget_pings();
-    thread::sleep(time / 2);
-    for client in &clients {
-        client.forget_pings();
-        client.heartbeat(&[]);
-    }
-    thread::sleep(time / 2);
+    let time = meanwhile(&clients);
     daemon.signal(Signal::SIGCONT);
 
     daemon.wait_for_line(&format!("removed client={} reason=\"expired\"", silent.address()));
@@ -38,11 +36,36 @@ fn stand_still(time: Duration, settings: &[(&str, &str)]) {
     for client in &clients {
         client.ping();
     }
-    witness.missed_at_most(time, &daemon);
+    witness.missed_at_most(time, daemon);
+}
+
+/// Their heartbeats, which are all that come next.
+pub fn heartbeats(clients: &[Client]) {
+    for client in clients {
+        client.forget_pings();
+        client.heartbeat(&[]);
+    }
+}
+
+/// Stops a daemon that stood still, and checks that it told of that and of nothing else.
+pub fn stop(daemon: Daemon) {
     let lines = daemon.stop();
-    assert_eq!(count(&lines, " registered "), 2 + clients.len(), "nobody had to come back");
+    assert_eq!(count(&lines, " registered "), 2 + CLIENTS, "nobody had to come back");
     assert!(count(&lines, "skipped slots") >= 1, "{lines:#?}");
     assert_eq!(["stuck", " ERROR "].map(|text| count(&lines, text)), [0, 0], "{lines:#?}");
+}
+
+/// Stops a process with these settings for this time.
+fn wait_through(time: Duration, settings: &[(&str, &str)]) {
+    let _alone = alone();
+    let daemon = Daemon::start(settings);
+    stand_still(&daemon, |clients| {
+        thread::sleep(time / 2);
+        heartbeats(clients);
+        thread::sleep(time / 2);
+        time
+    });
+    stop(daemon);
 }
 
 #[test]
@@ -54,11 +77,11 @@ fn whose_heartbeat_waits_through_four_seconds_is_pinged_on() {
         ("WORKER_POOL_SIZE", "256"),
         ("TOKIO_WORKER_THREADS", "1"),
     ];
-    stand_still(Duration::from_secs(4), &settings);
+    wait_through(Duration::from_secs(4), &settings);
 }
 
 #[test]
 #[ignore = "takes three minutes"]
 fn whose_heartbeat_waits_through_three_minutes_is_pinged_on() {
-    stand_still(Duration::from_secs(180), &[]);
+    wait_through(Duration::from_secs(180), &[]);
 }
