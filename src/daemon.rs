@@ -158,6 +158,7 @@ impl Daemon {
         let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
         let port = socket.address().port();
         let guard = Guard::new(config.guard.clone(), port, denied.unwrap_or_default());
+        guard.set_broadcasts(net::broadcasts());
         let snapshots = config.snapshot_path.clone();
         let snapshots =
             snapshots.map(|path| snapshot::Settings { path, interval: config.snapshot_interval });
@@ -219,6 +220,7 @@ impl Daemon {
                     let (worst_lateness, now_stuck) = monitor.look();
                     report_health(&stuck, &now_stuck, supervisor);
                     stuck = now_stuck;
+                    self.state.guard.set_broadcasts(net::broadcasts());
                     if summary.add(worst_lateness) {
                         supervisor.status(&summary.tell(&self.state));
                     }

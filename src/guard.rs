@@ -9,7 +9,7 @@ mod networks;
 mod unreachable;
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
@@ -42,6 +42,8 @@ pub enum Refused {
     LinkLocal,
     /// Its source is an IPv4-mapped address, which must not be on a wire.
     Ipv4Mapped,
+    /// Its source is the broadcast address of a network that this machine is on (RFC 919).
+    Broadcast,
     /// Its source is in one of `REFUSE_NETS`.
     RefuseNets,
     /// Its source is in one of the networks of `DENY_FILE`.
@@ -56,7 +58,7 @@ pub enum Refused {
 
 impl Refused {
     /// Every reason, each at the index `reason as usize`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SourcePortZero,
         Self::SystemPort,
         Self::DaemonPort,
@@ -65,6 +67,7 @@ impl Refused {
         Self::Reserved,
         Self::LinkLocal,
         Self::Ipv4Mapped,
+        Self::Broadcast,
         Self::RefuseNets,
         Self::DenyFile,
         Self::MaxClients,
@@ -84,6 +87,7 @@ impl Refused {
             Self::Reserved => "reserved",
             Self::LinkLocal => "link_local",
             Self::Ipv4Mapped => "ipv4_mapped",
+            Self::Broadcast => "broadcast",
             Self::RefuseNets => "refuse_nets",
             Self::DenyFile => "deny_file",
             Self::MaxClients => "max_clients",
@@ -153,6 +157,7 @@ pub struct Guard {
     rules: Rules,
     own_port: u16,
     denied: RwLock<Networks>,
+    broadcasts: RwLock<Vec<Ipv4Addr>>,
     total: AtomicU32,
     counts: Counts,
 }
@@ -165,6 +170,7 @@ impl Guard {
             rules,
             own_port,
             denied: RwLock::new(denied),
+            broadcasts: RwLock::default(),
             total: AtomicU32::new(0),
             counts: Counts::default(),
         }
@@ -215,6 +221,16 @@ impl Guard {
         *self.denied.write().unwrap_or_else(PoisonError::into_inner) = networks;
     }
 
+    /// Takes the broadcast addresses of the networks that this machine is on. No ping can be sent there.
+    pub fn set_broadcasts(&self, addresses: Vec<Ipv4Addr>) {
+        *self.broadcasts.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    fn is_broadcast(&self, ip: IpAddr) -> bool {
+        let IpAddr::V4(ip) = ip else { return false };
+        self.broadcasts.read().unwrap_or_else(PoisonError::into_inner).contains(&ip)
+    }
+
     /// How many networks the file says to deny.
     #[must_use]
     pub fn denied(&self) -> usize {
@@ -236,6 +252,9 @@ impl Guard {
         // It may have been denied since it was admitted.
         if self.enforces() && self.denies(ip) {
             return Err(Refused::DenyFile);
+        }
+        if self.enforces() && self.is_broadcast(ip) {
+            return Err(Refused::Broadcast);
         }
         let Caps { clients, per_address, per_prefix } = self.rules.caps;
         let mut verdict = Ok(());
@@ -384,6 +403,19 @@ mod tests {
         guard.deny("192.0.2.0/24".parse().unwrap());
         assert_eq!(guard.admit(source("192.0.2.9:5000")), Err(Refused::DenyFile));
         assert_eq!(guard.admit(source("203.0.113.9:5000")), Ok(()));
+    }
+
+    #[test]
+    fn a_broadcast_address_never_registers() {
+        let address = ip("192.0.2.255");
+        for (mode, expected) in [(Mode::Enforce, Err(Refused::Broadcast)), (Mode::Observe, Ok(()))]
+        {
+            let guard = guard(mode, CAPS);
+            assert_eq!(guard.reserve(address), Ok(()), "the machine is not on that network yet");
+            guard.set_broadcasts(vec!["192.0.2.255".parse().unwrap()]);
+            assert_eq!(guard.reserve(address), expected);
+            assert_eq!(guard.reserve(ip("192.0.2.254")), Ok(()));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod batch;
 #[cfg(any(not(target_os = "linux"), portable_net))]
 #[path = "net/portable.rs"]
 mod batch;
+mod failure;
 #[cfg(target_os = "linux")]
 pub mod linux;
 
@@ -18,8 +19,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
+
+pub use self::failure::{Reaction, SendFailure};
 
 /// The most datagrams that one call receives or sends.
 pub const BATCH: usize = 64;
@@ -57,111 +62,20 @@ pub enum NetworkError {
     Other,
 }
 
-/// Why the kernel did not take a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendFailure {
-    /// The destination or the chosen source address makes no sense (EINVAL).
-    Invalid,
-    /// A local firewall rule drops it (EPERM).
-    NotPermitted,
-    /// A route prohibits it, or it is a broadcast address (EACCES).
-    Prohibited,
-    /// No route leads there (ENETUNREACH).
-    NetworkUnreachable,
-    /// The host is known to be unreachable (EHOSTUNREACH).
-    HostUnreachable,
-    /// The port is known to be closed (ECONNREFUSED).
-    ConnectionRefused,
-    /// The local address it was to leave from is gone (EADDRNOTAVAIL).
-    AddressNotAvailable,
-    /// The queue of the network device is full (ENOBUFS).
-    NoBuffers,
-    /// The socket's send buffer is full (EAGAIN).
-    WouldBlock,
-    /// It is larger than the path takes (EMSGSIZE).
-    MessageTooLong,
-    /// Anything else.
-    Other,
-}
-
-impl SendFailure {
-    /// Every failure, each at the index `failure as usize`.
-    pub const ALL: [Self; 11] = [
-        Self::Invalid,
-        Self::NotPermitted,
-        Self::Prohibited,
-        Self::NetworkUnreachable,
-        Self::HostUnreachable,
-        Self::ConnectionRefused,
-        Self::AddressNotAvailable,
-        Self::NoBuffers,
-        Self::WouldBlock,
-        Self::MessageTooLong,
-        Self::Other,
-    ];
-
-    /// The failure as it stands in logs and counters.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid",
-            Self::NotPermitted => "not_permitted",
-            Self::Prohibited => "prohibited",
-            Self::NetworkUnreachable => "network_unreachable",
-            Self::HostUnreachable => "host_unreachable",
-            Self::ConnectionRefused => "connection_refused",
-            Self::AddressNotAvailable => "address_not_available",
-            Self::NoBuffers => "no_buffers",
-            Self::WouldBlock => "would_block",
-            Self::MessageTooLong => "message_too_long",
-            Self::Other => "other",
-        }
-    }
-
-    /// Whether the kernel had no room for it just then.
-    #[must_use]
-    pub const fn is_for_want_of_room(self) -> bool {
-        matches!(self, Self::NoBuffers | Self::WouldBlock)
-    }
-
-    /// How often to try again at once, because the kernel may have meant another datagram, sent before,
-    /// of which the network said so. It tells each such error once, and fails one call.
-    const fn retries(self) -> usize {
-        match self {
-            // That is never about the datagram at hand, and more such errors may wait.
-            Self::ConnectionRefused => 4,
-            Self::NetworkUnreachable
-            | Self::HostUnreachable
-            | Self::Prohibited
-            | Self::MessageTooLong
-            | Self::Other => 1,
-            _ => 0,
-        }
-    }
-
-    /// Whether the cause may be that the local address it was to leave from is gone.
-    #[must_use]
-    pub const fn may_be_the_local_address(self) -> bool {
-        matches!(self, Self::Invalid | Self::NetworkUnreachable | Self::AddressNotAvailable)
-    }
-}
-
-impl From<&io::Error> for SendFailure {
-    fn from(error: &io::Error) -> Self {
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EINVAL) => Self::Invalid,
-            Some(Errno::EPERM) => Self::NotPermitted,
-            Some(Errno::EACCES) => Self::Prohibited,
-            Some(Errno::ENETUNREACH) => Self::NetworkUnreachable,
-            Some(Errno::EHOSTUNREACH) => Self::HostUnreachable,
-            Some(Errno::ECONNREFUSED) => Self::ConnectionRefused,
-            Some(Errno::EADDRNOTAVAIL) => Self::AddressNotAvailable,
-            Some(Errno::ENOBUFS) => Self::NoBuffers,
-            Some(Errno::EAGAIN) => Self::WouldBlock,
-            Some(Errno::EMSGSIZE) => Self::MessageTooLong,
-            _ => Self::Other,
-        }
-    }
+/// The broadcast addresses of the networks that this machine is on: those that are configured, and the last
+/// address of each network, which the kernel takes for one too.
+#[must_use]
+pub fn broadcasts() -> Vec<Ipv4Addr> {
+    let Ok(interfaces) = getifaddrs() else { return Vec::new() };
+    let ip = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
+    let of = |interface: InterfaceAddress| {
+        let last = ip(interface.address).zip(ip(interface.netmask)).map(|(address, mask)| {
+            // A network of one or two addresses has none (RFC 3021).
+            (mask.to_bits().count_ones() < 31).then(|| address | !mask)
+        });
+        [ip(interface.broadcast), last.flatten()]
+    };
+    interfaces.flat_map(of).flatten().filter(|ip| !ip.is_unspecified()).collect()
 }
 
 /// Whether it is the socket itself that is broken, so that no call on it will ever succeed again.
@@ -373,6 +287,12 @@ impl Sender {
         }
         (sent, None)
     }
+
+    /// Whether pings can still leave from `ip`: whether it is an address of this machine.
+    #[must_use]
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        batch::is_local(&self.socket, ip)
+    }
 }
 
 /// Takes a batch of what waits in a socket. Less than a full one means that nothing is left, and the
@@ -481,12 +401,5 @@ mod tests {
         let canonical = canonical(link_local.into());
         assert_eq!(canonical.to_string(), "[fe80::1%3]:7");
         assert_ne!(canonical, link_local.into());
-    }
-
-    #[test]
-    fn each_failure_stands_at_its_index() {
-        for (index, failure) in SendFailure::ALL.into_iter().enumerate() {
-            assert_eq!(failure as usize, index);
-        }
     }
 }

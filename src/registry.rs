@@ -61,13 +61,11 @@ pub enum Removal {
     MadeWay,
     /// An operator denied its network.
     Denied,
-    /// No ping may be sent to it.
-    Prohibited,
 }
 
 impl Removal {
     /// Every reason, each at the index `removal as usize`.
-    pub const ALL: [Self; 4] = [Self::Expired, Self::MadeWay, Self::Denied, Self::Prohibited];
+    pub const ALL: [Self; 3] = [Self::Expired, Self::MadeWay, Self::Denied];
 
     /// The reason as it stands in logs and counters.
     #[must_use]
@@ -76,7 +74,6 @@ impl Removal {
             Self::Expired => "expired",
             Self::MadeWay => "made_way",
             Self::Denied => "denied",
-            Self::Prohibited => "prohibited",
         }
     }
 }
@@ -247,14 +244,6 @@ impl Registry {
                 self.v6.get_mut(&client.into()).map(|mut client| change(&mut client))
             }
         };
-    }
-
-    /// Removes `client`, and returns whether it was there.
-    pub fn remove(&self, client: SocketAddr) -> bool {
-        match client {
-            SocketAddr::V4(client) => self.v4.remove(&client).is_some(),
-            SocketAddr::V6(client) => self.v6.remove(&client.into()).is_some(),
-        }
     }
 
     /// Removes those clients of `shard` whose addresses are `unwanted`, and appends them to `removed`.

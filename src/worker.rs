@@ -15,8 +15,8 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::clock::{self, Time};
-use crate::net::{self, BATCH, SendFailure, Sender};
-use crate::registry::{Removal, Sweep, Target};
+use crate::net::{self, BATCH, Reaction, SendFailure, Sender};
+use crate::registry::{Sweep, Target};
 use crate::schedule::{Schedule, owner};
 use crate::state::State;
 use crate::throttle::Throttle;
@@ -115,6 +115,28 @@ struct Round {
     due: Time,
     /// Until when to wait for room.
     patient_until: Time,
+}
+
+/// The local address that the pings of a group leave from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    /// `None` is the kernel's choice.
+    address: Option<IpAddr>,
+    is_checked: bool,
+}
+
+impl Source {
+    /// Whether the machine has lost this address, so that the group goes on from the kernel's choice. The
+    /// check takes a few system calls, so a group makes it once.
+    fn is_found_gone(&mut self, sender: &Sender) -> bool {
+        let address = self.address.filter(|_| !self.is_checked);
+        self.is_checked = true;
+        let is_gone = address.is_some_and(|address| !sender.is_local(address));
+        if is_gone {
+            self.address = None;
+        }
+        is_gone
+    }
 }
 
 /// What all workers together may warn of.
@@ -234,14 +256,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Pings every client once. One that the kernel has no room for is tried once more, as long as the
-    /// round is patient after a wait.
+    /// Pings every client of a group once, from `local`. One that the kernel has no room for is tried once
+    /// more, after a wait as long as the round is patient.
     fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], round: Round) -> io::Result<()> {
+        let mut source = Source { address: local, is_checked: false };
         let mut done = 0;
         let mut retried = None;
         while done < clients.len() {
             let batch = &clients[done..clients.len().min(done + BATCH)];
-            let (sent, error) = self.sender.send(&PING, local, batch);
+            let (sent, error) = self.sender.send(&PING, source.address, batch);
             let now = clock::now();
             self.state.metrics.pinged(sent as u64, now.since(round.due));
             done += sent;
@@ -250,30 +273,19 @@ impl Worker {
                 return Err(error);
             }
             let failure = SendFailure::from(&error);
-            if failure.is_for_want_of_room() && retried != Some(done) {
-                retried = Some(done);
-                if now < round.patient_until {
-                    thread::sleep(WAIT_FOR_ROOM);
+            match failure.reaction() {
+                Reaction::Wait if retried != Some(done) => {
+                    retried = Some(done);
+                    if now < round.patient_until {
+                        thread::sleep(WAIT_FOR_ROOM);
+                    }
                 }
-                continue;
+                Reaction::CheckSource if source.is_found_gone(&self.sender) => {}
+                _ => {
+                    self.fail(clients[done], failure, &error, now);
+                    done += 1;
+                }
             }
-            let client = clients[done];
-            // To a broadcast address, say.
-            if failure == SendFailure::Prohibited
-                && self.state.guard.enforces()
-                && self.state.registry.remove(client)
-            {
-                self.state.account_for(client, Removal::Prohibited);
-            }
-            if local.is_some()
-                && failure.may_be_the_local_address()
-                && self.sender.send(&PING, None, &[client]).1.is_none()
-            {
-                self.state.metrics.pinged(1, now.since(round.due));
-            } else {
-                self.fail(client, failure, &error, now);
-            }
-            done += 1;
         }
         Ok(())
     }

@@ -94,8 +94,6 @@ enum Event {
     SweepAll,
     /// The network says that the port is closed.
     PortClosed(SocketAddr),
-    /// The kernel says that no ping may be sent there.
-    Prohibited(SocketAddr),
     Deny(Vec<&'static str>),
     /// Somebody counts how many more there may be.
     Measure(IpAddr),
@@ -255,7 +253,6 @@ impl Daemon {
             }
             Event::SweepAll => self.sweep_all(),
             Event::PortClosed(client) => self.take_report(client),
-            Event::Prohibited(client) => self.remove(client),
             Event::Deny(texts) => self.deny(networks(&texts)),
             Event::Measure(ip) => self.measure(ip),
         }
@@ -354,16 +351,6 @@ impl Daemon {
         }
     }
 
-    /// As a worker does whose ping is prohibited.
-    fn remove(&mut self, client: SocketAddr) {
-        let is_known = self.model.enforces() && self.model.clients.remove(&client).is_some();
-        let is_removed = self.guard.enforces() && self.registry.remove(client);
-        assert_eq!(is_removed, is_known);
-        if is_removed {
-            self.guard.release(client.ip());
-        }
-    }
-
     /// As the daemon does.
     fn deny(&mut self, networks: Vec<IpNet>) {
         let Self { guard, registry, model, .. } = self;
@@ -447,7 +434,6 @@ fn event() -> impl Strategy<Value = Event> {
         14 => (0_usize..8, nanos(0..=1)).prop_map(|(shard, after)| Event::Sweep { shard, after }),
         2 => Just(Event::SweepAll),
         10 => select(closed).prop_map(Event::PortClosed),
-        1 => select(addresses).prop_map(Event::Prohibited),
         1 => subsequence(&DENIABLE, 0..=2).prop_map(Event::Deny),
         2 => select(ips).prop_map(Event::Measure),
     ]

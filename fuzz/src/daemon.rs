@@ -79,9 +79,8 @@ impl Daemon {
                 self.deny(networks);
             }
             5 => {
-                let client = self.source(bytes)?;
-                if self.guard.enforces() && self.registry.remove(client) {
-                    self.removed(client);
+                if let IpAddr::V4(ip) = self.source(bytes)?.ip() {
+                    self.guard.set_broadcasts(vec![ip]);
                 }
             }
             _ => {
@@ -216,6 +215,7 @@ impl Daemon {
         self.sweep(u8::MAX, self.now);
         assert!(self.registry.is_empty());
         self.guard.deny(Networks::default());
+        self.guard.set_broadcasts(Vec::new());
         let Caps { clients, per_address, per_prefix } = self.rules.caps;
         for ip in self.known.iter().map(SocketAddr::ip) {
             let room = clients.min(per_address).min(per_prefix);

@@ -11,12 +11,16 @@ use nix::sys::socket::{
     ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage,
     recvmmsg, recvmsg, sendmmsg, setsockopt, sockopt,
 };
+use socket2::SockRef;
 
 use super::{
     BATCH, BUFFERS, Datagram, NetworkError, canonical, linux, native, new_socket, without_flow,
 };
 
 pub(super) use super::linux::request_receive_buffer;
+
+/// A port to connect to (RFC 863). Nothing is sent there.
+const DISCARD: u16 = 9;
 
 /// Asks for a buffer of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
 pub(super) fn request_send_buffer(socket: &impl AsFd, size: usize) -> nix::Result<()> {
@@ -94,6 +98,21 @@ fn nobody(ip: IpAddr) -> SocketAddr {
         ip
     };
     SocketAddr::new(ip, fastrand::u16(1..1024))
+}
+
+/// Whether `ip` is an address of this machine. The kernel answers a connection to such an address from the
+/// address itself; a UDP socket that is connected sends nothing. A link-local address cannot be checked without
+/// its interface, and counts as gone.
+pub(super) fn is_local(sender: &UdpSocket, ip: IpAddr) -> bool {
+    let source_to = || -> io::Result<Option<IpAddr>> {
+        let address = SocketAddr::new(ip, DISCARD);
+        let socket = new_socket(address)?;
+        // An address of a VRF is known within it alone.
+        socket.bind_device(SockRef::from(sender).device()?.as_deref())?;
+        socket.connect(&address.into())?;
+        Ok(socket.local_addr()?.as_socket().map(|source| source.ip()))
+    };
+    source_to().is_ok_and(|source| source == Some(ip))
 }
 
 /// Makes the kernel tell of full queues and of errors that the network reports, or not. The errors that

@@ -64,6 +64,39 @@ fn forged_errors_about_strangers_do_nothing() {
 }
 
 #[test]
+fn a_firewall_that_prohibits_one_client_costs_no_other_a_ping() {
+    if !possible("a_firewall_that_prohibits_one_client_costs_no_other_a_ping", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[("LOG_LEVEL", "DEBUG")]);
+    let ends = [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)];
+    let phones = ends.map(|(client, server)| {
+        let phone = scene.phone(client, 0, server);
+        phone.heartbeat(&[]);
+        phone.ping();
+        phone
+    });
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        for phone in &phones {
+            for (stranger, server) in [("203.0.113.7", SERVER), ("2001:db8:7::7", SERVER_V6)] {
+                scene.stranger.administratively_prohibited(at(stranger, 5_000), address(server));
+            }
+            let server = if phone.address().is_ipv6() { SERVER_V6 } else { SERVER };
+            scene.stranger.administratively_prohibited(phone.address(), address(server));
+        }
+        thread::sleep(Duration::from_millis(30));
+    }
+    for phone in &phones {
+        phone.forget_pings();
+        phone.pings(3);
+    }
+    let lines = scene.end();
+    assert_eq!((count(&lines, "removed client"), number(&lines, "failed_sends")), (0, 0));
+    assert_eq!(number(&lines, "clients"), 3);
+}
+
+#[test]
 fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
     if !possible("forged_errors_about_the_daemon_itself_cost_nobody_a_ping", &[]) {
         return;

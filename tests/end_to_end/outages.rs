@@ -32,7 +32,39 @@ struct Outage {
     mutes: bool,
 }
 
-const OUTAGES: [Outage; 5] = [
+/// Takes the way to the clients, so that pings meet the last resort.
+macro_rules! last_resort {
+    ($kind:literal) => {
+        Outage {
+            begin: concat!(
+                "ip route add ",
+                $kind,
+                " default metric 4000\n",
+                "ip -6 route add ",
+                $kind,
+                " default metric 4000\n",
+                "ip route del default via 192.0.2.9\n",
+                "ip -6 route del default via 2001:db8::9",
+            ),
+            end: &[ROUTES],
+            mutes: false,
+        }
+    };
+}
+
+const OUTAGES: [Outage; 9] = [
+    // A kill switch of a VPN, mwan3 or systemd-networkd keeps such a route.
+    last_resort!("prohibit"),
+    last_resort!("unreachable"),
+    last_resort!("blackhole"),
+    // A firewall that drops what the daemon sends makes the send fail with EPERM.
+    Outage {
+        begin: "nft add table inet fault
+                nft add chain inet fault out '{ type filter hook output priority 0; }'
+                nft add rule inet fault out oifname wire meta l4proto udp drop",
+        end: &["nft delete table inet fault"],
+        mutes: false,
+    },
     // With the interface go its routes and its IPv6 address.
     Outage {
         begin: "ip link set wire down",

@@ -34,11 +34,23 @@ impl Stranger {
 
     /// Says to `server` that nobody listens at `client`, to whom it is to have sent something.
     pub fn port_unreachable(&self, client: SocketAddr, server: SocketAddr) {
+        self.unreachable(3, 4, client, server);
+    }
+
+    /// Says to `server` that a firewall prohibits what it is to have sent to `client`.
+    pub fn administratively_prohibited(&self, client: SocketAddr, server: SocketAddr) {
+        self.unreachable(13, 1, client, server);
+    }
+
+    /// Says to `server`, by these codes of ICMP (RFC 792, RFC 1812) and `ICMPv6` (RFC 4443), that `client` is
+    /// unreachable.
+    fn unreachable(&self, code: u8, code_v6: u8, client: SocketAddr, server: SocketAddr) {
         // Any host on the way may say so.
         let router = if server.is_ipv6() { "2001:db8:8::1" } else { "198.51.100.1" };
         let router = router.parse().unwrap();
         let quoted = packet(server.ip(), client.ip(), UDP, &udp(server, client));
-        let (protocol, kind) = if server.is_ipv6() { (ICMPV6, [1, 4]) } else { (ICMP, [3, 3]) };
+        let (protocol, kind) =
+            if server.is_ipv6() { (ICMPV6, [1, code_v6]) } else { (ICMP, [3, code]) };
         let mut message = [&kind[..], &[0; 6], &quoted].concat();
         let pseudo = if server.is_ipv6() {
             pseudo_header(router, server.ip(), protocol, message.len())

@@ -1,0 +1,148 @@
+//! Why a send fails, and what the daemon does about it: one row for each errno.
+//!
+//! No failure removes a client. Routes flap, firewalls reload and addresses move, and a client that
+//! heartbeats only when it is pinged would never come back. The client loses that ping, and stays until it
+//! expires. A destination that can never be valid is refused when it registers.
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// Why the kernel did not take a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFailure {
+    /// The destination or the source address makes no sense, or a blackhole route leads there (EINVAL).
+    Invalid,
+    /// A local firewall rule drops it (EPERM).
+    NotPermitted,
+    /// A route prohibits it, or it is a broadcast address (EACCES).
+    Prohibited,
+    /// No route leads there (ENETUNREACH).
+    NetworkUnreachable,
+    /// The host is known to be unreachable (EHOSTUNREACH).
+    HostUnreachable,
+    /// The port is known to be closed (ECONNREFUSED).
+    ConnectionRefused,
+    /// The source address is gone (EADDRNOTAVAIL).
+    AddressNotAvailable,
+    /// The queue of the network device is full (ENOBUFS).
+    NoBuffers,
+    /// The send buffers are full (EAGAIN).
+    WouldBlock,
+    /// It is larger than the path takes (EMSGSIZE).
+    MessageTooLong,
+    /// Anything else.
+    Other,
+}
+
+/// What the daemon does before it gives up on a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Nothing: that client loses this ping.
+    GiveUp,
+    /// Wait a moment and send it once more: the kernel had no room for it.
+    Wait,
+    /// Check whether the source address is still there. Without it the kernel chooses one, for this client
+    /// and the rest of its group.
+    CheckSource,
+}
+
+/// What is known of a failure.
+struct Row {
+    failure: SendFailure,
+    errno: Option<Errno>,
+    label: &'static str,
+    /// How often to repeat the call at once. The kernel fails one call for each ICMP error that it has not
+    /// reported yet, and that error may be about another datagram.
+    retries: usize,
+    reaction: Reaction,
+}
+
+#[rustfmt::skip]
+const TABLE: [Row; 11] = {
+    use Reaction::{CheckSource, GiveUp, Wait};
+    use SendFailure as Failure;
+    const fn row(
+        failure: Failure,
+        errno: Option<Errno>,
+        label: &'static str,
+        retries: usize,
+        reaction: Reaction,
+    ) -> Row {
+        Row { failure, errno, label, retries, reaction }
+    }
+    [
+        row(Failure::Invalid, Some(Errno::EINVAL), "invalid", 0, CheckSource),
+        row(Failure::NotPermitted, Some(Errno::EPERM), "not_permitted", 0, GiveUp),
+        row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp),
+        row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource),
+        row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp),
+        // A sender without a peer gets this only for other datagrams, and several may be pending.
+        row(Failure::ConnectionRefused, Some(Errno::ECONNREFUSED), "connection_refused", 4, GiveUp),
+        row(Failure::AddressNotAvailable, Some(Errno::EADDRNOTAVAIL), "address_not_available", 0, CheckSource),
+        row(Failure::NoBuffers, Some(Errno::ENOBUFS), "no_buffers", 0, Wait),
+        row(Failure::WouldBlock, Some(Errno::EAGAIN), "would_block", 0, Wait),
+        row(Failure::MessageTooLong, Some(Errno::EMSGSIZE), "message_too_long", 1, GiveUp),
+        row(Failure::Other, None, "other", 1, GiveUp),
+    ]
+};
+
+impl SendFailure {
+    /// Every failure, each at the index `failure as usize`.
+    pub const ALL: [Self; TABLE.len()] = {
+        let mut all = [Self::Other; TABLE.len()];
+        let mut index = 0;
+        while index < all.len() {
+            all[index] = TABLE[index].failure;
+            index += 1;
+        }
+        all
+    };
+
+    /// The failure's name in logs and counters.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        TABLE[self as usize].label
+    }
+
+    /// What the daemon does before it gives up on the ping.
+    #[must_use]
+    pub const fn reaction(self) -> Reaction {
+        TABLE[self as usize].reaction
+    }
+
+    /// How often to repeat the call at once.
+    pub(super) const fn retries(self) -> usize {
+        TABLE[self as usize].retries
+    }
+}
+
+impl From<&io::Error> for SendFailure {
+    fn from(error: &io::Error) -> Self {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let row = TABLE.iter().find(|row| row.errno.is_some() && row.errno == errno);
+        row.map_or(Self::Other, |row| row.failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_is_at_its_index() {
+        for (index, failure) in SendFailure::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, index);
+        }
+    }
+
+    #[test]
+    fn each_errno_has_one_row() {
+        for row in &TABLE {
+            let Some(errno) = row.errno else { continue };
+            assert_eq!(SendFailure::from(&errno.into()), row.failure);
+        }
+        assert_eq!(SendFailure::from(&Errno::EPROTO.into()), SendFailure::Other);
+        assert_eq!(SendFailure::from(&io::Error::other("no errno")), SendFailure::Other);
+    }
+}

@@ -1,0 +1,64 @@
+//! A virtual IP address moves to another machine while many clients are served from it.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use crate::daemon::wait_until;
+use crate::network::Host;
+use crate::scene::{alone, at, number, possible};
+use crate::stranger::Stranger;
+use crate::web::{get, metric};
+use crate::witness::Witness;
+
+/// The address that stays, the one that moves, and the port of the daemon.
+const STAYS: &str = "192.0.2.1";
+const MOVES: &str = "192.0.2.2";
+const PORT: u16 = 7561;
+
+/// Far more than a worker can try one by one in a slot.
+const CROWD: u32 = 100_000;
+
+#[test]
+fn an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping() {
+    let name = "an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping";
+    if !possible(name, &[]) {
+        return;
+    }
+    let _alone = alone();
+    let (server, client) = (Host::new(), Host::new());
+    server.wire("wire", &client, "wire");
+    server.run(
+        "ip address add 192.0.2.1/24 dev wire
+         ip address add 192.0.2.2/24 dev wire
+         ip route add default via 192.0.2.9",
+    );
+    client.run("ip address add 192.0.2.9/24 dev wire");
+    let settings = [("HOST", "0.0.0.0"), ("LOG_LEVEL", "INFO"), ("HTTP_ADDR", "127.0.0.1:7561")];
+    let daemon = server.serve(&settings);
+    let http = daemon.http();
+    let status = || server.within(|| get(http, "/metrics"));
+    let stranger = client.within(Stranger::new);
+    let source = |n: u32| {
+        let ip = Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + n);
+        at(&ip.to_string(), 5_000)
+    };
+    for piece in 0..CROWD / 1_000 {
+        (piece * 1_000..(piece + 1) * 1_000)
+            .for_each(|n| stranger.heartbeat(source(n), at(MOVES, PORT)));
+        let registered = || metric(&status().body, "wakeupd_heartbeats_total");
+        wait_until("the crowd registers", || registered() >= f64::from((piece + 1) * 1_000));
+    }
+    let phone = || client.within(|| UdpSocket::bind("192.0.2.9:0").unwrap());
+    let witnesses: Vec<_> = (0..8).map(|_| Witness::new(phone(), at(STAYS, PORT))).collect();
+    let moved = Witness::new(phone(), at(MOVES, PORT));
+    server.run("ip address del 192.0.2.2/24 dev wire");
+    for witness in &witnesses {
+        witness.sees(10);
+        witness.missed_nothing(&daemon);
+    }
+    server.run("ip address add 192.0.2.2/24 dev wire");
+    moved.comes_back(&daemon);
+    std::thread::sleep(Duration::from_secs(1));
+    let lines = daemon.stop();
+    assert_eq!(number(&lines, "failed_sends"), 0, "the kernel chose another address");
+}
