@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::daemon::{Client, Daemon, SERVING, count, wakeupd};
 use crate::needs::{self, Need};
-use crate::scene::alone;
+use crate::scene::undisturbed;
 use crate::standstill;
 use crate::web::{connect, get, wait_for};
 use crate::witness::Witness;
@@ -116,7 +116,7 @@ fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
     if !Clocks::possible("a_day_back_and_a_day_on_by_the_wall_clock_change_nothing") {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let began = Instant::now();
     let clocks = Clocks::new();
     let settings = [("CLIENT_EXPIRATION_SECONDS", "3"), ("HTTP_ADDR", "127.0.0.1:0")];
@@ -172,7 +172,7 @@ fn whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on() {
     if !Clocks::possible(name) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let clocks = Clocks::new();
     let daemon = clocks.start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     // Nothing runs and no timer does, but these clocks do.

@@ -101,7 +101,7 @@ fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
     if !possible("forged_errors_about_the_daemon_itself_cost_nobody_a_ping", &[]) {
         return;
     }
-    let scene = Scene::new(&[("HOST", SERVER)]);
+    let scene = Scene::flooded(&[("HOST", SERVER)]);
     for port in 10_000..11_000 {
         scene.stranger.heartbeat(at("203.0.113.7", port), address(SERVER));
     }
@@ -145,7 +145,7 @@ fn a_flood_of_forged_errors_costs_nobody_a_ping() {
     if !possible("a_flood_of_forged_errors_costs_nobody_a_ping", &[]) {
         return;
     }
-    let scene = Scene::new(&[]);
+    let scene = Scene::flooded(&[]);
     let phone = scene.phone(CLIENT, 0, SERVER);
     phone.heartbeat(&[]);
     phone.ping();

@@ -43,7 +43,7 @@ fn a_full_connection_table_costs_no_client_a_ping() {
     if !possible("a_full_connection_table_costs_no_client_a_ping", &needs) {
         return;
     }
-    let scene = Scene::new(&[("MAX_CLIENTS", "1000")]);
+    let scene = Scene::flooded(&[("MAX_CLIENTS", "1000")]);
     let table = |name: &str| -> u32 {
         let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
         let output = scene.server.command("cat").arg(path).output().unwrap().stdout;

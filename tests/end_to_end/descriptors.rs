@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::daemon::{Client, Daemon, SERVING, count, wait_until};
 use crate::doctor::after;
 use crate::restart::Home;
-use crate::scene::alone;
+use crate::scene::undisturbed;
 use crate::web::connect;
 use crate::witness::Witness;
 
@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 60;
 
 #[test]
 fn pings_go_on_when_connections_have_taken_all_files() {
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let home = Home::new(201);
     let settings = [("HTTP_ADDR", "127.0.0.1:0"), ("LOG_LEVEL", "DEBUG")];
     let mut command = after("ulimit -n 60", &SERVING);

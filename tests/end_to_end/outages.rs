@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::daemon::{Client, Daemon, count};
 use crate::needs::Need;
 use crate::network::Host;
-use crate::scene::{PORT, SERVER, SERVER_V6, alone, at, number, possible};
+use crate::scene::{PORT, SERVER, SERVER_V6, at, number, possible, undisturbed};
 use crate::witness::Witness;
 
 /// How long the network is away, which is far shorter than the expiration.
@@ -129,7 +129,7 @@ fn the_network_goes_and_comes_and_the_pings_with_it() {
     if !possible(name, &[Need::Program("nft")]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     thread::scope(|scope| {
         for outage in &OUTAGES {
             scope.spawn(|| go_through(outage));

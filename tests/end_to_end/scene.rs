@@ -2,7 +2,7 @@
 //! client that must miss no ping whatever the stranger does.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::daemon::{Daemon, field, summary};
 use crate::needs::{self, Need};
@@ -16,12 +16,26 @@ pub const CLIENT: &str = "192.0.2.9";
 pub const CLIENT_V6: &str = "2001:db8::9";
 pub const PORT: u16 = 7561;
 
-static ALONE: Mutex<()> = Mutex::new(());
+/// How many datagrams a stranger may send in a scene that others run beside.
+const LARGEST_CALM: u32 = 20_000;
 
-/// A flood takes what there is of the machine, so there is but one at a time, and nothing beside it that
-/// depends on it.
-pub fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Held by a test that floods, which takes all of the machine: no test with a witness runs beside it.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by a test with a witness that floods nothing: any number of them run side by side.
+pub fn undisturbed() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a scene holds.
+#[derive(Debug)]
+enum Hold {
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Undisturbed { _guard: RwLockReadGuard<'static, ()> },
 }
 
 /// Whether a test with a scene, and with what it needs besides, can run here.
@@ -38,7 +52,7 @@ pub struct Scene {
     /// Sees what comes to the client's host.
     pub wire: Sniffer,
     witness: Option<Witness>,
-    _alone: MutexGuard<'static, ()>,
+    _hold: Hold,
 }
 
 impl Scene {
@@ -49,7 +63,16 @@ impl Scene {
 
     /// One whose `PORT` is another.
     pub fn on_port(port: u16, variables: &[(&str, &str)]) -> Self {
-        let alone = alone();
+        let hold = Hold::Undisturbed { _guard: undisturbed() };
+        Self::on_wire(hold, Some(LARGEST_CALM), port, variables)
+    }
+
+    /// A scene whose stranger floods the daemon.
+    pub fn flooded(variables: &[(&str, &str)]) -> Self {
+        Self::on_wire(Hold::Alone { _guard: alone() }, None, PORT, variables)
+    }
+
+    fn on_wire(hold: Hold, limit: Option<u32>, port: u16, variables: &[(&str, &str)]) -> Self {
         let (server, client) = (Host::new(), Host::new());
         server.wire("wire", &client, "wire");
         server.run(
@@ -63,10 +86,10 @@ impl Scene {
              ip address add 2001:db8::9/64 dev wire nodad",
         );
         let daemon = server.serve(variables);
-        let (stranger, wire) = client.within(|| (Stranger::new(), Sniffer::new()));
+        let (stranger, wire) = client.within(|| (Stranger::new(limit), Sniffer::new()));
         let phone = client.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
         let witness = Some(Witness::new(phone, at(SERVER, port)));
-        Self { server, client, daemon, stranger, wire, witness, _alone: alone }
+        Self { server, client, daemon, stranger, wire, witness, _hold: hold }
     }
 
     /// Checks that the witness missed nothing, stops the daemon and returns all that it logged.

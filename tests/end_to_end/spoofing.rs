@@ -56,7 +56,7 @@ fn all_ports_of_an_address_get_no_more_than_its_cap() {
     if !possible("all_ports_of_an_address_get_no_more_than_its_cap", &[]) {
         return;
     }
-    let scene = Scene::new(&[]);
+    let scene = Scene::flooded(&[]);
     let victim = Ipv4Addr::new(203, 0, 113, 7);
     for n in 0..MILLION {
         scene.stranger.heartbeat(source(victim, any_port(n)), address(SERVER));
@@ -84,7 +84,7 @@ fn all_addresses_of_a_prefix_get_no_more_than_its_cap() {
     if !possible("all_addresses_of_a_prefix_get_no_more_than_its_cap", &[]) {
         return;
     }
-    let scene = Scene::new(&[]);
+    let scene = Scene::flooded(&[]);
     for n in 0..20_000_u32 {
         let [.., octet] = n.to_be_bytes();
         let victim = Ipv4Addr::new(203, 0, 113, octet);
@@ -109,7 +109,7 @@ fn a_million_random_sources_lock_nobody_out_for_long() {
         return;
     }
     // Who does not repeat its heartbeat makes way after 6 s.
-    let scene = Scene::new(&[("CLIENT_EXPIRATION_SECONDS", "16"), ("MAX_CLIENTS", "20000")]);
+    let scene = Scene::flooded(&[("CLIENT_EXPIRATION_SECONDS", "16"), ("MAX_CLIENTS", "20000")]);
     let mut random = fastrand::Rng::with_seed(7);
     let mut flood = |datagrams| {
         for _ in 0..datagrams {
@@ -144,7 +144,7 @@ fn a_client_that_floods_is_pinged_once_a_second_all_the_same() {
     if !possible("a_client_that_floods_is_pinged_once_a_second_all_the_same", &[]) {
         return;
     }
-    let scene = Scene::new(&[]);
+    let scene = Scene::flooded(&[]);
     let client = "203.0.113.7:5000".parse().unwrap();
     let start = Instant::now();
     for _ in 0..4 * MILLION / 10 {
@@ -267,7 +267,7 @@ fn a_million_refused_datagrams_are_a_line_a_second() {
     if !possible("a_million_refused_datagrams_are_a_line_a_second", &[]) {
         return;
     }
-    let scene = Scene::new(&[]);
+    let scene = Scene::flooded(&[]);
     let start = Instant::now();
     for n in 0..MILLION {
         let reason =

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Client, Daemon, count};
-use crate::scene::alone;
+use crate::scene::undisturbed;
 use crate::witness::Witness;
 
 /// Whose heartbeats wait, besides the witness.
@@ -57,7 +57,7 @@ pub fn stop(daemon: Daemon) {
 
 /// Stops a process with these settings for this time.
 fn wait_through(time: Duration, settings: &[(&str, &str)]) {
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let daemon = Daemon::start(settings);
     stand_still(&daemon, |clients| {
         thread::sleep(time / 2);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::libc::{ETH_P_IP, ETH_P_IPV6};
@@ -19,12 +20,15 @@ const ICMPV6: u8 = 58;
 pub struct Stranger {
     v4: Socket,
     v6: Socket,
+    sent: AtomicU32,
+    limit: Option<u32>,
 }
 
 impl Stranger {
-    pub fn new() -> Self {
+    /// One that may send no more datagrams than the limit.
+    pub fn new(limit: Option<u32>) -> Self {
         let raw = |domain| Socket::new(domain, Type::RAW, Some(Protocol::from(255))).unwrap();
-        Self { v4: raw(Domain::IPV4), v6: raw(Domain::IPV6) }
+        Self { v4: raw(Domain::IPV4), v6: raw(Domain::IPV6), sent: AtomicU32::new(0), limit }
     }
 
     /// Sends a heartbeat to `server` that seems to come from `source`.
@@ -63,6 +67,8 @@ impl Stranger {
     }
 
     fn send(&self, source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) {
+        let sent = self.sent.fetch_add(1, Relaxed);
+        assert!(self.limit.is_none_or(|limit| sent < limit), "a flood needs Scene::flooded");
         let packet = packet(source, destination, protocol, payload);
         let socket = if destination.is_ipv6() { &self.v6 } else { &self.v4 };
         // The port of a raw socket's destination must be 0. Some are dropped on their way out.
