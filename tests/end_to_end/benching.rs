@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, PATIENCE, PROGRAM, output, send_signal, wakeupd};
+use crate::daemon::{Daemon, PATIENCE, PROGRAM, output, send_signal};
 use crate::needs::{self, Need};
 
 const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("nft")];
@@ -18,8 +18,10 @@ const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("n
 fn bench(arguments: &str) -> Command {
     // The wire's programs are found by the path.
     let path = std::env::var("PATH").unwrap();
-    let mut command = wakeupd(&[("PATH", &path)]);
-    command.arg("bench").args(arguments.split_ascii_whitespace());
+    // A script's background job starts with SIGINT ignored, and its children inherit that.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", PROGRAM, "bench"]);
+    command.args(arguments.split_ascii_whitespace()).env_clear().env("PATH", path);
     command
 }
 
