@@ -104,6 +104,14 @@ fn some_things_are_done_in_some_rooms_only() {
 }
 
 #[test]
+fn the_summary_is_the_last_thing_that_cargo_test_runs() {
+    let tests = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap();
+    let targets = tests.map(|target| target.unwrap().path());
+    assert!(targets.max().unwrap().ends_with("summary.rs"), "cargo runs them by name");
+    assert!(read("Cargo.toml").contains("\n[lib]\ndoctest = false\n"), "doc tests would follow");
+}
+
+#[test]
 fn the_example_of_an_env_file_is_that_of_the_program() {
     let example = read(".env.example");
     let (_, settings) = example.split_once("\n\n").expect("a line of introduction");

@@ -12,6 +12,7 @@ mod needs;
 mod page;
 mod probing;
 mod serving;
+mod skips;
 mod status;
 mod web;
 

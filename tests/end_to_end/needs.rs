@@ -1,11 +1,15 @@
 //! What a test needs of the machine it runs on.
 
+use std::env;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::UdpSocket;
-use std::process::{Command, Stdio};
+use std::os::unix::process::parent_id;
+use std::process::{Command, Stdio, id};
 
 #[cfg(target_os = "linux")]
 use crate::memory::ControlGroup;
+use crate::skips::{self, Skips};
 
 /// Something that not every machine has.
 #[derive(Clone, Copy)]
@@ -36,23 +40,70 @@ impl Need {
             Self::ControlGroup => ControlGroup::new(1 << 30).is_some(),
         }
     }
+
+    /// The name by which the summary knows how to meet the need.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Program(name) => name,
+            Self::Ipv6 => "IPv6",
+            #[cfg(target_os = "linux")]
+            Self::ControlGroup => "control groups",
+        }
+    }
 }
 
-/// Whether the test can run here. If not, says why on standard error; in CI that is a failure.
+/// Whether the test can run here. If not, records the skip for the summary that closes `cargo test` and prints
+/// a line on standard error; in CI a skip is a failure.
 pub fn met(test: &str, needs: &[Need]) -> bool {
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else {
         return true;
     };
-    let missing = match missing {
-        Need::Root => "root",
-        Need::Program(name) => name,
-        Need::Ipv6 => "IPv6",
-        #[cfg(target_os = "linux")]
-        Need::ControlGroup => "control groups that it may make",
-    };
+    let missing = missing.name();
     let reason = format!("skipped {test}: it needs {missing}");
-    assert!(std::env::var_os("CI").is_none(), "{reason}");
+    assert!(env::var_os("CI").is_none(), "{reason}");
+    record(missing);
     // The test harness would keep what eprintln! writes to itself.
     io::stderr().write_all(format!("{reason}\n").as_bytes()).unwrap();
     false
+}
+
+/// Records the need of a skipped test for `tests/summary.rs`.
+fn record(need: &str) {
+    let file = File::options().create(true).append(true).open(skips::file_of(parent_id()));
+    file.unwrap().write_all(format!("{need}\n").as_bytes()).unwrap();
+}
+
+/// Runs a test of this program that needs bash, with this search path.
+fn run_test_with(path: &str) {
+    let mut test = Command::new(env::current_exe().unwrap());
+    test.args(["--exact", "manual::bash_completes_the_subcommands"]);
+    let output = test.env("PATH", path).env_remove("CI").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_run_counts_its_skips_once() {
+    run_test_with(&env::var("PATH").unwrap());
+    assert_eq!(skips::take(id()), Skips::new());
+    let stale = skips::file_of(id()).with_file_name(format!("skips-{}-0", id()));
+    fs::write(&stale, "left by an earlier process with this id\n").unwrap();
+    for _ in 0..2 {
+        run_test_with("/nonexistent");
+    }
+    assert_eq!(skips::take(id()), Skips::from([("bash".to_owned(), 2)]));
+    assert_eq!(skips::take(id()), Skips::new());
+    assert!(!stale.exists());
+}
+
+#[test]
+fn the_summary_states_the_number_of_skips_and_how_to_run_the_tests() {
+    let skips = [("root", 2), ("nft", 1), ("strace", 1)];
+    let text = skips::summary(&skips.map(|(need, count)| (need.to_owned(), count)).into());
+    for part in
+        ["4 tests were skipped", "2 need root: sudo ", "1 needs nft: apt-get install nftables"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(skips::summary(&Skips::new()).starts_with("0 tests were skipped"));
 }
