@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::daemon::{Daemon, PATIENCE, PROGRAM, output, send_signal};
 use crate::needs::{self, Need};
+use crate::scene::undisturbed;
 
 const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("nft")];
 
@@ -51,8 +52,9 @@ fn temporary_folder(name: &str) -> String {
     path
 }
 
-/// Runs a bench to its end and returns its exit code and its report.
+/// Runs a bench to its end and returns its exit code and its report. No flood makes it miss anything.
 fn report(arguments: &str) -> (Option<i32>, Value) {
+    let _undisturbed = undisturbed();
     let (status, stdout, stderr) = output(bench(arguments).arg("--json"));
     let report = serde_json::from_str(&stdout);
     (status.code(), report.unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}")))
@@ -118,12 +120,14 @@ fn it_prints_a_table() {
 
 #[test]
 fn it_writes_the_json_to_a_file_besides() {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench.json");
+    let name = format!("bench-{}.json", std::process::id());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let arguments = format!("--clients 20 --for 1s --register-in 1s --json={}", file.display());
     let (status, stdout, stderr) = output(&mut bench(&arguments));
     assert!(status.success() && stdout.contains("\npings expected"), "{stdout}{stderr}");
-    let report: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let report: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(report["clients"], 20);
+    fs::remove_file(file).unwrap();
 
     let (status, _, stderr) = output(&mut bench(&arguments.replace("--json=", "--json=/nowhere")));
     assert_eq!(status.code(), Some(1));

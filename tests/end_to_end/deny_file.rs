@@ -14,6 +14,7 @@ pub struct DenyFile(PathBuf);
 
 impl DenyFile {
     pub fn new(name: &str, text: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
         let file = Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
         file.write(text);
         file

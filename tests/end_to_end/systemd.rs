@@ -258,8 +258,8 @@ impl Manager {
 
 #[test]
 fn it_tells_when_it_is_bound_and_when_it_stops() {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("notify");
-    let _ = fs::remove_file(&path);
+    let name = format!("notify-{}", std::process::id());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let of_path = Manager::at(&net::SocketAddr::from_pathname(&path).unwrap());
     let managers = [(of_path, path.to_str().unwrap().to_owned()), Manager::abstract_one("ready")];
     for (manager, address) in managers {
@@ -280,6 +280,7 @@ fn it_tells_when_it_is_bound_and_when_it_stops() {
         manager.wait_for("STOPPING=1");
         assert_eq!(daemon.wait().code(), Some(0));
     }
+    fs::remove_file(path).unwrap();
 }
 
 #[test]
