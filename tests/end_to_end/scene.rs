@@ -67,7 +67,7 @@ impl Scene {
         Self::on_wire(hold, Some(LARGEST_CALM), port, variables)
     }
 
-    /// A scene whose stranger floods the daemon.
+    /// A scene in which the stranger floods the daemon.
     pub fn flooded(variables: &[(&str, &str)]) -> Self {
         Self::on_wire(Hold::Alone { _guard: alone() }, None, PORT, variables)
     }

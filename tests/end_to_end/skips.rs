@@ -11,8 +11,8 @@ pub type Skips = BTreeMap<String, usize>;
 
 const PREFIX: &str = "skips-";
 
-/// The file for the run whose test binaries are children of this process, which is cargo. It has a line with the
-/// need of each skipped test. A run of a single target leaves its file behind; the next run removes it here.
+/// The file of a run, named after the cargo process that is the parent of its test binaries. Each line is the need
+/// of a skipped test. A run of a single target leaves its file behind; the next run removes it here.
 pub fn file_of(cargo: u32) -> PathBuf {
     for file in fs::read_dir(folder()).unwrap().map(|file| file.unwrap()) {
         let name = file.file_name().into_string().unwrap_or_default();
