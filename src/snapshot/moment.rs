@@ -1,18 +1,29 @@
 //! When a snapshot was taken, told so that also a daemon on a machine started anew can tell how long ago.
 
 use std::fs;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Time};
 
-/// What tells this run of the machine from another.
-static BOOT: LazyLock<Option<String>> = LazyLock::new(|| {
+/// Identifies the clock: the run of the machine, and in a time namespace how far the clock is ahead of the
+/// machine's. It is read each time, because CRIU moves a running process to another machine or namespace.
+fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned())
-});
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    Some(name(&id, &offsets))
+}
+
+/// The name of a clock. Without an offset it is the plain id of the boot.
+fn name(id: &str, offsets: &str) -> String {
+    let mut words = offsets.lines().map(str::split_ascii_whitespace);
+    let offset = words.find_map(|mut words| {
+        (words.next() == Some("boottime")).then(|| words.collect::<Vec<_>>().join("."))
+    });
+    let offset = offset.filter(|offset| offset != "0.0").map(|offset| format!("+{offset}"));
+    id.trim().to_owned() + &offset.unwrap_or_default()
+}
 
 /// A point in time by both clocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +32,8 @@ pub struct Moment {
     pub now: Time,
     /// By the wall clock.
     pub wall: Time,
-    /// What tells one run of the machine from another, where that is known.
+    /// Identifies the run of the machine and the time namespace, if known. Only within
+    /// both may two times of the boot clock be compared.
     pub boot: Option<String>,
 }
 
@@ -29,10 +41,10 @@ impl Moment {
     /// The present one.
     #[must_use]
     pub fn now() -> Self {
-        Self { now: clock::now(), wall: clock::wall(), boot: BOOT.clone() }
+        Self { now: clock::now(), wall: clock::wall(), boot: boot() }
     }
 
-    /// Whether the machine has run all the time between this and the other.
+    /// Whether the same clock has run all the time between this and the other.
     #[must_use]
     pub fn is_of_the_same_boot(&self, other: &Self) -> bool {
         self.boot.is_some() && self.boot == other.boot
@@ -87,10 +99,23 @@ mod tests {
     }
 
     #[test]
+    fn another_time_namespace_counts_as_another_boot() {
+        let offsets = |boottime: &str| format!("monotonic  86400  0\nboottime   {boottime}\n");
+        for (offsets, expected) in [
+            (String::new(), "id"),
+            (offsets("        0         0"), "id"),
+            (offsets("    86400         0"), "id+86400.0"),
+            (offsets("       -7 500000000"), "id+-7.500000000"),
+        ] {
+            assert_eq!(name("id\n", &offsets), expected);
+        }
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn a_boot_has_a_name() {
         let (one, other) = (Moment::now(), Moment::now());
-        assert!(one.is_of_the_same_boot(&other) && one.boot.is_some_and(|id| id.len() == 36));
+        assert!(one.is_of_the_same_boot(&other) && one.boot.is_some_and(|id| id.len() >= 36));
         assert!(other.since(&Moment::now()).is_err());
     }
 }
