@@ -352,7 +352,7 @@ fn networks(text: &str) -> Result<Networks, Option<String>> {
 }
 
 fn deny_file(text: &str) -> Result<DenyFile, Option<String>> {
-    DenyFile::read(text.into()).map_err(|error| Some(error.to_string()))
+    DenyFile::find(text.into()).map_err(|error| Some(error.to_string()))
 }
 
 fn or_none(networks: &Networks) -> String {

@@ -1,5 +1,8 @@
 //! Joins everything: binds, starts the tasks, sums up every minute, stops.
 
+mod denials;
+
+use std::future;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -13,19 +16,21 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
+use self::denials::Denials;
 use crate::clock::{self, Time};
-use crate::config::{Config, DenyFile};
+use crate::config::{Config, DenyFile, DenyFileError};
+use crate::disk;
 use crate::guard::{Guard, Networks};
 use crate::http::Server;
 use crate::listener::Listener;
 use crate::machine::Machine;
 use crate::memory::{Needs, TooSmall};
-use crate::metrics::Totals;
+use crate::metrics::{FailedRead, Totals};
 use crate::monitor::{self, Monitor};
 use crate::net::{self, Buffers, Sender, Socket};
 use crate::registry::{Registry, Removal, SHARDS, Seed};
 use crate::schedule::Schedule;
-use crate::snapshot::{self, Keeper, Moment, Snapshot};
+use crate::snapshot::{self, Found, Keeper, Moment, Snapshot};
 use crate::state::State;
 use crate::supervisor::Supervisor;
 use crate::worker::{Alarm, Warnings, Worker};
@@ -84,6 +89,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The snapshot has no thread.
+    #[error("cannot start the thread that keeps the snapshot: {0}")]
+    Snapshots(io::Error),
     /// The service manager handed something else over.
     #[error("cannot serve the socket that was handed over, see wakeupd.socket: {0}")]
     HandedOver(io::Error),
@@ -109,9 +117,6 @@ pub enum TaskEnded {
     /// The operator's endpoint has no thread.
     #[error("cannot serve HTTP: {0}")]
     Http(io::Error),
-    /// Snapshots have no thread.
-    #[error("cannot write snapshots: {0}")]
-    Snapshots(io::Error),
     /// A task panicked.
     #[error("a task ended: {0}")]
     Panicked(#[from] JoinError),
@@ -125,7 +130,7 @@ pub struct Daemon {
     senders: Vec<Sender>,
     http: Option<Server>,
     deny_file: Option<DenyFile>,
-    snapshots: Option<snapshot::Settings>,
+    keeper: Option<Keeper>,
     state: Arc<State>,
     /// The slots that are due from then on are to be served.
     from: Time,
@@ -155,27 +160,25 @@ impl Daemon {
             .senders(config.worker_pool_size)
             .map_err(|error| bind_error(socket.address(), error))?;
         let http = bind_http(config)?;
-        let denied = config.deny_file.as_ref().map(DenyFile::networks).cloned();
+        let denied = config.deny_file.as_ref().and_then(DenyFile::networks).cloned();
         let port = socket.address().port();
         let guard = Guard::new(config.guard.clone(), port, denied.unwrap_or_default());
         guard.set_broadcasts(net::broadcasts());
-        let snapshots = config.snapshot_path.clone();
-        let snapshots =
-            snapshots.map(|path| snapshot::Settings { path, interval: config.snapshot_interval });
         let begun = Moment::now();
-        let snapshot =
-            snapshots.as_ref().and_then(|settings| snapshot::find(&settings.path, port, &begun));
+        let (keeper, Found { snapshot, unused }) = start_keeper(config, port).await?;
         let seed = snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed);
         let registry = Registry::new(SHARDS, config.client_expiration, seed);
         let mut state = State::new(guard, registry, config.worker_pool_size);
-        state.metrics.snapshots.interval = snapshots.as_ref().map(|settings| settings.interval);
+        state.metrics.snapshots.interval = keeper.as_ref().map(|_| config.snapshot_interval);
+        state.metrics.snapshots.unused = unused;
+        state.metrics.deny_file.is_set = config.deny_file.is_some();
         let from = snapshot.and_then(|snapshot| restore(&snapshot, &socket, &state, &begun));
         Ok(Self {
             socket: Arc::new(socket),
             senders,
             http,
             deny_file: config.deny_file.clone(),
-            snapshots,
+            keeper,
             state: Arc::new(state),
             from: from.unwrap_or(begun.now),
         })
@@ -194,8 +197,11 @@ impl Daemon {
     ) -> Result<(), TaskEnded> {
         self.announce();
         let alarm = Arc::new(Alarm::new(self.senders.len()));
+        let mut denials = self.begin_to_deny();
         let mut tasks = self.start_tasks(&alarm);
-        let keeper = self.start_keeper()?;
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(self.state.clone());
+        }
         let mut monitor = Monitor::new(self.state.clone(), self.socket.clone());
         if let Some(http) = self.http.take() {
             http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
@@ -215,7 +221,8 @@ impl Daemon {
                         break Err(ended);
                     }
                 }
-                Some(()) = hangup.recv() => self.read_deny_file(),
+                Some(()) = hangup.recv() => read_again(denials.as_mut()),
+                read = news(&mut denials) => self.apply(read),
                 _ = second.tick() => {
                     let (worst_lateness, now_stuck) = monitor.look();
                     report_health(&stuck, &now_stuck, supervisor);
@@ -235,7 +242,7 @@ impl Daemon {
         if !have_ended {
             warn!("not every task has ended after {LONGEST_FAREWELL:?}, so it is left alone");
         }
-        if let Some(keeper) = keeper {
+        if let Some(keeper) = self.keeper {
             keeper.end((have_ended && ended.is_ok()).then_some(end)).await;
         }
         summary.add(monitor.look().0);
@@ -286,27 +293,36 @@ impl Daemon {
         tasks
     }
 
-    fn start_keeper(&self) -> Result<Option<Keeper>, TaskEnded> {
-        let port = self.socket.address().port();
-        let start = |settings| Keeper::start(settings, port, self.state.clone());
-        self.snapshots.clone().map(start).transpose().map_err(TaskEnded::Snapshots)
+    /// Watches over `DENY_FILE`, if there is one.
+    fn begin_to_deny(&mut self) -> Option<Denials> {
+        let file = self.deny_file.take()?;
+        if file.networks().is_some() {
+            self.state.metrics.deny_file.succeed(clock::wall());
+        } else {
+            self.apply(Err((file.clone(), disk::no_answer().into())));
+        }
+        Some(Denials::new(file))
     }
 
-    fn read_deny_file(&mut self) {
-        let Some(file) = &self.deny_file else {
-            return info!("SIGHUP: DENY_FILE is not set, so there is nothing to read again");
-        };
-        let path = file.path();
-        match file.read_again() {
+    /// Applies what was read of `DENY_FILE`, or reports why nothing was.
+    fn apply(&self, read: Result<DenyFile, (DenyFile, DenyFileError)>) {
+        let reads = &self.state.metrics.deny_file;
+        match read {
             Ok(file) => {
-                let networks = file.networks().clone();
+                reads.succeed(clock::wall());
+                let networks = file.networks().cloned().unwrap_or_default();
                 let count = networks.len();
                 let removed = self.deny(networks);
-                info!(path, networks = count, removed, "read DENY_FILE again");
-                self.deny_file = Some(file);
+                info!(path = file.path(), networks = count, removed, "read DENY_FILE again");
             }
-            Err(error) => {
-                error!(path, %error, "DENY_FILE is wrong, so the networks that it held before stay denied");
+            Err((file, error)) => {
+                let (path, reason) = (file.path(), error.without_text());
+                if file.networks().is_some() {
+                    error!(path, %error, "cannot reload DENY_FILE, so the networks that it held before stay denied: correct it and send SIGHUP");
+                } else if reads.last().1.is_none_or(|last| last.reason != reason) {
+                    error!(path, %error, "cannot read DENY_FILE yet, so none of its networks is denied: check the file and its disk; the daemon keeps trying");
+                }
+                reads.fail(FailedRead { wall: clock::wall(), reason, line: error.line() });
             }
         }
     }
@@ -326,6 +342,32 @@ impl Daemon {
         }
         removed.len()
     }
+}
+
+/// Starts the thread that keeps the snapshot, if there is to be one, and waits for what it finds.
+async fn start_keeper(config: &Config, port: u16) -> Result<(Option<Keeper>, Found), StartError> {
+    let Some(path) = config.snapshot_path.clone() else {
+        return Ok((None, Found::default()));
+    };
+    let settings = snapshot::Settings { path, interval: config.snapshot_interval };
+    let (keeper, found) = Keeper::start(settings, port).await.map_err(StartError::Snapshots)?;
+    Ok((Some(keeper), found))
+}
+
+fn read_again(denials: Option<&mut Denials>) {
+    if let Some(denials) = denials {
+        denials.read_again();
+    } else {
+        info!("SIGHUP: DENY_FILE is not set, so there is nothing to read again");
+    }
+}
+
+/// The outcome of the next read of `DENY_FILE`, and after a failure the file as it was before.
+async fn news(denials: &mut Option<Denials>) -> Result<DenyFile, (DenyFile, DenyFileError)> {
+    let Some(denials) = denials else { return future::pending().await };
+    let read = denials.news().await;
+    let before = denials.file().clone();
+    read.map_err(|error| (before, error))
 }
 
 /// Brings the clients of a snapshot back. Returns where the one that wrote it ended.

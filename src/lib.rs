@@ -31,6 +31,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod disk;
 #[cfg(target_os = "linux")]
 pub mod doctor;
 pub mod guard;

@@ -65,6 +65,11 @@ fn show(config: &Config, misspelt: &[Misspelt], prints: bool) -> ExitCode {
     for misspelt in misspelt {
         logging::complain(Level::WARN, &format!("wakeupd: {misspelt}"));
     }
+    if config.deny_file.as_ref().is_some_and(|file| file.networks().is_none()) {
+        let unchecked =
+            "wakeupd: the disk of DENY_FILE does not answer, so the file is not checked";
+        logging::complain(Level::WARN, unchecked);
+    }
     if prints { print(&config.to_string()) } else { print("the configuration is valid\n") }
 }
 

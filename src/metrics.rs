@@ -1,5 +1,6 @@
 //! What the daemon counts.
 
+mod deny_file;
 mod snapshots;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +9,8 @@ use std::time::Duration;
 use crate::guard::Refused;
 use crate::net::SendFailure;
 use crate::registry::Removal;
-pub use snapshots::{LastSnapshot, Snapshots};
+pub use deny_file::{DenyFileReads, FailedRead};
+pub use snapshots::{Failure, LastSnapshot, Snapshots};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -87,6 +89,8 @@ pub struct Metrics {
     pub served_slots: Counter,
     /// What became of the snapshots.
     pub snapshots: Snapshots,
+    /// The reads of `DENY_FILE`.
+    pub deny_file: DenyFileReads,
 }
 
 impl Metrics {

@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use crate::clock::{self, Time};
 use crate::guard::Refused;
-use crate::metrics::{LATENESS_BOUNDS, Totals};
+use crate::metrics::{Failure, LATENESS_BOUNDS, Totals};
 use crate::net::{self, SendFailure, Socket};
 use crate::registry::Removal;
 use crate::state::State;
 use crate::status::{
-    self, Bucket, Buffers, Clients, Guard, Lateness, Sample, Seen, Snapshot, Status,
+    self, Bucket, Buffers, Clients, DenyFile, FailedRead, Guard, Lateness, Sample, Seen, Snapshot,
+    Status,
 };
 
 /// The time between two looks.
@@ -27,6 +28,9 @@ const RECENT: usize = 60;
 
 /// So many looks are remembered.
 const REMEMBERED: usize = 600;
+
+/// How long it is reported that the snapshot found at the start was not used.
+const UNUSED_FOR: Duration = Duration::from_secs(3600);
 
 /// From here on the wall clock was set, and did not only go a little wrong.
 const LEAST_STEP_SECONDS: f64 = 0.5;
@@ -186,11 +190,13 @@ fn status(
     let recent = last.since(&looks[looks.len().saturating_sub(RECENT + 1)]);
     let uptime = time.since(started);
     let snapshot = snapshot(state, time, uptime);
+    let deny_file = deny_file(state);
     let findings = status::find(&Seen {
         stuck: &stuck,
         buffers: &buffers,
         clients: &clients,
         snapshot: snapshot.as_ref(),
+        deny_file: deny_file.as_ref(),
         is_enforcing: state.guard.enforces(),
         recent: &recent,
     });
@@ -210,6 +216,7 @@ fn status(
         },
         buffers,
         snapshot,
+        deny_file,
         totals: totals(last),
         lateness: lateness(&last.since(first)),
         now,
@@ -221,15 +228,33 @@ fn snapshot(state: &State, now: Time, uptime: Duration) -> Option<Snapshot> {
     let snapshots = &state.metrics.snapshots;
     let interval = snapshots.interval?;
     let last = snapshots.last();
+    let (failure, remedy) =
+        snapshots.failure().map(|Failure { reason, remedy }| (reason, remedy.to_owned())).unzip();
     Some(Snapshot {
         age_seconds: last.map_or(uptime, |last| now.since(last.begun)).as_secs_f64(),
         interval_seconds: interval.as_secs_f64(),
         written: snapshots.written.get(),
         failed: snapshots.failed.get(),
-        failure: snapshots.failure(),
+        failure,
+        remedy,
+        unused: snapshots.unused.clone().filter(|_| uptime < UNUSED_FOR),
         took_seconds: last.map_or(0.0, |last| last.took.as_secs_f64()),
         clients: last.map_or(0, |last| last.clients),
         bytes: last.map_or(0, |last| last.bytes),
+    })
+}
+
+fn deny_file(state: &State) -> Option<DenyFile> {
+    let reads = &state.metrics.deny_file;
+    let (read, failure) = reads.last();
+    reads.is_set.then(|| DenyFile {
+        read: read.map(rfc3339::millis),
+        failed: reads.failed.get(),
+        failure: failure.map(|failed| FailedRead {
+            time: rfc3339::millis(failed.wall),
+            reason: failed.reason,
+            line: failed.line,
+        }),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The clients on disk, so that a daemon that is started anew goes on where the last one was.
 //!
 //! A thread writes them every few seconds, shard by shard, and once more at the end ([`Keeper`]). At the
-//! start they are read before the first ping ([`find`], [`Snapshot::restore`]): each client keeps what was
+//! start it reads them before the first ping ([`Snapshot::restore`]): each client keeps what was
 //! left of its time, and on the same machine its phase in the second.
 
 mod file;
@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
-pub use self::file::find;
+pub use self::file::Found;
 pub use self::format::Header;
 use self::format::{Frame, Shard};
 use self::frames::{FrameReader, FrameWriter};

@@ -34,6 +34,8 @@ pub struct Status {
     pub buffers: Buffers,
     /// The file that keeps the clients over a restart, if there is to be one.
     pub snapshot: Option<Snapshot>,
+    /// The reads of `DENY_FILE`, if there is one.
+    pub deny_file: Option<DenyFile>,
     /// What was counted since the start.
     pub totals: Totals,
     /// How late pings were in the last ten minutes.
@@ -98,12 +100,38 @@ pub struct Snapshot {
     pub failed: u64,
     /// Why not, if that was the last time.
     pub failure: Option<String>,
+    /// What to do about that.
+    pub remedy: Option<String>,
+    /// Why the file found at the start was not used, if it was not. Reported for an hour.
+    pub unused: Option<String>,
     /// How long it took to write.
     pub took_seconds: f64,
     /// The clients in it.
     pub clients: u64,
     /// Its size.
     pub bytes: u64,
+}
+
+/// The reads of `DENY_FILE`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DenyFile {
+    /// When the networks in force were read.
+    pub read: Option<String>,
+    /// How often a read failed.
+    pub failed: u64,
+    /// The last read, if it failed.
+    pub failure: Option<FailedRead>,
+}
+
+/// A failed read of `DENY_FILE`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailedRead {
+    /// When it failed.
+    pub time: String,
+    /// Why. The text of a wrong line is only in the log.
+    pub reason: String,
+    /// The number of the wrong line, from 1, if the content is the reason.
+    pub line: Option<usize>,
 }
 
 /// What was counted, by reason where there are several. The fields are those of

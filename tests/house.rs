@@ -8,7 +8,7 @@ use wakeupd::config::VARIABLES;
 use wakeupd::guard::Refused;
 use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
 use wakeupd::net::SendFailure;
-use wakeupd::status::{Buffers, Clients, Seen, Snapshot, find};
+use wakeupd::status::{Buffers, Clients, DenyFile, FailedRead, Seen, Snapshot, find};
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -169,9 +169,20 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
             written: 1,
             failed: 0,
             failure: None,
+            remedy: None,
+            unused: Some("it is cut off".to_owned()),
             took_seconds: 0.1,
             clients: 1,
             bytes: 1,
+        }),
+        deny_file: Some(&DenyFile {
+            read: None,
+            failed: 1,
+            failure: Some(FailedRead {
+                time: "2026-11-21T18:00:00Z".to_owned(),
+                reason: "line 3 is not a network".to_owned(),
+                line: Some(3),
+            }),
         }),
         is_enforcing: false,
         recent: &Totals {
@@ -186,7 +197,7 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
     let mut everything = find(&seen);
     everything.extend(find(&Seen { is_enforcing: true, recent: &refused, ..seen }));
     let kinds: BTreeSet<_> = everything.iter().map(|finding| finding.id.as_str()).collect();
-    assert_eq!(kinds.len(), 11, "{everything:?}");
+    assert_eq!(kinds.len(), 13, "{everything:?}");
     let handbook = read("docs/operations.md");
     let headings = handbook.lines().filter_map(|line| line.strip_prefix("### "));
     let anchors: BTreeSet<_> =

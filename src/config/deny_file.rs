@@ -1,18 +1,19 @@
 //! The file of the networks that an operator denies.
 
-use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::disk;
 use crate::guard::{Networks, NotANetwork, network};
 
 /// A file of networks, one on each line. What follows a `#` is a comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DenyFile {
     path: PathBuf,
-    networks: Networks,
+    /// `None` until the disk answers.
+    networks: Option<Networks>,
 }
 
 /// Why a file of networks is of no use.
@@ -21,6 +22,9 @@ pub enum DenyFileError {
     /// It cannot be read.
     #[error("cannot read it: {0}")]
     Unreadable(#[from] io::Error),
+    /// Windows editors save "Unicode" like this.
+    #[error("it is encoded in UTF-16: save it as UTF-8")]
+    Utf16,
     /// A line of it is neither a network nor empty nor a comment.
     #[error("line {line}: {error}")]
     Line {
@@ -31,22 +35,50 @@ pub enum DenyFileError {
     },
 }
 
-impl DenyFile {
-    /// Reads the file.
-    ///
-    /// # Errors
-    /// Where it cannot be read, or with the first line that is wrong.
-    pub fn read(path: PathBuf) -> Result<Self, DenyFileError> {
-        let networks = parse(&fs::read_to_string(&path)?)?;
-        Ok(Self { path, networks })
+impl DenyFileError {
+    /// The number of the wrong line, from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::Line { line, .. } => Some(*line),
+            Self::Unreadable(_) | Self::Utf16 => None,
+        }
     }
 
-    /// Reads the file again.
+    /// The error without the text of the line: if `DENY_FILE` names a file of secrets by mistake, none of
+    /// them is published.
+    #[must_use]
+    pub fn without_text(&self) -> String {
+        match self {
+            Self::Line { line, .. } => format!("line {line} is not a network"),
+            Self::Unreadable(_) | Self::Utf16 => self.to_string(),
+        }
+    }
+}
+
+impl DenyFile {
+    /// Reads the file. If the disk does not answer within [`disk::PATIENCE`], the file counts as not yet
+    /// read, because without a daemon no client gets a ping.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_again(&self) -> Result<Self, DenyFileError> {
-        Self::read(self.path.clone())
+    pub fn find(path: PathBuf) -> Result<Self, DenyFileError> {
+        let unread = Self { path, networks: None };
+        let file = unread.clone();
+        match disk::within_patience(move || file.read()) {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(unread),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads the file again, for as long as the disk takes.
+    ///
+    /// # Errors
+    /// If it cannot be read, or with the first wrong line.
+    pub fn read(&self) -> Result<Self, DenyFileError> {
+        let networks = parse(&disk::read(&self.path)?)?;
+        Ok(Self { path: self.path.clone(), networks: Some(networks) })
     }
 
     /// Where it is.
@@ -55,25 +87,32 @@ impl DenyFile {
         self.path.display().to_string()
     }
 
-    /// What it held when it was read.
+    /// What it held when it was read; `None` if the disk has not answered yet.
     #[must_use]
-    pub fn networks(&self) -> &Networks {
-        &self.networks
+    pub fn networks(&self) -> Option<&Networks> {
+        self.networks.as_ref()
     }
 }
 
-/// Reads what such a file holds.
+/// Reads the content of such a file. Comments may be in any encoding that extends ASCII.
 ///
 /// # Errors
-/// With the first line that is wrong.
-pub fn parse(text: &str) -> Result<Networks, DenyFileError> {
-    // Some editors begin a file with this mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    text.lines()
+/// With the first wrong line.
+pub fn parse(bytes: &[u8]) -> Result<Networks, DenyFileError> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(DenyFileError::Utf16);
+    }
+    // Some editors begin a file with this byte order mark.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    bytes
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.split(|byte| *byte == b'#').next().unwrap_or_default())
         .enumerate()
-        .map(|(index, line)| (index + 1, line.split('#').next().unwrap_or_default().trim()))
-        .filter(|(_, line)| !line.is_empty())
-        .map(|(line, text)| network(text).map_err(|error| DenyFileError::Line { line, error }))
+        .map(|(index, line)| (index + 1, String::from_utf8_lossy(line)))
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(line, text)| {
+            network(text.trim()).map_err(|error| DenyFileError::Line { line, error })
+        })
         .collect()
 }
 
@@ -85,13 +124,44 @@ mod tests {
     fn a_network_on_each_line_and_comments() {
         let text = "\u{feff}# those who asked\r\n203.0.113.0/24\r\n\n  2001:db8:7::/48 # by mail\n198.51.100.7";
         let expected = "203.0.113.0/24,2001:db8:7::/48,198.51.100.7".parse().unwrap();
-        assert_eq!(parse(text).unwrap(), expected);
-        assert!(parse("").unwrap().is_empty() && parse("# nobody").unwrap().is_empty());
+        assert_eq!(parse(text.as_bytes()).unwrap(), expected);
+        assert!(parse(b"").unwrap().is_empty() && parse(b"# nobody").unwrap().is_empty());
+    }
+
+    #[test]
+    fn comments_may_be_in_any_encoding() {
+        let expected = "203.0.113.0/24,198.51.100.7".parse().unwrap();
+        for comment in [&b"M\xfcller"[..], "Müller".as_bytes(), b"\xff\xfe\x80", b"\x83X# \0"] {
+            let text =
+                [b"#", comment, b"\n203.0.113.0/24 # ", comment, b"\r\n198.51.100.7"].concat();
+            assert_eq!(parse(&text).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn another_encoding_of_the_networks_is_refused() {
+        let text = "203.0.113.0/24\n";
+        let little: Vec<u8> = "\u{feff}"
+            .encode_utf16()
+            .chain(text.encode_utf16())
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let big: Vec<u8> = "\u{feff}"
+            .encode_utf16()
+            .chain(text.encode_utf16())
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        for bytes in [little, big] {
+            let error = parse(&bytes).unwrap_err();
+            assert_eq!(error.to_string(), "it is encoded in UTF-16: save it as UTF-8");
+        }
+        assert_eq!(parse(b"203.0.113.0/24\n203.0.113.\xb2\n").unwrap_err().line(), Some(2));
     }
 
     #[test]
     fn the_line_that_is_wrong_is_told() {
-        let error = parse("# one\n203.0.113.0/24\n203.0.113.0/24 ::1\n").unwrap_err();
+        let error = parse(b"# one\n203.0.113.0/24\n203.0.113.0/24 ::1\n").unwrap_err();
         assert!(error.to_string().starts_with("line 3: \"203.0.113.0/24 ::1\" is no network"));
+        assert_eq!(error.without_text(), "line 3 is not a network");
     }
 }

@@ -15,7 +15,7 @@ use crate::metrics::LATENESS_BOUNDS;
 use crate::net::SendFailure;
 use crate::registry::Removal;
 use crate::state::State;
-use crate::status::{Buffers, Snapshot, Status};
+use crate::status::{Buffers, DenyFile, Snapshot, Status};
 
 pub(super) const TYPE: &str = prometheus::TEXT_FORMAT;
 
@@ -116,6 +116,7 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
     ];
     families.extend(buffers(&status.buffers));
     families.extend(status.snapshot.iter().flat_map(snapshot));
+    families.extend(status.deny_file.iter().flat_map(deny_file));
     #[cfg(target_os = "linux")]
     families.extend(process::metrics().unwrap_or_default());
     TextEncoder::new().encode_to_string(&families).expect("every family has a metric")
@@ -162,6 +163,21 @@ fn snapshot(snapshot: &Snapshot) -> [MetricFamily; 6] {
             snapshot.took_seconds,
         ),
         number("wakeupd_snapshot_bytes", "Size of the snapshot.", snapshot.bytes),
+    ]
+}
+
+fn deny_file(deny_file: &DenyFile) -> [MetricFamily; 2] {
+    [
+        count(
+            "wakeupd_failed_deny_file_reads_total",
+            "Reads of DENY_FILE that failed.",
+            deny_file.failed,
+        ),
+        single(
+            "wakeupd_deny_file_stale",
+            "1 if the last read of DENY_FILE failed, so that what it holds is not in force.",
+            usize::from(deny_file.failure.is_some()),
+        ),
     ]
 }
 

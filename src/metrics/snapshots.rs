@@ -15,7 +15,18 @@ pub struct Snapshots {
     pub written: Counter,
     /// How often it did not.
     pub failed: Counter,
-    last: Mutex<(Option<LastSnapshot>, Option<String>)>,
+    /// Why the file found at the start was not used, if it was not.
+    pub unused: Option<String>,
+    last: Mutex<(Option<LastSnapshot>, Option<Failure>)>,
+}
+
+/// A snapshot that could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What the system said.
+    pub reason: String,
+    /// What to do about it, as the end of a sentence.
+    pub remedy: &'static str,
 }
 
 /// The snapshot that is on the disk.
@@ -38,10 +49,10 @@ impl Snapshots {
         *self.locked() = (Some(snapshot), None);
     }
 
-    /// One could not be written, for this reason. The last one is still there.
-    pub fn fail(&self, reason: String) {
+    /// One could not be written. The last one is still there.
+    pub fn fail(&self, failure: Failure) {
         self.failed.add(1);
-        self.locked().1 = Some(reason);
+        self.locked().1 = Some(failure);
     }
 
     /// The last one still tells all there is to tell.
@@ -57,11 +68,11 @@ impl Snapshots {
     }
 
     /// Why there is no younger one, if one failed after it.
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<Failure> {
         self.locked().1.clone()
     }
 
-    fn locked(&self) -> MutexGuard<'_, (Option<LastSnapshot>, Option<String>)> {
+    fn locked(&self) -> MutexGuard<'_, (Option<LastSnapshot>, Option<Failure>)> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! A snapshot's file: written beside its place and put there when it is whole, read at the start, and put
+//! A snapshot's file: written beside its place and renamed when it is whole, read at the start, and put
 //! aside if it cannot be used.
 
 use std::ffi::OsString;
@@ -6,76 +6,232 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use tracing::{info, warn};
 
-use super::{Moment, Snapshot, Unusable, Written};
+use super::keeper::LONGEST_END;
+use super::{Moment, Snapshot, Written};
+use crate::clock;
+use crate::disk;
 
 /// Others have no business with it: it tells who the clients are, and the seed.
 const MODE: u32 = 0o600;
 
-/// The snapshot at `path`, if there is one that a daemon at `port` can use. One that it cannot use is put
-/// aside.
-#[must_use]
-pub fn find(path: &Path, port: u16, now: &Moment) -> Option<Snapshot> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            info!(path = %path.display(), "there is no snapshot yet");
-            return None;
-        }
-        Err(error) => {
-            warn!(path = %path.display(), %error, "cannot read the snapshot, so its clients are forgotten until their next heartbeats");
-            return None;
-        }
-    };
-    let snapshot = Snapshot::parse(bytes).and_then(|snapshot| {
-        snapshot.suits(port, now)?;
-        Ok(snapshot)
-    });
-    snapshot.map_err(|reason| put_aside(path, &reason)).ok()
+/// How long the start waits for the lock: a predecessor releases it after its last snapshot.
+const LONGEST_HANDOVER: Duration = LONGEST_END.saturating_add(Duration::from_millis(500));
+
+/// Between two attempts to take the lock.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// What the start found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The snapshot, if this daemon can use it.
+    pub snapshot: Option<Snapshot>,
+    /// Why the file was not used, if there is one.
+    pub unused: Option<String>,
 }
 
-fn put_aside(path: &Path, reason: &Unusable) {
-    let aside = with_ending(path, ".bad");
-    let kept = match fs::rename(path, &aside) {
-        Ok(()) => format!("kept as {}", aside.display()),
-        Err(error) => format!("not put aside: {error}"),
-    };
-    warn!(path = %path.display(), %reason, kept, "cannot use the snapshot, so its clients are forgotten until their next heartbeats");
+/// The path of a snapshot, which one daemon at a time uses. Its lock is one on a file of its own, because
+/// the snapshot itself is replaced by each later one. The kernel releases it when the process ends.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    lock: Lock,
+    /// Whether a file lies there that was not used, and that must not be lost.
+    has_unused: bool,
 }
 
-/// Puts what `write` writes at `path`, in one step. With `is_last` it is on the disk when this returns.
-pub(super) fn replace(
-    path: &Path,
-    is_last: bool,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<Option<Written>>,
-) -> io::Result<Option<Written>> {
-    let beside = with_ending(path, ".tmp");
-    // Another one may have been killed in the middle. A link that somebody else made is not followed.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+#[derive(Debug)]
+enum Lock {
+    /// Not taken yet, because that failed or was not tried.
+    Free,
+    Taken {
+        _file: Flock<File>,
+    },
+    /// The file system has no locks.
+    Unsupported,
+    /// Another daemon had it at the start, so the file holds the clients of that one.
+    Foreign,
+}
+
+impl Place {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, lock: Lock::Free, has_unused: false }
     }
-    let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&beside)?;
-    let mut out = BufWriter::with_capacity(1 << 16, file);
-    let written = write(&mut out).and_then(|written| {
-        if written.is_some() {
-            let file = out.get_ref();
-            if is_last {
-                file.sync_all()?;
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the snapshot, if there is one that a daemon at `port` can use. One that it cannot use is put
+    /// aside, unless it belongs to another daemon.
+    pub(super) fn find(&mut self, port: u16) -> Found {
+        let path = self.path.display().to_string();
+        if let Err(error) = self.lock_at_the_start()
+            && error.kind() == ErrorKind::ResourceBusy
+        {
+            self.lock = Lock::Foreign;
+            warn!(path, "{FOREIGN}, so this one runs without: {OWN_PATH}");
+            return Found::default();
+        }
+        let unused = match self.read(port) {
+            Ok(snapshot) => return Found { snapshot: Some(snapshot), unused: None },
+            Err(None) => {
+                info!(path, "there is no snapshot yet");
+                return Found::default();
             }
-            fs::rename(&beside, path)?;
-            if is_last {
-                File::open(folder(path))?.sync_all()?;
+            Err(Some(reason)) => reason,
+        };
+        self.has_unused = true;
+        let kept = match self.put_aside() {
+            Ok(()) => format!("kept as {}", with_ending(&self.path, ".bad").display()),
+            Err(error) => format!("not yet put aside: {error}"),
+        };
+        warn!(
+            path,
+            reason = unused,
+            kept,
+            "cannot use the snapshot, so its clients are forgotten until their next heartbeats"
+        );
+        Found { snapshot: None, unused: Some(unused) }
+    }
+
+    /// The snapshot was read too late to be used.
+    pub(super) fn found_too_late(&mut self) {
+        if !matches!(self.lock, Lock::Foreign) {
+            self.has_unused = true;
+        }
+    }
+
+    /// Without a snapshot, the reason why it is of no use, or `None` if there is no file.
+    fn read(&self, port: u16) -> Result<Snapshot, Option<String>> {
+        let bytes = match disk::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(None),
+            Err(error) => return Err(Some(format!("it cannot be read ({error})"))),
+        };
+        let snapshot = Snapshot::parse(bytes).and_then(|snapshot| {
+            snapshot.suits(port, &Moment::now())?;
+            Ok(snapshot)
+        });
+        snapshot.map_err(|reason| Some(reason.to_string()))
+    }
+
+    fn put_aside(&mut self) -> io::Result<()> {
+        if self.has_unused {
+            match fs::rename(&self.path, with_ending(&self.path, ".bad")) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => self.has_unused = false,
             }
         }
-        Ok(written)
-    });
-    if !matches!(written, Ok(Some(_))) {
-        let _ = fs::remove_file(&beside);
+        Ok(())
     }
-    written
+
+    fn lock_at_the_start(&mut self) -> io::Result<()> {
+        let end = clock::now() + LONGEST_HANDOVER;
+        loop {
+            match self.lock() {
+                Err(error) if error.kind() == ErrorKind::ResourceBusy && clock::now() < end => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Takes the lock, unless this daemon has it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResourceBusy`] if another one has it, and those of opening its file.
+    fn lock(&mut self) -> io::Result<()> {
+        match self.lock {
+            Lock::Free => {}
+            Lock::Taken { .. } | Lock::Unsupported => return Ok(()),
+            Lock::Foreign => return Err(foreign()),
+        }
+        let path = with_ending(&self.path, ".lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(MODE);
+        let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display()))
+        })?;
+        self.lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Lock::Taken { _file: file },
+            Err((_, Errno::EWOULDBLOCK)) => return Err(foreign()),
+            Err((_, error)) => {
+                let path = path.display();
+                info!(%path, %error, "cannot lock, so nothing keeps a second wakeupd from this snapshot");
+                Lock::Unsupported
+            }
+        };
+        Ok(())
+    }
+
+    /// Replaces the snapshot by what `write` writes, in one step. With `is_last` it is on the disk when
+    /// this returns.
+    pub(super) fn replace(
+        &mut self,
+        is_last: bool,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<Option<Written>>,
+    ) -> io::Result<Option<Written>> {
+        self.lock()?;
+        self.put_aside()?;
+        let beside = with_ending(&self.path, ".tmp");
+        // Another one may have been killed in the middle. A link that somebody else made is not followed.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&beside)?;
+        let mut out = BufWriter::with_capacity(1 << 16, file);
+        let written = write(&mut out).and_then(|written| {
+            if written.is_some() {
+                let file = out.get_ref();
+                if is_last {
+                    file.sync_all()?;
+                }
+                fs::rename(&beside, &self.path)?;
+                if is_last {
+                    File::open(folder(&self.path))?.sync_all()?;
+                }
+            }
+            Ok(written)
+        });
+        if !matches!(written, Ok(Some(_))) {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+}
+
+const FOREIGN: &str = "another wakeupd keeps its clients in this snapshot";
+const OWN_PATH: &str = "give each daemon a SNAPSHOT_PATH of its own and restart this one";
+
+fn foreign() -> io::Error {
+    io::Error::new(ErrorKind::ResourceBusy, FOREIGN)
+}
+
+/// What to do about an error of [`Place::replace`], as the end of a sentence.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
+        ErrorKind::ReadOnlyFilesystem => "make its disk writable, or set SNAPSHOT_PATH to another",
+        ErrorKind::NotFound => "create its folder, or correct SNAPSHOT_PATH",
+        ErrorKind::PermissionDenied => {
+            "let the user of the daemon write to its folder and the files in it, or set SNAPSHOT_PATH to another"
+        }
+        // The kernel's own EBUSY: a mount point cannot be renamed or replaced.
+        ErrorKind::ResourceBusy if error.raw_os_error().is_some() => {
+            "mount the folder of SNAPSHOT_PATH instead of the file, which cannot be replaced while it is a mount point"
+        }
+        ErrorKind::ResourceBusy => OWN_PATH,
+        _ => "see whether its disk is well, or set SNAPSHOT_PATH to another",
+    }
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

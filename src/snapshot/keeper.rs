@@ -1,6 +1,6 @@
 //! Keeps the snapshot young.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,18 +9,21 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Header, Moment, Written, file, write};
+use super::file::{Found, Place, remedy};
+use super::{Header, Moment, Written, write};
 use crate::clock::{self, Time};
-use crate::metrics::LastSnapshot;
+use crate::disk;
+use crate::metrics::{Failure, LastSnapshot};
 use crate::state::State;
 
 /// How long the last snapshot may take. A disk that does not answer must not keep the daemon from ending.
-const LONGEST_END: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_END: Duration = Duration::from_secs(2);
 
 /// Between two pauses.
-const CLIENTS_A_PAUSE: u32 = 1_000;
+const CLIENTS_A_PAUSE: usize = 1_000;
 
 /// Where the clients are kept, and how old what is kept there may become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,34 +34,57 @@ pub struct Settings {
     pub interval: Duration,
 }
 
-/// The thread that writes snapshots.
+/// The thread that reads the snapshot and then writes it. It alone touches the files, in one order, so a
+/// disk that answers late cannot do so in the middle of something else.
 #[derive(Debug)]
 pub struct Keeper {
-    end: Sender<Option<Time>>,
+    orders: Sender<Order>,
     ended: oneshot::Receiver<()>,
 }
 
+#[derive(Debug)]
+enum Order {
+    /// Write these clients.
+    Keep(Arc<State>),
+    /// Write the last snapshot. The time is that up to which every slot has been served.
+    End(Option<Time>),
+}
+
 impl Keeper {
-    /// Starts to write the clients of the daemon at `port`.
+    /// Starts the thread, and returns with it what it finds for a daemon at `port`. If the disk does not
+    /// answer within [`disk::PATIENCE`], the daemon starts without its clients.
     ///
     /// # Errors
-    /// Where there can be no thread.
-    pub fn start(settings: Settings, port: u16, state: Arc<State>) -> io::Result<Self> {
-        let (end, ends) = mpsc::channel();
+    /// If the system refuses a new thread.
+    pub async fn start(settings: Settings, port: u16) -> io::Result<(Self, Found)> {
+        let (orders, received) = mpsc::channel();
+        let (tell, mut found) = oneshot::channel();
         let (says, ended) = oneshot::channel();
-        let writer = Writer { settings, port, state };
         thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
-            writer.run(&ends);
+            run(settings, port, &received, tell);
             let _ = says.send(());
         })?;
-        Ok(Self { end, ended })
+        let answer = timeout(disk::PATIENCE, &mut found).await;
+        found.close();
+        let found = answer.map_or_else(|_| found.try_recv().ok(), Result::ok);
+        let found = found.unwrap_or_else(|| {
+            let unused = disk::no_answer().to_string();
+            warn!("cannot read the snapshot ({unused}), so its clients are forgotten until their next heartbeats: check the disk of SNAPSHOT_PATH");
+            Found { snapshot: None, unused: Some(unused) }
+        });
+        Ok((Self { orders, ended }, found))
+    }
+
+    /// Writes the clients from now on.
+    pub fn keep(&self, state: Arc<State>) {
+        let _ = self.orders.send(Order::Keep(state));
     }
 
     /// Writes the last snapshot, onto the disk. The daemon has ended: every slot that was due before
     /// `pinged_until` has been served, and none after, if that can be said.
     pub async fn end(self, pinged_until: Option<Time>) {
-        let _ = self.end.send(pinged_until);
-        if tokio::time::timeout(LONGEST_END, self.ended).await.is_err() {
+        let _ = self.orders.send(Order::End(pinged_until));
+        if timeout(LONGEST_END, self.ended).await.is_err() {
             warn!(
                 "the last snapshot takes longer than {LONGEST_END:?}, so the one before it stays"
             );
@@ -66,9 +92,22 @@ impl Keeper {
     }
 }
 
+fn run(settings: Settings, port: u16, orders: &Receiver<Order>, tell: oneshot::Sender<Found>) {
+    let mut place = Place::new(settings.path);
+    if let Err(late) = tell.send(place.find(port))
+        && late.snapshot.is_some()
+    {
+        place.found_too_late();
+    }
+    if let Ok(Order::Keep(state)) = orders.recv() {
+        Writer { place, interval: settings.interval, port, state }.run(orders);
+    }
+}
+
 #[derive(Debug)]
 struct Writer {
-    settings: Settings,
+    place: Place,
+    interval: Duration,
     port: u16,
     state: Arc<State>,
 }
@@ -83,15 +122,15 @@ enum When {
 }
 
 impl Writer {
-    fn run(&self, ends: &Receiver<Option<Time>>) {
+    fn run(mut self, orders: &Receiver<Order>) {
         // Who comes when his shard has just been written is in the next snapshot. So that this is there
         // after an interval at the latest, it is begun after four fifths and written in less than one.
-        let period = self.settings.interval * 4 / 5;
+        let period = self.interval * 4 / 5;
         let mut due = clock::now();
         loop {
-            let mut wait = |time| match ends.recv_timeout(time) {
-                Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
-                Ok(pinged_until) => ControlFlow::Break(Some(pinged_until)),
+            let mut wait = |time| match orders.recv_timeout(time) {
+                Err(RecvTimeoutError::Timeout) | Ok(Order::Keep(_)) => ControlFlow::Continue(()),
+                Ok(Order::End(pinged_until)) => ControlFlow::Break(Some(pinged_until)),
                 Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(None),
             };
             let mut end = self.save_slowly(&mut wait);
@@ -111,27 +150,24 @@ impl Writer {
 
     /// Writes a snapshot in a sixth of the interval and what it takes, unless the end comes.
     fn save_slowly<E: Copy>(
-        &self,
+        &mut self,
         mut wait: impl FnMut(Duration) -> ControlFlow<E>,
     ) -> ControlFlow<E> {
-        let snapshots = &self.state.metrics.snapshots;
-        let clients = self.state.registry.len();
+        let state = Arc::clone(&self.state);
+        let snapshots = &state.metrics.snapshots;
         let begun = clock::now();
-        if clients == 0
+        if state.registry.is_empty()
             && snapshots.failure().is_none()
             && snapshots.last().is_some_and(|last| last.clients == 0)
         {
             snapshots.confirm(begun);
             return ControlFlow::Continue(());
         }
-        let for_each =
-            self.settings.interval / 6 / u32::try_from(clients.max(1)).unwrap_or(u32::MAX);
-        let (mut written, mut end) = (0, ControlFlow::Continue(()));
+        let mut pace = Pace::new(begun + self.interval / 6);
+        let mut end = ControlFlow::Continue(());
         let result = self.write(When::Meanwhile, |more| {
-            written += u32::try_from(more).unwrap_or(u32::MAX);
-            if written >= CLIENTS_A_PAUSE {
-                end = wait(for_each * written);
-                written = 0;
+            if let Some(pause) = pace.pause(more, || state.registry.len(), clock::now) {
+                end = wait(pause);
             }
             end.map_break(|_| ())
         });
@@ -139,7 +175,7 @@ impl Writer {
         end
     }
 
-    fn save_at_the_end(&self, pinged_until: Option<Time>) {
+    fn save_at_the_end(&mut self, pinged_until: Option<Time>) {
         let begun = clock::now();
         let result = self.write(When::AtTheEnd(pinged_until), |_| ControlFlow::Continue(()));
         if let Ok(Some(Written { clients, bytes })) = result {
@@ -150,7 +186,7 @@ impl Writer {
     }
 
     fn write(
-        &self,
+        &mut self,
         when: When,
         pause: impl FnMut(usize) -> ControlFlow<()>,
     ) -> io::Result<Option<Written>> {
@@ -166,14 +202,12 @@ impl Writer {
             seed: registry.seed(),
             pinged_until,
         };
-        file::replace(&self.settings.path, is_last, |out| {
-            write(out, &header, registry, clock::now, pause)
-        })
+        self.place.replace(is_last, |out| write(out, &header, registry, clock::now, pause))
     }
 
     fn account_for(&self, begun: Time, result: io::Result<Option<Written>>) {
         let snapshots = &self.state.metrics.snapshots;
-        let path = self.settings.path.display();
+        let path = self.place.path().display();
         let was_failing = snapshots.failure().is_some();
         match result {
             Ok(None) => {}
@@ -185,24 +219,81 @@ impl Writer {
                 }
             }
             Err(error) => {
+                let remedy = remedy(&error);
                 if !was_failing {
-                    warn!(%path, %error, "cannot write the snapshot, so a restart would forget who came since: {}", remedy(&error));
+                    warn!(%path, %error, "cannot write the snapshot, so a restart would forget the clients that registered since: {remedy}");
                 }
-                snapshots.fail(error.to_string());
+                snapshots.fail(Failure { reason: error.to_string(), remedy });
             }
         }
     }
 }
 
-/// What to do about it.
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
-        ErrorKind::ReadOnlyFilesystem => "make its disk writable, or set SNAPSHOT_PATH to another",
-        ErrorKind::NotFound => "create its folder, or correct SNAPSHOT_PATH",
-        ErrorKind::PermissionDenied => {
-            "let the user of the daemon write to its folder, or set SNAPSHOT_PATH to another"
+/// Spreads a snapshot over the time until `end`. Each pause takes the share of that time that the clients
+/// just written have in those left to write, so clients that register during the snapshot shorten the
+/// pauses and do not prolong the snapshot.
+#[derive(Debug)]
+struct Pace {
+    end: Time,
+    written: usize,
+    /// Since the last pause.
+    recent: usize,
+}
+
+impl Pace {
+    fn new(end: Time) -> Self {
+        Self { end, written: 0, recent: 0 }
+    }
+
+    /// How long to pause after so many more clients of now `clients` altogether, if it is time to.
+    fn pause(
+        &mut self,
+        more: usize,
+        clients: impl FnOnce() -> usize,
+        now: impl FnOnce() -> Time,
+    ) -> Option<Duration> {
+        self.written += more;
+        self.recent += more;
+        if self.recent < CLIENTS_A_PAUSE {
+            return None;
         }
-        _ => "see whether its disk is well, or set SNAPSHOT_PATH to another",
+        let recent = std::mem::take(&mut self.recent);
+        let left = clients().saturating_sub(self.written);
+        let share = u32::try_from(1 + left / recent).unwrap_or(u32::MAX);
+        Some(self.end.since(now()) / share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Duration = Duration::from_millis(800);
+
+    /// Writes shards of 300 clients in no time, and returns how long all pauses take.
+    fn pauses(clients: impl Fn(usize) -> usize) -> Duration {
+        let begun = Time::from_secs(1_000);
+        let mut pace = Pace::new(begun + BUDGET);
+        let (mut now, mut written) = (begun, 0);
+        while written < clients(written) {
+            written += 300;
+            if let Some(pause) = pace.pause(300, || clients(written), || now) {
+                now = now + pause;
+            }
+        }
+        now.since(begun)
+    }
+
+    #[test]
+    fn a_snapshot_is_spread_over_its_time_whoever_comes_meanwhile() {
+        assert!(pauses(|_| 900).is_zero(), "few clients take no pause");
+        let spread = BUDGET * 8 / 10..=BUDGET;
+        for clients in [1_200, 10_000, 1_000_000] {
+            assert!(spread.contains(&pauses(|_| clients)), "{clients}");
+        }
+        let burst = |written| if written < 1_200 { 2_000 } else { 152_000 };
+        assert!(pauses(burst) <= BUDGET, "{:?}", pauses(burst));
+        let exodus = |written| if written < 1_200 { 152_000 } else { 2_000 };
+        assert!(pauses(exodus) <= BUDGET);
     }
 }

@@ -3,7 +3,7 @@
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
-use super::{Buffers, Clients, Snapshot};
+use super::{Buffers, Clients, DenyFile, Snapshot};
 use crate::guard::Refused;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
@@ -58,6 +58,8 @@ pub struct Seen<'a> {
     pub clients: &'a Clients,
     /// The file that keeps the clients over a restart, if there is to be one.
     pub snapshot: Option<&'a Snapshot>,
+    /// The reads of `DENY_FILE`, if there is one.
+    pub deny_file: Option<&'a DenyFile>,
     /// Whether the guard refuses anybody.
     pub is_enforcing: bool,
     /// What was counted in the last minute.
@@ -76,6 +78,8 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
         clients_turned_away(seen),
         pings_late(seen),
         snapshot_old(seen),
+        snapshot_unused(seen),
+        deny_file_stale(seen),
         buffer_small(
             "receive",
             seen.buffers.receive_bytes,
@@ -277,7 +281,11 @@ fn snapshot_old(seen: &Seen) -> Option<Finding> {
     }
     let reason = match &snapshot.failure {
         Some(failure) => format!("it cannot be written ({failure})"),
-        None => "the disk does not answer".to_owned(),
+        None => "the disk is slow or does not answer".to_owned(),
+    };
+    let advice = match &snapshot.remedy {
+        Some(remedy) => format!("To end this, {remedy}."),
+        None => "Look with `findmnt` and in the log of the kernel (`dmesg`) for trouble with the disk of SNAPSHOT_PATH.".to_owned(),
     };
     Some(Finding::new(
         "snapshot_old",
@@ -286,8 +294,44 @@ fn snapshot_old(seen: &Seen) -> Option<Finding> {
             "The snapshot is {:.0} s old, because {reason}. A restart would forget who came since.",
             snapshot.age_seconds
         ),
-        "See with `df` whether the disk of SNAPSHOT_PATH is full, and with `mount` whether it is read-only. Pings do not suffer meanwhile.",
+        advice + " Pings do not suffer.",
     ))
+}
+
+fn snapshot_unused(seen: &Seen) -> Option<Finding> {
+    let reason = seen.snapshot?.unused.as_ref()?;
+    Some(Finding::new(
+        "snapshot_unused",
+        Severity::Warning,
+        format!(
+            "The daemon started without the clients of its snapshot, because {reason}. Each gets pings again from its next heartbeat on."
+        ),
+        "The file is kept beside SNAPSHOT_PATH with the ending .bad. `wakeupd snapshot show` says whether it can be read. This finding ends an hour after the start.",
+    ))
+}
+
+fn deny_file_stale(seen: &Seen) -> Option<Finding> {
+    let DenyFile { read, failure, .. } = seen.deny_file?;
+    let failure = failure.as_ref()?;
+    let (severity, summary, advice) = match read {
+        Some(read) => (
+            Severity::Warning,
+            format!(
+                "DENY_FILE could not be read at {} ({}), so the networks read at {read} stay denied. A restart would fail.",
+                failure.time, failure.reason
+            ),
+            "Correct the file, then send SIGHUP: `systemctl reload wakeupd`. The log has the text of a wrong line.",
+        ),
+        None => (
+            Severity::Critical,
+            format!(
+                "DENY_FILE has not been read since the start ({}), so none of its networks is denied.",
+                failure.reason
+            ),
+            "Check the disk of DENY_FILE with `findmnt` and in the log of the kernel (`dmesg`). The daemon keeps trying, and applies the file as soon as it can read it.",
+        ),
+    };
+    Some(Finding::new("deny_file_stale", severity, summary, advice))
 }
 
 fn not_enforcing(seen: &Seen) -> Option<Finding> {
@@ -305,6 +349,7 @@ fn not_enforcing(seen: &Seen) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::FailedRead;
     use super::*;
     use crate::metrics::LATENESS_BUCKETS;
 
@@ -327,6 +372,7 @@ mod tests {
             buffers: &buffers,
             clients: &clients,
             snapshot: None,
+            deny_file: None,
             is_enforcing: true,
             recent: &recent,
         };
@@ -398,6 +444,7 @@ mod tests {
             buffers: &buffers,
             clients: &Clients { ipv4: 0, ipv6: 0, max: 1 },
             snapshot: None,
+            deny_file: None,
             is_enforcing: false,
             recent: &Totals::default(),
         };
@@ -410,6 +457,8 @@ mod tests {
 
         let told = |age_seconds, failure: Option<&str>| {
             let snapshot = Snapshot {
+                remedy: failure.map(|_| "make room".to_owned()),
+                unused: None,
                 age_seconds,
                 interval_seconds: 5.0,
                 written: 1,
@@ -421,12 +470,49 @@ mod tests {
             };
             let findings = find(&Seen { snapshot: Some(&snapshot), ..seen });
             let of_snapshot = findings.into_iter().find(|finding| finding.id == "snapshot_old");
-            of_snapshot.map(|finding| finding.summary)
+            of_snapshot.map(|finding| finding.summary + " " + &finding.advice)
         };
         assert_eq!(told(15.0, None), None);
-        assert!(
-            told(15.1, None).unwrap().contains("is 15 s old, because the disk does not answer")
+        assert!(told(15.1, None).unwrap().contains("is 15 s old, because the disk is slow or"));
+        let full = told(0.0, Some("full")).unwrap();
+        assert!(full.contains("it cannot be written (full)"), "{full}");
+        assert!(full.contains("To end this, make room."), "{full}");
+    }
+
+    #[test]
+    fn a_file_that_was_not_read_is_worse_than_one_that_was_not_read_again() {
+        let (buffers, clients, recent) = (
+            Buffers {
+                receive_bytes: 8,
+                wanted_receive_bytes: 8,
+                send_bytes: 4,
+                wanted_send_bytes: 4,
+            },
+            Clients { ipv4: 0, ipv6: 0, max: 1 },
+            Totals::default(),
         );
-        assert!(told(0.0, Some("full")).unwrap().contains("it cannot be written (full)"));
+        let found = |read: Option<&str>, reason: Option<&str>| {
+            let time = "2026-11-21T18:00:00Z".to_owned();
+            let failure = |reason: &str| FailedRead { time, reason: reason.to_owned(), line: None };
+            let deny_file =
+                DenyFile { read: read.map(str::to_owned), failed: 1, failure: reason.map(failure) };
+            let seen = Seen {
+                stuck: &[],
+                buffers: &buffers,
+                clients: &clients,
+                snapshot: None,
+                deny_file: Some(&deny_file),
+                is_enforcing: true,
+                recent: &recent,
+            };
+            find(&seen).pop()
+        };
+        assert_eq!(found(Some("earlier"), None), None);
+        let stale = found(Some("earlier"), Some("line 3")).unwrap();
+        let expected = "DENY_FILE could not be read at 2026-11-21T18:00:00Z (line 3), so the networks read at earlier stay denied.";
+        assert!(stale.summary.starts_with(expected), "{}", stale.summary);
+        assert_eq!(stale.severity, Severity::Warning);
+        let unread = found(None, Some("no answer")).unwrap();
+        assert_eq!((&*unread.id, unread.severity), ("deny_file_stale", Severity::Critical));
     }
 }

@@ -1,0 +1,100 @@
+//! Files on a disk that may never answer, such as a network file system without its server.
+//!
+//! A blocked file operation cannot be cancelled. So each one that the start depends on runs in a thread of
+//! its own, which is abandoned at the deadline. Abandoned threads do not keep the process from exiting.
+
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+
+/// How long the start waits for a file.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs `act` in a thread and waits up to [`PATIENCE`] for its result.
+///
+/// # Errors
+/// [`ErrorKind::TimedOut`] at the deadline, and whatever error prevents a new thread.
+pub fn within_patience<T: Send + 'static>(
+    act: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = mpsc::sync_channel(1);
+    thread::Builder::new().name("disk".to_owned()).spawn(move || {
+        let _ = done.send(act());
+    })?;
+    result.recv_timeout(PATIENCE).map_err(|_| no_answer())
+}
+
+/// The error of an operation that missed its deadline.
+#[must_use]
+pub fn no_answer() -> io::Error {
+    let message = format!("the disk does not answer within {} s", PATIENCE.as_secs());
+    io::Error::new(ErrorKind::TimedOut, message)
+}
+
+/// Reads a regular file. Anything else, such as a FIFO, is refused without waiting for a writer.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if it is not a regular file, and those of opening and reading it.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let nonblocking = OFlag::O_NONBLOCK.bits();
+    let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    check_regular(&file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn check_regular(file: &File) -> io::Result<()> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    let message = format!("it is {}, not a regular file", name(kind));
+    Err(io::Error::new(ErrorKind::InvalidInput, message))
+}
+
+fn name(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let folder = std::env::temp_dir().join(format!("wakeupd-disk-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let (file, fifo) = (folder.join("file"), folder.join("fifo"));
+        std::fs::write(&file, "text").unwrap();
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let reads = [&file, &fifo, &folder, Path::new("/dev/null")].map(read);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let reads = reads.map(|read| read.map_err(|error| error.to_string()));
+        let refused = |kind| Err(format!("it is {kind}, not a regular file"));
+        let expected = ["a FIFO", "a folder", "a device"].map(refused);
+        assert_eq!(reads[0].as_deref(), Ok(&b"text"[..]));
+        assert_eq!(reads[1..], expected);
+    }
+
+    #[test]
+    fn an_answer_is_returned_and_a_missing_one_is_an_error() {
+        assert_eq!(within_patience(|| 7).unwrap(), 7);
+        let (_never, forever) = mpsc::channel::<()>();
+        let error = within_patience(move || forever.recv()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "the disk does not answer within 5 s");
+    }
+}
