@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, Daemon, field, output, wakeupd};
+use crate::daemon::{Client, Daemon, field, output, wait_until, wakeupd};
+use crate::web;
 
 /// A file for `DENY_FILE`, which is removed at the end.
 #[derive(Debug)]
@@ -52,8 +53,7 @@ fn whom_the_file_denies_goes_at_once_and_comes_back_when_it_does_not() {
 
     fs::remove_file(file.path()).unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon
-        .wait_for_line("ERROR DENY_FILE is wrong, so the networks that it held before stay denied");
+    daemon.wait_for_line("ERROR cannot reload DENY_FILE, so the networks that it held before");
     client.heartbeat(&[]);
     assert!(client.is_left_alone_for(Duration::from_millis(1_500)));
 
@@ -78,6 +78,58 @@ fn the_file_is_read_at_the_start_and_one_that_is_wrong_is_told_by_its_line() {
             stderr.contains("DENY_FILE=") && stderr.contains("line 3: \"localhost\""),
             "{stderr}"
         );
+    }
+}
+
+#[test]
+fn a_reload_that_fails_is_a_finding_until_one_succeeds() {
+    let file = DenyFile::new("a_reload_that_fails", "198.51.100.0/24\n");
+    let daemon = Daemon::start(&[("DENY_FILE", file.path()), ("HTTP_ADDR", "127.0.0.1:0")]);
+    let http = daemon.http();
+    let status = || web::get(http, "/status").json();
+    let is_stale = |is_stale: bool| {
+        let findings = status()["findings"].to_string();
+        let metrics = web::get(http, "/metrics").body;
+        findings.contains("deny_file_stale") == is_stale
+            && (web::metric(&metrics, "wakeupd_deny_file_stale") > 0.5) == is_stale
+    };
+    assert!(is_stale(false));
+    let read = status()["deny_file"]["read"].clone();
+    assert!(read.is_string(), "{read}");
+    file.write("198.51.100.0/24\n\nsecret\n");
+    daemon.signal(Signal::SIGHUP);
+    let line = daemon.wait_for_line("ERROR cannot reload DENY_FILE");
+    assert!(line.contains("line 3: ") && line.contains("secret"), "{line}");
+    wait_until("it is found", || is_stale(true));
+    let (findings, deny_file) = (status()["findings"].to_string(), status()["deny_file"].clone());
+    let failure = &deny_file["failure"];
+    assert_eq!((&deny_file["read"], &failure["line"]), (&read, &3.into()));
+    assert!(failure["time"].as_str() > read.as_str(), "{deny_file}");
+    assert!(findings.contains("line 3 is not a network"), "{findings}");
+    assert!(!findings.contains("secret") && !deny_file.to_string().contains("secret"));
+    let metrics = web::get(http, "/metrics").body;
+    assert!(metrics.contains("\nwakeupd_failed_deny_file_reads_total 1\n"), "{metrics}");
+
+    fs::write(file.path(), b"\xef\xbb\xbf# Herr M\xfcller\r\n198.51.100.0/24\r\n").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line("read DENY_FILE again");
+    wait_until("it is found no more", || is_stale(false));
+    assert!(status()["deny_file"]["failure"].is_null());
+}
+
+#[test]
+fn only_a_regular_file_is_read() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let fifo = folder.join(format!("fifo-{}", std::process::id()));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let fifo = DenyFile(fifo);
+    for (path, kind) in
+        [(fifo.path(), "a FIFO"), (folder.to_str().unwrap(), "a folder"), ("/dev/null", "a device")]
+    {
+        let (status, _, stderr) = output(&mut wakeupd(&[("DENY_FILE", path)]));
+        assert_eq!(status.code(), Some(78));
+        let reason = format!("it is {kind}, not a regular file");
+        assert!(stderr.contains(&reason), "{stderr}");
     }
 }
 

@@ -38,7 +38,7 @@ impl Home {
         Self { host: format!("127.{high}.{low}.{number}"), folder }
     }
 
-    fn snapshot(&self) -> PathBuf {
+    pub fn snapshot(&self) -> PathBuf {
         self.folder.join("snapshot")
     }
 
@@ -61,6 +61,11 @@ impl Home {
     /// The file, if it is there and whole.
     pub fn read(&self) -> Option<Snapshot> {
         Snapshot::parse(fs::read(self.snapshot()).ok()?).ok()
+    }
+
+    /// A file beside the snapshot.
+    pub fn beside(&self, ending: &str) -> PathBuf {
+        self.folder.join(format!("snapshot{ending}"))
     }
 
     /// Starts a daemon in whose eyes the folder is a disk of its own with these options.
@@ -111,7 +116,7 @@ fn sigterm_and_a_start_lose_nobody() {
     let clients = crowd(&daemon, 20);
     let lines = daemon.stop();
     assert_eq!(count(&lines, "wrote the last snapshot clients=20"), 1, "{lines:#?}");
-    assert_eq!(home.files(), ["snapshot"]);
+    assert_eq!(home.files(), ["snapshot", "snapshot.lock"]);
     let mode = fs::metadata(home.snapshot()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
@@ -274,7 +279,7 @@ fn what_cannot_be_used_is_put_aside() {
         let daemon = home.start(&[]);
         let line = daemon.wait_for_line("cannot use the snapshot");
         assert!(line.contains("WARN") && line.contains(reason), "{line}");
-        assert_eq!(fs::read(home.folder.join("snapshot.bad")).unwrap(), bytes);
+        assert_eq!(fs::read(home.beside(".bad")).unwrap(), bytes);
         clients[0].forget_pings();
         clients[0].heartbeat(&[]);
         clients[0].ping();

@@ -1,0 +1,282 @@
+//! Disks that fail, that do not answer, and that several daemons share; and clocks of another time namespace.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use wakeupd::snapshot::Snapshot;
+
+use crate::daemon::{Client, Daemon, PROGRAM, count, field, wait_until};
+use crate::deny_file::DenyFile;
+use crate::needs::{self, Need};
+use crate::restart::{Home, crowd, restored};
+use crate::web;
+
+/// A disk that is slow or fails, in the eyes of one daemon.
+struct Disk {
+    library: PathBuf,
+    files: String,
+    seconds: u32,
+    error: i32,
+}
+
+/// Longer than any test waits.
+const FOREVER: u32 = 3600;
+
+impl Disk {
+    fn possible(test: &str) -> bool {
+        needs::met(test, &[Need::Program("cc")])
+    }
+
+    /// Every access to these files takes so long, and then fails with this error unless it is 0.
+    fn new(files: &[&Path], seconds: u32, error: i32) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Relaxed);
+        let name = format!("disk-{}-{number}.so", std::process::id());
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/disks.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+        assert!(compiler.status().unwrap().success());
+        let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap()).collect();
+        Self { library, files: files.join(":"), seconds, error }
+    }
+
+    fn start(&self, home: &Home, variables: &[(&str, &str)]) -> Daemon {
+        let (seconds, error) = (self.seconds.to_string(), self.error.to_string());
+        let own = [
+            ("LD_PRELOAD", self.library.to_str().unwrap()),
+            ("DISK_FILES", &self.files),
+            ("DISK_SECONDS", &seconds),
+            ("DISK_ERROR", &error),
+            ("HTTP_ADDR", "127.0.0.1:0"),
+        ];
+        home.start(&[&own, variables].concat())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.library);
+    }
+}
+
+fn findings(daemon: &Daemon) -> String {
+    web::get(daemon.http(), "/status").json()["findings"].to_string()
+}
+
+#[test]
+fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
+    let name = "a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending";
+    if !Disk::possible(name) {
+        return;
+    }
+    let home = Home::new(110);
+    let file = DenyFile::new(name, "198.51.100.0/24\n");
+    let disk = Disk::new(&[&home.snapshot(), Path::new(file.path())], FOREVER, 0);
+    let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
+    daemon.wait_for_line("ERROR cannot read DENY_FILE yet, so none of its networks is denied");
+    daemon.wait_for_line("WARN cannot read the snapshot (the disk does not answer within 5 s)");
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.pings(2);
+    daemon.signal(Signal::SIGHUP);
+    wait_until("both are found", || {
+        let findings = findings(&daemon);
+        ["snapshot_unused", "deny_file_stale", "critical"].iter().all(|id| findings.contains(id))
+    });
+    client.ping();
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "the last snapshot takes longer than 2s"), 1, "{lines:#?}");
+}
+
+#[test]
+fn a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending() {
+    if !Disk::possible("a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending") {
+        return;
+    }
+    let home = Home::new(111);
+    let daemon = Disk::new(&[&home.beside(".tmp")], FOREVER, 0).start(&home, &[]);
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    wait_until("it is found", || findings(&daemon).contains("is slow or does not answer"));
+    client.forget_pings();
+    client.pings(2);
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "the last snapshot takes longer than 2s"), 1, "{lines:#?}");
+}
+
+#[test]
+fn a_deny_file_that_answers_late_is_applied_then() {
+    let name = "a_deny_file_that_answers_late_is_applied_then";
+    if !Disk::possible(name) {
+        return;
+    }
+    let home = Home::new(112);
+    let file = DenyFile::new(name, "127.0.0.0/8\n");
+    let disk = Disk::new(&[Path::new(file.path())], 12, 0);
+    let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.ping();
+    assert!(findings(&daemon).contains("none of its networks is denied"));
+    let line = daemon.wait_for_line("read DENY_FILE again");
+    assert_eq!((field(&line, "networks"), field(&line, "removed")), ("1", "1"));
+    assert!(client.is_left_alone_for(Duration::from_millis(2_500)));
+    wait_until("nothing is found", || !findings(&daemon).contains("deny_file_stale"));
+    // A reload that takes as long is reported, and applied in the end.
+    file.write("198.51.100.0/24\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line("ERROR cannot reload DENY_FILE");
+    daemon.wait_for_lines("read DENY_FILE again", 2);
+    client.heartbeat(&[]);
+    client.ping();
+    daemon.stop();
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_put_aside() {
+    if !Disk::possible("a_snapshot_that_cannot_be_read_is_put_aside") {
+        return;
+    }
+    let home = Home::new(113);
+    let daemon = home.start(&[]);
+    let _clients = crowd(&daemon, 3);
+    daemon.stop();
+    let whole = fs::read(home.snapshot()).unwrap();
+    let disk = Disk::new(&[&home.snapshot()], 0, Errno::EIO as i32);
+    let daemon = disk.start(&home, &[]);
+    let line = daemon.wait_for_line("cannot use the snapshot");
+    assert!(line.contains("it cannot be read (Input/output error"), "{line}");
+    assert_eq!(fs::read(home.beside(".bad")).unwrap(), whole);
+    wait_until("it is found", || findings(&daemon).contains("snapshot_unused"));
+    daemon.stop();
+
+    fs::remove_file(home.snapshot()).unwrap();
+    symlink(home.snapshot(), home.snapshot()).unwrap();
+    let daemon = home.start(&[]);
+    daemon.wait_for_line("it cannot be read (Too many levels of symbolic links");
+    assert!(fs::symlink_metadata(home.beside(".bad")).unwrap().is_symlink());
+    daemon.stop();
+    assert_eq!(home.read().map(|snapshot| snapshot.len()), Some(0));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_put_aside_is_not_overwritten() {
+    let home = Home::new(114);
+    fs::write(home.snapshot(), "something else").unwrap();
+    // A folder cannot be replaced by a file.
+    fs::create_dir(home.beside(".bad")).unwrap();
+    let daemon = home.start(&[]);
+    daemon.wait_for_line("not yet put aside");
+    daemon.wait_for_line("cannot write the snapshot");
+    assert_eq!(fs::read(home.snapshot()).unwrap(), b"something else");
+    fs::remove_dir(home.beside(".bad")).unwrap();
+    daemon.wait_for_line("the snapshot can be written again");
+    assert_eq!(fs::read(home.beside(".bad")).unwrap(), b"something else");
+    daemon.stop();
+    assert!(home.read().is_some());
+}
+
+#[test]
+fn the_second_daemon_at_a_snapshot_leaves_it_alone() {
+    let home = Home::new(115);
+    let first = home.start(&[]);
+    let clients = crowd(&first, 3);
+    wait_until("all are in it", || home.read().is_some_and(|snapshot| snapshot.len() == 3));
+    let second = home.start(&[("PORT", "27562"), ("HTTP_ADDR", "127.0.0.1:0")]);
+    second.wait_for_line("another wakeupd keeps its clients in this snapshot");
+    let theirs = crowd(&second, 1);
+    wait_until("the remedy is found", || {
+        findings(&second).contains("give each daemon a SNAPSHOT_PATH of its own")
+    });
+    first.stop();
+    theirs[0].forget_pings();
+    theirs[0].ping();
+    second.stop();
+    assert!(!home.beside(".bad").exists());
+    let first = home.start(&[]);
+    assert_eq!(restored(&first), ["3", "0", "0"]);
+    clients.iter().for_each(Client::forget_pings);
+    clients.iter().for_each(Client::ping);
+}
+
+#[test]
+fn a_successor_waits_for_the_last_snapshot() {
+    let home = Home::new(116);
+    let daemon = home.start(&[]);
+    let _clients = crowd(&daemon, 3);
+    daemon.stop();
+    let lock = File::open(home.beside(".lock")).unwrap();
+    let lock =
+        Flock::lock(lock, FlockArg::LockExclusiveNonblock).expect("it is free after the end");
+    let ending = thread::spawn(move || {
+        thread::sleep(Duration::from_secs(1));
+        drop(lock);
+    });
+    let daemon = home.start(&[]);
+    ending.join().unwrap();
+    assert_eq!(restored(&daemon), ["3", "0", "0"]);
+}
+
+#[test]
+fn a_snapshot_that_is_mounted_by_itself_is_told_with_the_remedy() {
+    let name = "a_snapshot_that_is_mounted_by_itself_is_told_with_the_remedy";
+    if !needs::met(name, &[Need::Root, Need::Program("unshare"), Need::Program("mount")]) {
+        return;
+    }
+    let home = Home::new(117);
+    fs::write(home.snapshot(), "").unwrap();
+    let snapshot = home.snapshot();
+    let script = format!("mount --bind '{0}' '{0}' && exec '{PROGRAM}'", snapshot.display());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).envs(home.variables());
+    let daemon =
+        Daemon::start_command(command.env("HTTP_ADDR", "127.0.0.1:0").env("LOG_LEVEL", "INFO"));
+    let remedy = "mount the folder of SNAPSHOT_PATH instead of the file";
+    let line = daemon.wait_for_line("cannot write the snapshot");
+    assert!(line.contains(remedy), "{line}");
+    wait_until("it is found", || findings(&daemon).contains(remedy));
+    daemon.stop();
+}
+
+#[test]
+fn the_age_of_a_snapshot_is_right_in_another_time_namespace() {
+    let name = "the_age_of_a_snapshot_is_right_in_another_time_namespace";
+    if !needs::met(name, &[Need::Root, Need::Program("unshare")]) {
+        return;
+    }
+    let home = Home::new(118);
+    let start = |offset: i64| {
+        let mut command = Command::new("unshare");
+        command.args(["--fork", "--kill-child", "--time", "--boottime", &offset.to_string()]);
+        command.arg(PROGRAM).env_clear().envs(home.variables()).env("HTTP_ADDR", "");
+        let path = std::env::var_os("PATH").unwrap();
+        let mut daemon = Daemon::start_command(command.env("PATH", path));
+        daemon.descend();
+        daemon
+    };
+    let daemon = start(0);
+    let clients = crowd(&daemon, 3);
+    daemon.stop();
+    let taken = |snapshot: &Snapshot| snapshot.header().taken.now;
+    let first = taken(&home.read().unwrap());
+    for offset in [86_400, 7, 0] {
+        let daemon = start(offset);
+        assert_eq!(restored(&daemon), ["3", "0", "0"]);
+        let age = field(&daemon.wait_for_line(" restored "), "age_seconds").parse::<f64>();
+        assert!((0.0..60.0).contains(&age.unwrap()));
+        clients.iter().for_each(Client::forget_pings);
+        clients.iter().for_each(Client::ping);
+        daemon.stop();
+        let later = taken(&home.read().unwrap());
+        assert!(offset < 86_400 || later.since(first) > Duration::from_secs(80_000));
+    }
+}
