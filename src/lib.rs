@@ -17,8 +17,8 @@
 //!   and [`clock`] hold the protocol and the time.
 //! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
 //!   [`http`] tells it, and [`ask`] asks.
-//! - The program: [`cli`], [`config`], [`logging`], [`signals`], [`supervisor`], `doctor`, who looks at
-//!   the machine, and the clients: [`probe`] is one and `bench` many, [`tally`] counts what comes to one,
+//! - The program: [`cli`], [`config`], [`logging`], [`output`], [`signals`], [`supervisor`], `doctor`, which
+//!   looks at the machine, and the clients: [`probe`] is one and `bench` many, [`tally`] counts what comes to one,
 //!   [`args`] are the arguments of both.
 //!
 //! `docs/architecture.md` says who may import whom, and why.
@@ -44,6 +44,7 @@ pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod net;
+pub mod output;
 pub mod probe;
 pub mod registry;
 pub mod schedule;

@@ -92,6 +92,13 @@ pub fn may_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
+/// Whether a program may move the cursor of what `stream` goes to.
+#[must_use]
+pub fn has_cursor(stream: &impl IsTerminal) -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    stream.is_terminal() && !is_dumb
+}
+
 /// Writes `message` to standard error before, or instead of, logging.
 pub fn complain(level: Level, message: &str) {
     let mut stderr = io::stderr().lock();

@@ -3,7 +3,7 @@
 mod summary;
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::args::{self, Family, Resolved, Target};
 use crate::clock::{self, Time};
+use crate::output::{self, printable};
 use crate::tally::{Arrival, Tally};
+use crate::throttle::Throttle;
 use crate::wire::{PERIOD, PING};
 use summary::Summary;
 
@@ -61,12 +63,9 @@ pub fn run(options: &Options) -> ExitCode {
     match runtime.and_then(|runtime| runtime.block_on(probe(options))) {
         Ok(tally) if tally.received() > 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
-        // As with `wakeupd probe … | head`: whoever was reading has seen enough.
+        // As with `wakeupd probe … | head`: the reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("wakeupd probe: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => output::fail("wakeupd probe", printable(&error.to_string())),
     }
 }
 
@@ -89,6 +88,9 @@ async fn probe(options: &Options) -> io::Result<Tally> {
     probe.listen(options).await?;
     probe.tally.end(clock::now());
     print(format_args!("--- {} ({address}) ---\n{}", options.target, probe.summary()))?;
+    if probe.ignored > 0 {
+        print(format_args!("{} other datagrams ignored", probe.ignored))?;
+    }
     if probe.tally.received() == 0 {
         print(probe.hint(&resolved))?;
     }
@@ -102,6 +104,11 @@ struct Probe {
     deviations: Vec<f64>,
     first_heartbeat: Time,
     last_sign_of_life: Time,
+    /// Datagrams that are no pings.
+    ignored: u64,
+    /// What the other side can send at any rate gets a line a second.
+    duplicate_lines: Throttle,
+    ignored_lines: Throttle,
     /// The error since the last ping, if there was one.
     trouble: Option<io::ErrorKind>,
 }
@@ -118,6 +125,9 @@ impl Probe {
             deviations: Vec::new(),
             first_heartbeat: now,
             last_sign_of_life: now,
+            ignored: 0,
+            duplicate_lines: Throttle::default(),
+            ignored_lines: Throttle::default(),
             trouble: None,
         })
     }
@@ -161,16 +171,18 @@ impl Probe {
     }
 
     fn receive(&mut self, payload: &[u8]) -> io::Result<()> {
-        if !payload.starts_with(&PING) {
-            return print(format_args!(
-                "ignored a datagram of {} bytes: not a ping",
-                payload.len()
-            ));
-        }
         let now = clock::now();
+        if !payload.starts_with(&PING) {
+            self.ignored += 1;
+            let Some(left_out) = self.ignored_lines.pass(now) else { return Ok(()) };
+            let (bytes, others) = (payload.len(), others(left_out));
+            return print(format_args!("ignored a datagram of {bytes} bytes: not a ping{others}"));
+        }
         self.last_sign_of_life = now;
-        self.trouble = None;
         let arrival = self.tally.ping(now);
+        if !matches!(arrival, Arrival::Duplicate { .. }) {
+            self.trouble = None;
+        }
         let number = self.tally.received();
         match arrival {
             Arrival::First => {
@@ -189,8 +201,9 @@ impl Probe {
                 ))
             }
             Arrival::Duplicate { gap } => {
-                let gap = gap.as_secs_f64();
-                print(format_args!("ping {number}: {gap:.3} s after the last, a duplicate"))
+                let Some(left_out) = self.duplicate_lines.pass(now) else { return Ok(()) };
+                let (gap, others) = (gap.as_secs_f64(), others(left_out));
+                print(format_args!("ping {number}: {gap:.3} s after the last, a duplicate{others}"))
             }
         }
     }
@@ -258,6 +271,11 @@ fn unconnected(target: &Target, address: SocketAddr, error: &io::Error) -> io::E
     io::Error::other(format!("cannot reach {target} ({address}): {error}{advice}"))
 }
 
+/// The lines of the same kind that were left out before this one.
+fn others(left_out: u64) -> String {
+    if left_out == 0 { String::new() } else { format!(", and {left_out} more before it") }
+}
+
 fn print(line: impl Display) -> io::Result<()> {
-    writeln!(io::stdout(), "{line}")
+    output::print(format_args!("{line}\n"))
 }

@@ -63,6 +63,9 @@ impl FromStr for Target {
         if host.is_empty() {
             return Err("the host is missing".into());
         }
+        if host.contains(['[', ']']) {
+            return Err("brackets go around an IPv6 address, as in [::1]:7000".into());
+        }
         Ok(Self { host: host.to_owned(), port })
     }
 }
@@ -126,7 +129,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", ":7561", "host:", "host:0", "host:65536", "host:x", "[::1]7561", "[]:1"] {
+        let wrong = ["", ":7561", "host:", "host:0", "host:65536", "host:x", "[::1]7561", "[]:1"];
+        let unbalanced = ["[::1", "::1]", "[::1:7000", "[[::1]]", "a[b", "]", "[", "[localhost"];
+        for text in wrong.iter().chain(&unbalanced) {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

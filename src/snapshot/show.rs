@@ -1,7 +1,7 @@
 //! `wakeupd snapshot show`: what is in a snapshot.
 
 use std::fs;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +13,11 @@ use indicatif::HumanCount;
 
 use super::{Moment, Snapshot};
 use crate::clock::Time;
+use crate::output::{self, printable};
 use crate::registry::View;
+
+/// Goes before each error.
+const COMMAND: &str = "wakeupd snapshot";
 
 /// What to do with a snapshot.
 #[derive(Debug, Subcommand)]
@@ -39,28 +43,22 @@ pub struct ShowOptions {
 #[must_use]
 pub fn run(command: &Command) -> ExitCode {
     let Command::Show(options) = command;
-    let file = options.file.display();
+    let file = printable(&options.file.display().to_string());
     let read = fs::read(&options.file).map_err(|error| format!("cannot read {file}: {error}"));
     let snapshot = read.and_then(|bytes| {
         Snapshot::parse(bytes).map_err(|reason| format!("cannot use {file}: {reason}"))
     });
-    let shown = snapshot.and_then(|snapshot| {
-        let mut out = BufWriter::new(io::stdout().lock());
-        let shown = show(&snapshot, options.clients, &Moment::now(), &mut out);
-        match shown.and_then(|()| out.flush()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(format!("cannot write: {error}"))
-            }
-            _ => Ok(()),
-        }
-    });
-    match shown {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("wakeupd snapshot: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let snapshot = match snapshot {
+        Ok(snapshot) => snapshot,
+        Err(error) => return output::fail(COMMAND, error),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let shown = show(&snapshot, options.clients, &Moment::now(), &mut out);
+    output::end(
+        COMMAND,
+        ExitCode::SUCCESS,
+        shown.and_then(|()| out.flush()).map_err(|error| output::unwritten(&error)),
+    )
 }
 
 /// What the clients have in common.
@@ -129,7 +127,7 @@ fn show(
         ("written", format!("{}, {age}", humantime::format_rfc3339_seconds(begun))),
         (
             "by",
-            format!("wakeupd {} at UDP port {}, {end}", header.program.escape_debug(), header.port),
+            format!("wakeupd {} at UDP port {}, {end}", printable(&header.program), header.port),
         ),
         (
             "clients",

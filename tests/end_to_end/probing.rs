@@ -86,19 +86,50 @@ fn it_is_no_ping_unless_it_begins_like_one() {
     let mut probe = probe(&[&target, "--count", "1"]);
     let child = probe.stdout(Stdio::piped()).spawn().unwrap();
     let (_, client) = server.recv_from(&mut [0; 64]).unwrap();
-    for payload in [&b"au"[..], b"u", b"", b"ua and more"] {
+    for payload in [&b"au"[..], b"u", b"", b"\x1b[2J", b"ua and more"] {
         server.send_to(payload, client).unwrap();
     }
     let output = child.wait_with_output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    assert_eq!(stdout.matches("not a ping\n").count(), 3, "{stdout}");
+    assert!(stdout.contains("ignored a datagram of 2 bytes: not a ping\n"), "{stdout}");
+    assert!(stdout.ends_with("\n4 other datagrams ignored\n"), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'), "{stdout:?}");
+}
+
+#[test]
+fn what_a_server_sends_at_any_rate_is_summed_up() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = server.local_addr().unwrap().to_string();
+    let child = probe(&[&target, "--for", "3s"]).stdout(Stdio::piped()).spawn().unwrap();
+    let (_, client) = server.recv_from(&mut [0; 64]).unwrap();
+    // Both kinds, for as long as it listens.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for payload in [&b"ua"[..], b"ua", b"no"] {
+                    let _ = server.send_to(payload, client);
+                }
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        output
+    });
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let count = |text: &str| stdout.lines().filter(|line| line.contains(text)).count();
+    assert!((1..10).contains(&count("a duplicate")), "{stdout}");
+    assert!((1..10).contains(&count("not a ping")), "{stdout}");
+    assert!(count("more before it") > 0, "{stdout}");
 }
 
 #[test]
 fn nonsense_on_the_command_line_is_an_error_of_its_own() {
     for arguments in [
         &["localhost:0"][..],
+        &["[::1"],
+        &["::1]"],
         &["::1", "--every", "0s"],
         &["a", "--for", "500000000000years"],
         &["a", "--count", "0"],

@@ -1,0 +1,103 @@
+//! Standard output: the one place that writes to it, and the one that escapes what strangers wrote.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use tracing::Level;
+
+use crate::logging::complain;
+
+/// Writes `text` to standard output at once, so that a failed write is an error here and not lost when
+/// the process exits.
+///
+/// # Errors
+/// Those of standard output.
+pub fn print(text: impl Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
+}
+
+/// An error of standard output that says so.
+#[must_use]
+pub fn unwritten(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
+}
+
+/// The exit code of a subcommand: `code`, unless standard output failed. A reader that closed the pipe,
+/// as in `wakeupd status | head -n 1`, has seen enough, and that is no failure.
+#[must_use]
+pub fn end(command: &str, code: ExitCode, printed: io::Result<()>) -> ExitCode {
+    match printed {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(command, error),
+        _ => code,
+    }
+}
+
+/// Reports on standard error why a subcommand failed.
+#[must_use]
+pub fn fail(command: &str, error: impl Display) -> ExitCode {
+    complain(Level::ERROR, &format!("{command}: {error}"));
+    ExitCode::FAILURE
+}
+
+/// One line of text without anything that moves a terminal's cursor or reorders what it shows. Every
+/// text that comes from the network, from a file or from another process goes through this.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let escape =
+        |c: char| if is_active(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => c.escape_default().to_string(),
+            _ => escape(c),
+        })
+        .collect()
+}
+
+/// `value` as JSON on a single line, or indented, with the escapes that JSON has for such characters.
+///
+/// # Errors
+/// If `value` cannot be JSON.
+pub fn json(value: &impl Serialize, is_indented: bool) -> serde_json::Result<String> {
+    let to_string = if is_indented { serde_json::to_string_pretty } else { serde_json::to_string };
+    // serde_json escapes those below U+0020, and between strings the only one is the newline.
+    let escape = |c: char| match c {
+        _ if is_active(c) && c != '\n' => format!("\\u{:04x}", c as u32),
+        _ => c.to_string(),
+    };
+    Ok(to_string(value)?.chars().map(escape).collect())
+}
+
+/// Whether a terminal acts on a character instead of showing it: controls (C0, DEL, C1), line
+/// separators and the marks that change the direction of text.
+fn is_active(c: char) -> bool {
+    let is_mark = matches!(c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_mark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACTIVE: &str = "\u{1b}[2J\r\n\u{7}\u{7f}\u{9b}31m\u{202e}";
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_is_printed() {
+        let expected = r"\u{1b}[2J\r\n\u{7}\u{7f}\u{9b}31m\u{202e}";
+        assert_eq!(printable(ACTIVE), expected);
+        assert_eq!(printable("grün, 5 µs: it's"), "grün, 5 µs: it's");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning() {
+        for is_indented in [false, true] {
+            let text = json(&[ACTIVE, "grün"], is_indented).unwrap();
+            assert!(!text.chars().any(|c| is_active(c) && c != '\n'), "{text:?}");
+            let back: [String; 2] = serde_json::from_str(&text).unwrap();
+            assert_eq!(back, [ACTIVE, "grün"]);
+        }
+    }
+}
