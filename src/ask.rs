@@ -1,10 +1,13 @@
 //! `wakeupd status` and `wakeupd healthcheck`: ask the endpoint of a running daemon how it is.
 
 mod client;
+mod heartbeat;
+mod screen;
 mod table;
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
@@ -13,11 +16,15 @@ use std::time::Duration;
 use clap::Args;
 use hyper::StatusCode;
 use serde_json::Value;
+use tracing::Level;
 
 pub use self::client::{Answer, get};
+use self::screen::Screen;
 use self::table::Table;
-use crate::config::Config;
-use crate::status::{Severity, Status};
+use crate::config::{Config, ConfigError, EXIT_CONFIG, EnvFileError, Environment};
+use crate::logging::complain;
+use crate::output::{self, printable};
+use crate::status::{Finding, Severity, Status};
 
 /// There was no answer (`EX_UNAVAILABLE` of sysexits.h).
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -25,8 +32,8 @@ const EXIT_UNAVAILABLE: u8 = 69;
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Moves the cursor of a terminal home and clears what is below it.
-const CLEAR: &str = "\x1b[H\x1b[J";
+const STATUS: &str = "wakeupd status";
+const HEALTHCHECK: &str = "wakeupd healthcheck";
 
 /// Whom to ask.
 #[derive(Args, Debug)]
@@ -64,7 +71,8 @@ enum NoAnswer {
     #[error("HTTP_ADDR is none, so the daemon has no endpoint to ask: set it, or use --http-addr")]
     NoEndpoint,
     #[error(
-        "http://{address} does not answer: {error}; is the daemon running, with the same HTTP_ADDR, and not full of connections?"
+        "http://{address} does not answer: {}; is the daemon running, with the same HTTP_ADDR, and not full of connections?",
+        printable(&.error.to_string())
     )]
     Unreachable { address: SocketAddr, error: Box<dyn Error + Send + Sync> },
     #[error("http://{address} answers {status}: {said}")]
@@ -75,96 +83,139 @@ impl NoAnswer {
     fn unexpected(address: SocketAddr, answer: &Answer) -> Self {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let said = json["error"].as_str().unwrap_or("nothing that a wakeupd of this version says");
-        Self::Unexpected { address, status: answer.status, said: said.escape_debug().to_string() }
+        Self::Unexpected { address, status: answer.status, said: printable(said) }
     }
 }
 
-/// Shows how the daemon is. The exit code is 0 if nothing is critical, 1 if something is, and 69 if there
-/// is no answer.
+/// Shows how the daemon is. The exit code is 0 if nothing is critical, 1 if something is, 69 if there is no
+/// answer, and 78 if `HTTP_ADDR` is needed and wrong.
 #[must_use]
-pub fn status(options: &StatusOptions, config: &Config) -> ExitCode {
+pub fn status(
+    options: &StatusOptions,
+    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
+) -> ExitCode {
+    let endpoint = options.whom.endpoint(environment);
+    let address = match endpoint.map(|(address, _)| address) {
+        Ok(Some(address)) => address,
+        Ok(None) => return unanswered(&NoAnswer::NoEndpoint),
+        Err(error) => return wrong(&error),
+    };
     loop {
-        let shown = ask(&options.whom, config, "/status").and_then(|(address, answer)| {
-            let status = serde_json::from_slice::<Status>(&answer.body).ok();
-            status.ok_or_else(|| NoAnswer::unexpected(address, &answer))
-        });
-        let status = match shown {
+        let status = match read_status(address) {
             Ok(status) => status,
-            Err(error) => {
-                eprintln!("wakeupd status: {error}");
-                if options.watch && !matches!(error, NoAnswer::NoEndpoint) {
-                    thread::sleep(INTERVAL);
-                    continue;
-                }
-                return ExitCode::from(EXIT_UNAVAILABLE);
+            Err(error) if options.watch => {
+                complain(Level::ERROR, &format!("{STATUS}: {error}"));
+                thread::sleep(INTERVAL);
+                continue;
             }
+            Err(error) => return unanswered(&error),
         };
-        if show(options, &status).is_err() {
-            // Whoever was reading has seen enough.
-            return ExitCode::SUCCESS;
-        }
-        if !options.watch {
-            let is_critical =
-                status.findings.iter().any(|finding| finding.severity == Severity::Critical);
-            return ExitCode::from(u8::from(is_critical));
+        let is_critical = |finding: &Finding| finding.severity == Severity::Critical;
+        let code = ExitCode::from(u8::from(status.findings.iter().any(is_critical)));
+        let shown = show(options, &status);
+        if shown.is_err() || !options.watch {
+            return output::end(STATUS, code, shown);
         }
         thread::sleep(INTERVAL);
     }
 }
 
-fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    if options.json {
-        serde_json::to_writer(&mut stdout, status)?;
-        writeln!(stdout)?;
-    } else {
-        let is_terminal = stdout.is_terminal();
-        let clear = if options.watch && is_terminal { CLEAR } else { "" };
-        write!(stdout, "{clear}{}", Table { status })?;
-        if options.watch && !is_terminal {
-            writeln!(stdout)?;
-        }
-    }
-    stdout.flush()
+fn read_status(address: SocketAddr) -> Result<Status, NoAnswer> {
+    let answer = ask(address, "/status")?;
+    serde_json::from_slice(&answer.body).map_err(|_| NoAnswer::unexpected(address, &answer))
 }
 
-/// Says whether every task of the daemon is alive. The exit code is 0 if so, else 1. A daemon without an
-/// endpoint cannot be asked, and is taken for healthy.
+fn unanswered(error: &NoAnswer) -> ExitCode {
+    let _ = output::fail(STATUS, error);
+    EXIT_UNAVAILABLE.into()
+}
+
+fn wrong(error: &ConfigError) -> ExitCode {
+    let _ = output::fail("wakeupd", error);
+    EXIT_CONFIG.into()
+}
+
+fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
+    if options.json {
+        return output::print(format_args!("{}\n", output::json(status, false)?));
+    }
+    let table = Table { status }.to_string();
+    if !options.watch {
+        return output::print(table);
+    }
+    match Screen::of_stdout() {
+        Some(screen) => output::print(screen.frame(&table)),
+        None => output::print(format_args!("{table}\n")),
+    }
+}
+
+/// Checks whether every task of the daemon is alive, or without an endpoint whether it pings. The exit code is
+/// 0 if so or if nothing can be checked, 78 if a variable that it needs is wrong, else 1.
 #[must_use]
-pub fn health(options: &HealthOptions, config: &Config) -> ExitCode {
-    let (address, answer) = match ask(&options.whom, config, "/healthz") {
-        Ok(answered) => answered,
-        Err(error @ NoAnswer::NoEndpoint) => {
-            println!("unknown: {error}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("wakeupd healthcheck: {error}");
-            return ExitCode::FAILURE;
-        }
+pub fn health(
+    options: &HealthOptions,
+    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
+) -> ExitCode {
+    match options.whom.endpoint(environment) {
+        Ok((Some(address), _)) => health_of_endpoint(address),
+        Ok((None, environment)) => match environment.some(&["HOST", "PORT"]) {
+            Ok(config) => health_on_the_wire(&config),
+            Err(mistakes) => wrong(&mistakes.into()),
+        },
+        Err(error) => wrong(&error),
+    }
+}
+
+fn health_of_endpoint(address: SocketAddr) -> ExitCode {
+    let answer = match ask(address, "/healthz") {
+        Ok(answer) => answer,
+        Err(error) => return output::fail(HEALTHCHECK, error),
     };
     let health: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     match (answer.status, health["stuck"].as_array()) {
-        (StatusCode::OK, Some(_)) => {
-            println!("healthy");
-            ExitCode::SUCCESS
-        }
+        (StatusCode::OK, Some(_)) => say(ExitCode::SUCCESS, "healthy"),
         (StatusCode::SERVICE_UNAVAILABLE, Some(stuck)) => {
-            let stuck: Vec<_> = stuck.iter().filter_map(Value::as_str).collect();
-            println!("unhealthy: no sign of life from {}", stuck.join(", "));
-            ExitCode::FAILURE
+            let stuck: Vec<_> = stuck.iter().filter_map(Value::as_str).map(printable).collect();
+            let stuck = stuck.join(", ");
+            say(ExitCode::FAILURE, format_args!("unhealthy: no sign of life from {stuck}"))
         }
-        _ => {
-            eprintln!("wakeupd healthcheck: {}", NoAnswer::unexpected(address, &answer));
-            ExitCode::FAILURE
-        }
+        _ => output::fail(HEALTHCHECK, NoAnswer::unexpected(address, &answer)),
     }
 }
 
-fn ask(whom: &Whom, config: &Config, path: &str) -> Result<(SocketAddr, Answer), NoAnswer> {
-    let address = whom.http_addr.or(config.http_address).ok_or(NoAnswer::NoEndpoint)?;
-    match get(address, path, None) {
-        Ok(answer) => Ok((address, answer)),
-        Err(error) => Err(NoAnswer::Unreachable { address, error }),
+fn health_on_the_wire(config: &Config) -> ExitCode {
+    if config.port == 0 {
+        let unknown = "unknown: HTTP_ADDR is none and PORT is 0, so the daemon cannot be found. Set one of them, or use --http-addr";
+        return say(ExitCode::SUCCESS, unknown);
     }
+    match heartbeat::answered(&config.host, config.port) {
+        Ok(()) => say(
+            ExitCode::SUCCESS,
+            "healthy: HTTP_ADDR is none, so only a ping was checked, and it came",
+        ),
+        Err(error) => output::fail(HEALTHCHECK, format_args!("HTTP_ADDR is none, and {error}")),
+    }
+}
+
+fn say(code: ExitCode, text: impl Display) -> ExitCode {
+    output::end(HEALTHCHECK, code, output::print(format_args!("{text}\n")))
+}
+
+impl Whom {
+    /// The endpoint to ask, if there is one. The environment is read only if it has to tell that.
+    fn endpoint(
+        &self,
+        environment: impl FnOnce() -> Result<Environment, EnvFileError>,
+    ) -> Result<(Option<SocketAddr>, Environment), ConfigError> {
+        if let Some(address) = self.http_addr {
+            return Ok((Some(address), Environment::default()));
+        }
+        let environment = environment()?;
+        let address = environment.some(&["HTTP_ADDR"])?.http_address;
+        Ok((address, environment))
+    }
+}
+
+fn ask(address: SocketAddr, path: &str) -> Result<Answer, NoAnswer> {
+    get(address, path, None).map_err(|error| NoAnswer::Unreachable { address, error })
 }

@@ -18,10 +18,9 @@ mod socket;
 mod subject;
 mod wire;
 
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,9 +28,11 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::error::ErrorKind;
+use tracing::Level;
 
 use crate::args::{self, Target};
-use crate::config::Config;
+use crate::config::{ConfigError, EnvFileError, Environment};
+use crate::{logging, output};
 use churn::Churn;
 use report::Report;
 use restart::Restart;
@@ -142,17 +143,14 @@ pub struct Options {
     json: Option<PathBuf>,
 }
 
-/// Measures. The exit code is 0 if nobody missed a ping, else 1. The daemon has the settings of the
-/// `environment`, of which the bench itself looks at the expiration if clients leave.
+/// Measures. The exit code is 0 if no client missed a ping, else 1. The daemon reads the environment
+/// itself; the bench reads the expiration from it if clients leave.
 #[must_use]
 pub fn run(
     options: &Options,
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
 ) -> ExitCode {
-    let fail = |error: &dyn Display| {
-        eprintln!("wakeupd bench: {error}");
-        ExitCode::FAILURE
-    };
+    let fail = |error: &dyn Display| output::fail("wakeupd bench", error);
     let churn = match options.churn.map(|percent| churn(percent, environment)).transpose() {
         Ok(churn) => churn,
         Err(error) => return fail(&error),
@@ -171,9 +169,9 @@ pub fn run(
 
 fn churn(
     percent: f64,
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Churn, crate::config::Mistakes> {
-    let (config, _) = Config::from_vars(environment)?;
+    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
+) -> Result<Churn, ConfigError> {
+    let config = environment()?.some(&["CLIENT_EXPIRATION_SECONDS"])?;
     Ok(Churn { share: percent / 100.0, expiration: config.client_expiration })
 }
 
@@ -267,15 +265,13 @@ fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
     loop {
         let report = route.measure(options, plan, clients)?;
         let is_carried = report.is_good();
-        eprintln!(
-            "{clients} clients: {}, p99.9 {:.3} ms",
-            if is_carried {
-                "nothing missed".to_owned()
-            } else {
-                format!("{} missed", report.pings.missed)
-            },
-            report.deviation_ms.p99_9
-        );
+        let missed = match report.pings.missed {
+            _ if is_carried => "nothing missed".to_owned(),
+            missed => format!("{missed} missed"),
+        };
+        let progress =
+            format!("{clients} clients: {missed}, p99.9 {:.3} ms", report.deviation_ms.p99_9);
+        logging::complain(Level::INFO, &progress);
         if is_carried {
             best = Some(report);
         }
@@ -295,11 +291,10 @@ fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
     best.ok_or_else(|| io::Error::other("not even one client was pinged without a miss"))
 }
 
-/// Prints the figures, unless nobody reads them any more.
+/// Prints the figures, unless the reader has closed the pipe.
 fn print(text: impl Display) -> io::Result<()> {
-    match writeln!(io::stdout(), "{text}") {
+    match output::print(format_args!("{text}\n")) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(io::Error::new(error.kind(), format!("cannot write: {error}"))),
-        Ok(()) => Ok(()),
+        printed => printed,
     }
 }

@@ -1,10 +1,12 @@
 //! The command line, and what is made of its definition: completions and the manual page.
 
 mod manual;
+mod parse;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use self::parse::parse;
 use crate::{ask, config, probe, snapshot};
 #[cfg(target_os = "linux")]
 use crate::{bench, doctor};
@@ -17,7 +19,9 @@ use crate::{bench, doctor};
 #[derive(Debug, Parser)]
 #[command(version, after_help = config::help(), args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// Check the environment, say what is wrong with it, and exit: 0 if all is well, 78 if not
+    /// Check all that needs no socket: each variable, misspelt names, `HOST` and the limits on memory
+    ///
+    /// It starts nothing. The exit code is 0 if all is well and 78 if not. `wakeupd doctor` tries the rest.
     #[arg(long, conflicts_with = "print_config")]
     pub check_config: bool,
 
@@ -46,8 +50,10 @@ pub enum Command {
 
     /// Tell by the exit code whether the daemon that runs here is healthy
     ///
-    /// It asks the endpoint of the daemon. The exit code is 0 if every task of the daemon is alive,
-    /// or if there is no endpoint to ask, 78 if a variable is wrong, else 1.
+    /// It asks the endpoint of the daemon. If `HTTP_ADDR` is none, it sends a heartbeat to `HOST` and
+    /// `PORT` and waits up to 3 s for a ping, which makes it a client for a moment. The exit code is 0 if every
+    /// task of the daemon is alive, or a ping came, or `PORT` is 0 too, so that there is nothing to ask; 78 if
+    /// a variable that it needs is wrong, else 1.
     Healthcheck(ask::HealthOptions),
 
     /// Act as a client: send heartbeats to a daemon and show the pings that come back
@@ -62,6 +68,9 @@ pub enum Command {
     /// It reads the same environment as the daemon, so run it with that. If a wakeupd holds the port
     /// already, its limits are looked at, else those of a daemon started from here. It changes nothing.
     /// Run it as root to see everything; what it cannot see is "unknown" and no finding.
+    ///
+    /// A port that is free is bound for a moment, and `SNAPSHOT_PATH` and `DENY_FILE` are tried as the
+    /// user of the running daemon, else as the owner of the snapshot's folder, unless that is root, else as the caller.
     ///
     /// The exit code is 1 if anything was found, 0 if not, and 78 if the environment is wrong.
     #[cfg(target_os = "linux")]

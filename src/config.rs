@@ -1,6 +1,7 @@
 //! From the environment to a [`Config`]: every mistake is told at once, each by its variable's name.
 
 mod deny_file;
+mod environment;
 mod http;
 mod log;
 mod misspelt;
@@ -22,6 +23,7 @@ use crate::guard::{Caps, Networks, NotANetwork, Rules};
 use crate::registry::SHARDS;
 
 pub use deny_file::{DenyFile, DenyFileError, parse as parse_deny_file};
+pub use environment::{ConfigError, ENV_FILE, EnvFileError, Environment};
 pub use http::{Hosts, Token};
 pub use log::{LogFormat, LogLevel};
 pub use misspelt::Misspelt;
@@ -32,6 +34,9 @@ use variables::{
     WORKER_POOL_SIZE,
 };
 pub use variables::{VARIABLES, Variable};
+
+/// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
 
 /// What a cap may be. Beyond that no machine has the memory.
 const CAPS: RangeInclusive<u32> = 1..=100_000_000;
@@ -145,7 +150,10 @@ impl Config {
             };
             let Some(variable) = VARIABLES.into_iter().find(|variable| variable.name == name)
             else {
-                misspelt.extend(Misspelt::find(name));
+                // Two may have the same name.
+                if !misspelt.iter().any(|known: &Misspelt| known.name == name) {
+                    misspelt.extend(Misspelt::find(name));
+                }
                 continue;
             };
             match value.into_string() {
@@ -264,12 +272,13 @@ impl Display for Config {
 /// The end of `--help`: every variable with its default.
 #[must_use]
 pub fn help() -> String {
-    let entries = VARIABLES.map(|Variable { name, default, about, .. }| {
+    let all = VARIABLES.into_iter().chain([&ENV_FILE]);
+    let entries = all.map(|Variable { name, default, about, .. }| {
         // A line is broken at spaces, and a list may have them.
         let default = default.replace(',', ", ");
         format!("  {name}\n      {about} [default: {default}]\n")
     });
-    format!("Environment variables of the daemon:\n{}", entries.concat())
+    format!("Environment variables of the daemon:\n{}", entries.collect::<String>())
 }
 
 impl Variable {

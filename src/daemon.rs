@@ -23,7 +23,7 @@ use crate::disk;
 use crate::guard::{Guard, Networks};
 use crate::http::Server;
 use crate::listener::Listener;
-use crate::machine::Machine;
+use crate::machine::{Machine, set_sysctl};
 use crate::memory::{Needs, TooSmall};
 use crate::metrics::{FailedRead, Totals};
 use crate::monitor::{self, Monitor};
@@ -149,13 +149,7 @@ impl Daemon {
             let address = resolve(&config.host, config.port).await?;
             Socket::bind(address).map_err(|error| bind_error(address, error))?
         };
-        let needs = Needs {
-            clients: config.guard.caps.clients,
-            is_ipv6: socket.address().is_ipv6(),
-            has_snapshots: config.snapshot_path.is_some(),
-            workers: config.worker_pool_size,
-        };
-        needs.check(&Machine::new("/"))?;
+        needs(config, socket.address()).check(&Machine::new("/"))?;
         let senders = socket
             .senders(config.worker_pool_size)
             .map_err(|error| bind_error(socket.address(), error))?;
@@ -262,7 +256,7 @@ impl Daemon {
         };
         let Buffers { receive, send } = self.socket.buffers();
         info!(%address, serves, receive_buffer = receive, send_buffer = send, "listening");
-        for (name, granted, wanted, sysctl) in [
+        for (name, granted, wanted, parameter) in [
             ("receive", receive, net::BUFFERS.receive, "net.core.rmem_max"),
             ("send", send, net::BUFFERS.send, "net.core.wmem_max"),
         ] {
@@ -270,7 +264,8 @@ impl Daemon {
                 warn!(
                     granted,
                     wanted,
-                    "the {name} buffer is small, so bursts may be lost: run `sysctl -w {sysctl}={wanted}` on the host and restart"
+                    "the {name} buffer is small, so bursts may be lost. Run this on the host and restart: {}",
+                    set_sysctl(parameter, wanted)
                 );
             }
         }
@@ -368,6 +363,25 @@ async fn news(denials: &mut Option<Denials>) -> Result<DenyFile, (DenyFile, Deny
     let read = denials.news().await;
     let before = denials.file().clone();
     read.map_err(|error| (before, error))
+}
+
+/// Checks what needs no socket: that `HOST` resolves, and that the limits on memory have room for
+/// `MAX_CLIENTS`.
+///
+/// # Errors
+/// If the daemon would not start.
+pub async fn check(config: &Config) -> Result<(), StartError> {
+    let address = resolve(&config.host, config.port).await?;
+    Ok(needs(config, address).check(&Machine::new("/"))?)
+}
+
+fn needs(config: &Config, address: SocketAddr) -> Needs {
+    Needs {
+        clients: config.guard.caps.clients,
+        is_ipv6: address.is_ipv6(),
+        has_snapshots: config.snapshot_path.is_some(),
+        workers: config.worker_pool_size,
+    }
 }
 
 /// Brings the clients of a snapshot back. Returns where the one that wrote it ended.

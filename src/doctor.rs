@@ -7,6 +7,7 @@ mod buffers;
 mod clocks;
 mod conntrack;
 mod diagnosis;
+mod files;
 mod gateway;
 mod limits;
 mod port;
@@ -14,23 +15,26 @@ mod reverse_path;
 mod running;
 mod settings;
 mod sockets;
+mod user;
 mod words;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::config::{Config, Misspelt};
-use crate::logging;
 use crate::machine::Machine;
+use crate::{logging, output};
 use addresses::Host;
 use conntrack::Served;
 use diagnosis::{Diagnosis, Outcome, Report};
 use limits::Subject;
 use port::Port;
 use sockets::{Holder, Protocol};
+use user::User;
 
 /// How to tell what was found.
 #[derive(Args, Debug)]
@@ -40,24 +44,28 @@ pub struct Options {
     json: bool,
 }
 
-/// Looks at everything. The exit code is 1 if anything was found, else 0.
-#[must_use]
-pub fn run(options: &Options, config: &Config, misspelt: &[Misspelt]) -> ExitCode {
-    let diagnoses = examine(&Machine::new("/"), config, misspelt);
-    match show(options, &diagnoses) {
-        // As with `wakeupd doctor | head`: whoever was reading has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("wakeupd doctor: cannot write: {error}");
-            ExitCode::FAILURE
-        }
-        _ if diagnoses.iter().any(|diagnosis| diagnosis.result == Outcome::Finding) => {
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
+/// What the daemon would be given.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Its settings.
+    pub config: &'a Config,
+    /// Variables that look like misspelt ones.
+    pub misspelt: &'a [Misspelt],
+    /// The env file that some of them are from.
+    pub file: Option<&'a Path>,
 }
 
-fn examine(machine: &Machine, config: &Config, misspelt: &[Misspelt]) -> Vec<Diagnosis> {
+/// Looks at everything. The exit code is 1 if anything was found, else 0.
+#[must_use]
+pub fn run(options: &Options, given: &Given) -> ExitCode {
+    let diagnoses = examine(&Machine::new("/"), given);
+    let is_finding = |diagnosis: &Diagnosis| diagnosis.result == Outcome::Finding;
+    let code = ExitCode::from(u8::from(diagnoses.iter().any(is_finding)));
+    output::end("wakeupd doctor", code, show(options, &diagnoses))
+}
+
+fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
+    let config = given.config;
     let host = Host::resolve(&config.host, config.port);
     let bind = host.as_ref().map_or(Ok(()), Host::bind);
     // What cannot be looked up may be any address.
@@ -82,11 +90,13 @@ fn examine(machine: &Machine, config: &Config, misspelt: &[Misspelt]) -> Vec<Dia
         most: caps.clients.into(),
         now: told.map(|status| status.clients.total() as u64),
     };
-    let udp = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address: bound };
+    let user = user::of_service(machine, daemon, files::snapshot_folder(config).as_deref());
     vec![
-        settings::check(machine, daemon, config, misspelt),
-        port::judge(udp, &holder, |process| process.is_wakeupd),
-        http_port(machine, config, daemon),
+        settings::check(machine, daemon, given),
+        udp_port(machine, bound, &holder, bind.is_ok().then_some(user)),
+        http_port(machine, config, daemon, user),
+        files::check_snapshot(config, user),
+        files::check_deny_file(config, user),
         running::judge(&status),
         gateway::check(&ask, &status),
         addresses::judge(&config.host, &host, &bind, &locals),
@@ -102,7 +112,19 @@ fn examine(machine: &Machine, config: &Config, misspelt: &[Misspelt]) -> Vec<Dia
     ]
 }
 
-fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>) -> Diagnosis {
+/// Looks at the daemon's own port. It is bound on trial for a `user`, if its address can be.
+fn udp_port(
+    machine: &Machine,
+    address: SocketAddr,
+    holder: &io::Result<Holder>,
+    user: Option<User>,
+) -> Diagnosis {
+    let port = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address };
+    user.and_then(|user| port::attempt(port, holder, user, machine))
+        .unwrap_or_else(|| port::judge(port, holder, |process| process.is_wakeupd))
+}
+
+fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>, user: User) -> Diagnosis {
     let check = "HTTP port";
     let Some(address) = config.http_address else {
         return Diagnosis::ok(check, "HTTP_ADDR is none, so nothing can be asked of the daemon");
@@ -114,21 +136,21 @@ fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>) -> Diagnos
             check,
             format!("{} cannot be bound: {error}", address.ip()),
             "the daemon does not start",
-            "set HTTP_ADDR to 127.0.0.1:7561, to another address that `ip address` shows, or to none",
+            "# set HTTP_ADDR to 127.0.0.1:7561, to another address that `ip address` shows, or to none",
         );
     }
     let port = Port { check, variable: "HTTP_ADDR", protocol: Protocol::Tcp, address };
     let holder = sockets::holder(machine, Protocol::Tcp, address);
     // A wakeupd on another UDP port is in the way of this one.
     let is_it = |pid| config.port == 0 || daemon == Some(pid);
-    port::judge(port, &holder, |process| process.is_wakeupd && is_it(process.pid))
+    port::attempt(port, &holder, user, machine).unwrap_or_else(|| {
+        port::judge(port, &holder, |process| process.is_wakeupd && is_it(process.pid))
+    })
 }
 
 fn show(options: &Options, diagnoses: &[Diagnosis]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
     if options.json {
-        serde_json::to_writer_pretty(&mut stdout, diagnoses)?;
-        return writeln!(stdout);
+        return output::print(format_args!("{}\n", output::json(&diagnoses, true)?));
     }
-    write!(stdout, "{}", Report { diagnoses, is_coloured: logging::may_colour(&io::stdout()) })
+    output::print(Report { diagnoses, is_coloured: logging::may_colour(&io::stdout()) })
 }

@@ -1,8 +1,12 @@
 //! What the kernel tells in files of `/proc` and `/sys`.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::{fs, io};
+
+/// The file with the kernel parameters that the daemon needs, by the name that all documents give it.
+pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-wakeupd.conf";
 
 /// A tree of such files: that of this machine, or one that a test made up.
 #[derive(Debug)]
@@ -97,6 +101,16 @@ impl Machine {
     }
 }
 
+/// The shell command that sets a kernel parameter now and at every boot. It can be run again: it replaces
+/// the line that it wrote before.
+#[must_use]
+pub fn set_sysctl(name: &str, value: impl Display) -> String {
+    let pattern = name.replace('.', r"\.");
+    format!(
+        "sudo sh -c 'f={SYSCTL_FILE}; touch $f && sed -i \"/^{pattern} *=/d\" $f && echo \"{name} = {value}\" >>$f && sysctl -p $f'"
+    )
+}
+
 /// What was read, or `None` where there is nothing of that name.
 ///
 /// # Errors
@@ -154,7 +168,10 @@ pub(crate) mod fake {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::fake::Fake;
+    use super::*;
 
     #[test]
     fn a_number_is_there_or_not_or_no_number() {
@@ -194,5 +211,24 @@ mod tests {
         assert_eq!(fake.0.line("proc/meminfo", "Huge:").unwrap(), "3");
         assert_eq!(of("MemAvailable:").unwrap(), 2048);
         assert!(of("Huge:").is_err() && of("MemFree:").is_err());
+    }
+
+    #[test]
+    fn a_kernel_parameter_can_be_set_twice() {
+        let folder = std::env::temp_dir().join(format!("wakeupd-sysctl-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("90-wakeupd.conf");
+        fs::write(&file, "net.core.rmem_max=1\nnet.core.wmem_max=2\n").unwrap();
+        for value in [3, 3, 4] {
+            let command = set_sysctl("net.core.rmem_max", value);
+            let command = command.strip_prefix("sudo ").unwrap();
+            // No test sets a parameter of the machine.
+            let command = command.replace(SYSCTL_FILE, file.to_str().unwrap());
+            let command = command.replace("sysctl -p", "test -e");
+            assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text, "net.core.wmem_max=2\nnet.core.rmem_max = 4\n");
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,36 +1,39 @@
 //! Picks what to do, starts logging, and turns an error into an exit code.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::fmt::Display;
 use std::net::UdpSocket;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 use wakeupd::cli::{self, Cli, Command};
-use wakeupd::config::{Config, DenyFile, Misspelt};
-use wakeupd::daemon::{Daemon, StartError};
+use wakeupd::config::{Config, DenyFile, EXIT_CONFIG, EnvFileError, Environment, Misspelt};
+use wakeupd::daemon::{self, Daemon, StartError};
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
-use wakeupd::{ask, logging, memory, probe, signals, snapshot};
+use wakeupd::{ask, logging, memory, output, probe, signals, snapshot};
 #[cfg(target_os = "linux")]
 use wakeupd::{bench, doctor};
 
-/// The configuration is wrong (`EX_CONFIG` of sysexits.h).
-const EXIT_CONFIG: u8 = 78;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    match cli::parse(std::env::args_os()) {
+        Ok(cli) => run_command(&cli),
+        Err(code) => code,
+    }
+}
+
+fn run_command(cli: &Cli) -> ExitCode {
     match &cli.command {
-        Some(Command::Status(options)) => configured(|config, _| ask::status(options, config)),
-        Some(Command::Healthcheck(options)) => configured(|config, _| ask::health(options, config)),
+        Some(Command::Status(options)) => ask::status(options, environment),
+        Some(Command::Healthcheck(options)) => ask::health(options, environment),
         Some(Command::Probe(options)) => probe::run(options),
         #[cfg(target_os = "linux")]
-        Some(Command::Bench(options)) => bench::run(options, std::env::vars_os()),
+        Some(Command::Bench(options)) => bench::run(options, environment),
         #[cfg(target_os = "linux")]
-        Some(Command::Doctor(options)) => {
-            configured(|config, misspelt| doctor::run(options, config, misspelt))
-        }
+        Some(Command::Doctor(options)) => configured(|config, misspelt, file| {
+            doctor::run(options, &doctor::Given { config, misspelt, file })
+        }),
         Some(Command::Snapshot(command)) => snapshot::run(command),
         Some(Command::Completions { shell }) => print(&cli::completions(*shell)),
         Some(Command::Man) => print(&cli::manual()),
@@ -39,44 +42,73 @@ fn main() -> ExitCode {
             if let Some(parent) = cli.ends_with {
                 signals::end_with(parent);
             }
-            configured(|config, misspelt| {
-                if cli.check_config || cli.print_config {
-                    show(config, misspelt, cli.print_config)
-                } else {
-                    serve(config, misspelt)
-                }
+            configured(|config, misspelt, file| match (cli.check_config, cli.print_config) {
+                (true, _) => check(config, misspelt),
+                (_, true) => show(config, misspelt),
+                _ => serve(config, misspelt, file),
             })
         }
     }
 }
 
-/// Does something with the settings of the environment, if they are right.
-fn configured(act: impl FnOnce(&Config, &[Misspelt]) -> ExitCode) -> ExitCode {
-    match Config::from_vars(std::env::vars_os()) {
-        Ok((config, misspelt)) => act(&config, &misspelt),
-        Err(mistakes) => {
-            logging::complain(Level::ERROR, &format!("wakeupd: {mistakes}"));
-            ExitCode::from(EXIT_CONFIG)
-        }
+/// The variables of this process and of the env file.
+fn environment() -> Result<Environment, EnvFileError> {
+    Environment::read(std::env::vars_os())
+}
+
+/// Does something with all settings, if they are right, and the env file that some of them are from.
+fn configured(act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode) -> ExitCode {
+    let environment = match environment() {
+        Ok(environment) => environment,
+        Err(error) => return wrong(&error),
+    };
+    match environment.config() {
+        Ok((config, misspelt)) => act(&config, &misspelt, environment.file()),
+        Err(mistakes) => wrong(&mistakes),
     }
 }
 
-fn show(config: &Config, misspelt: &[Misspelt], prints: bool) -> ExitCode {
+/// Reports why the program cannot start with this configuration.
+fn wrong(error: &dyn Display) -> ExitCode {
+    logging::complain(Level::ERROR, &format!("wakeupd: {error}"));
+    EXIT_CONFIG.into()
+}
+
+fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     for misspelt in misspelt {
         logging::complain(Level::WARN, &format!("wakeupd: {misspelt}"));
+    }
+    print(&config.to_string())
+}
+
+/// Checks what needs no socket, of which the variables have been checked already.
+fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for misspelt in misspelt {
+        code = wrong(misspelt);
     }
     if config.deny_file.as_ref().is_some_and(|file| file.networks().is_none()) {
         let unchecked =
             "wakeupd: the disk of DENY_FILE does not answer, so the file is not checked";
         logging::complain(Level::WARN, unchecked);
     }
-    if prints { print(&config.to_string()) } else { print("the configuration is valid\n") }
+    let runtime = Builder::new_current_thread().build();
+    let checked = runtime.map(|runtime| runtime.block_on(daemon::check(config)));
+    match checked {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => code = wrong(&error),
+        Err(error) => code = wrong(&error),
+    }
+    if code == ExitCode::SUCCESS { print("the configuration is valid\n") } else { code }
 }
 
-fn serve(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
+fn serve(config: &Config, misspelt: &[Misspelt], env_file: Option<&Path>) -> ExitCode {
     // Logging has a thread.
     let handed_over = supervisor::take_socket();
     let logging = logging::start(config.log_level, config.log_format);
+    if let Some(path) = env_file {
+        info!(path = %path.display(), "read variables from the env file");
+    }
     for misspelt in misspelt {
         warn!("{misspelt}");
     }
@@ -148,11 +180,5 @@ async fn run(config: &Config, handed_over: Option<UdpSocket>) -> Result<(), Box<
 }
 
 fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            logging::complain(Level::ERROR, &format!("wakeupd: cannot write: {error}"));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
+    output::end("wakeupd", ExitCode::SUCCESS, output::print(text))
 }

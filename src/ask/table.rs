@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanCount};
 
+use crate::output::printable;
 use crate::status::{Lateness, Severity, Status};
 
 /// A status as an operator reads it.
@@ -21,7 +22,7 @@ impl Display for Table<'_> {
         writeln!(
             f,
             "wakeupd {} on UDP {}, up {}",
-            self.status.version,
+            printable(&self.status.version),
             self.status.address,
             humantime::format_duration(uptime)
         )?;
@@ -80,7 +81,9 @@ impl Table<'_> {
             writeln!(
                 f,
                 "{severity}: {}\n  {}\n  See {}",
-                finding.summary, finding.advice, finding.more
+                printable(&finding.summary),
+                printable(&finding.advice),
+                printable(&finding.more)
             )?;
         }
         Ok(())
@@ -111,7 +114,9 @@ fn by_reason(counts: &BTreeMap<String, u64>) -> String {
         return "0".to_owned();
     }
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let texts = counts.iter().map(|(reason, count)| format!("{reason} {}", HumanCount(**count)));
+    let texts = counts
+        .iter()
+        .map(|(reason, count)| format!("{} {}", printable(reason), HumanCount(**count)));
     texts.collect::<Vec<_>>().join(", ")
 }
 

@@ -4,7 +4,7 @@ use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 use roff::{Inline, Roff, bold, roman};
 
-use crate::config::{VARIABLES, Variable};
+use crate::config::{ENV_FILE, VARIABLES, Variable};
 
 /// For each signal what it does.
 const SIGNALS: [(&str, &str); 2] = [
@@ -12,7 +12,11 @@ const SIGNALS: [(&str, &str); 2] = [
     ("SIGHUP", "Read DENY_FILE again. The clients whose networks it now holds are pinged no more."),
 ];
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
+    (
+        ".env",
+        "More variables, read from the working directory unless a service manager started the program. ENV_FILE names another file.",
+    ),
     (
         "/etc/default/wakeupd",
         "The variables of the systemd service, a line each in the form of NAME=value. After a change the service has to be restarted.",
@@ -41,7 +45,7 @@ const EXIT_CODES: [(&str, &str); 6] = [
     ("69", "There is no answer to `wakeupd status`."),
     (
         "78",
-        "A variable is wrong, and each that is gets a line on standard error; or a limit on memory is too small for MAX_CLIENTS.",
+        "A variable is wrong, and each that is gets a line on standard error; the env file cannot be used; or a limit on memory is too small for MAX_CLIENTS.",
     ),
     ("130, 143", "A second SIGINT or SIGTERM ended it."),
 ];
@@ -104,7 +108,7 @@ pub(super) fn of(command: Command) -> String {
     page.text(prose(
         "An empty variable has its default, but an empty HTTP_ADDR is none. `wakeupd --print-config` shows what is in force.",
     ));
-    for Variable { name, default, allowed, about } in VARIABLES {
+    for Variable { name, default, allowed, about } in VARIABLES.into_iter().chain([&ENV_FILE]) {
         // A line is broken at spaces, and a list may have them.
         let default = default.replace(',', ", ");
         let text = format!("{about}\n\nIt must be {allowed}. Default: {default}");

@@ -12,6 +12,9 @@ const ALIKE: f64 = 0.88;
 /// innocent neighbours.
 const DISTINCTIVE: usize = 8;
 
+/// Alike, but in common use by other programs.
+const OF_OTHERS: [&str; 1] = ["HTTP_PORT"];
+
 /// A variable that the daemon does not know, and the one that was probably meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misspelt {
@@ -23,7 +26,11 @@ pub struct Misspelt {
 
 impl Misspelt {
     /// What an unknown variable was probably meant to be, if anything.
-    pub(super) fn find(name: String) -> Option<Self> {
+    #[must_use]
+    pub fn find(name: String) -> Option<Self> {
+        if OF_OTHERS.contains(&name.as_str()) {
+            return None;
+        }
         let letters = letters_of(&name);
         let likeness = |known: &str| {
             if letters_of(known) == letters {
@@ -71,6 +78,11 @@ mod tests {
             ("LOGLEVEL", "LOG_LEVEL"),
             ("LOG_LVL", "LOG_LEVEL"),
             ("LOG_FORMATS", "LOG_FORMAT"),
+            ("MAX_CLIENT_PER_ADDRESS", "MAX_CLIENTS_PER_ADDRESS"),
+            ("MAX_CLIENTS_PER_PREFIXES", "MAX_CLIENTS_PER_PREFIX"),
+            ("SNAPSHOT_INTERVAL", "SNAPSHOT_INTERVAL_SECONDS"),
+            ("SNAPSHOTS_PATH", "SNAPSHOT_PATH"),
+            ("HTTP_ADDRESS", "HTTP_ADDR"),
             ("port", "PORT"),
             ("Host", "HOST"),
         ];
@@ -92,6 +104,17 @@ mod tests {
             "PATH",
             "HOME",
             "HOSTNAME",
+            "HTTP_PROXY",
+            "http_proxy",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "HTTP_PORT",
+            "LOG_FILE",
+            "LOG_PATH",
+            "ENV_FILE",
+            "SYSTEMD_EXEC_PID",
+            "MEMORY_PRESSURE_WATCH",
+            "MANAGERPID",
             "HOSTTYPE",
             "HOSTS",
             "PORTS",

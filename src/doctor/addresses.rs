@@ -84,7 +84,7 @@ pub(super) fn judge(
                 CHECK,
                 format!("HOST={name} does not resolve: {error}"),
                 "the daemon does not start",
-                "check its spelling and the name server (`getent ahosts`), or set HOST to an IP address",
+                "# check its spelling and the name server (`getent ahosts`), or set HOST to an IP address",
             );
         }
     };
@@ -94,7 +94,7 @@ pub(super) fn judge(
             CHECK,
             format!("{ip} cannot be bound: {error}"),
             "the daemon does not start",
-            "set HOST to an address that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+            "# set HOST to an address that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
         );
     }
     let texts = |ips: &[IpAddr]| list(&ips.iter().map(IpAddr::to_string).collect::<Vec<_>>());
@@ -106,7 +106,7 @@ pub(super) fn judge(
                 texts(others)
             ),
             "clients that take another of the name's addresses get no ping",
-            "set HOST to the one address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+            "# set HOST to the one address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
         );
     }
     // As the own name of a machine, which is often 127.0.1.1 in /etc/hosts.
@@ -116,7 +116,7 @@ pub(super) fn judge(
             CHECK,
             format!("HOST={name} stands for {ip}"),
             "only clients on this machine get pings",
-            "set HOST to the address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+            "# set HOST to the address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
         );
     }
     let locals = match locals {

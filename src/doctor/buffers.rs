@@ -3,8 +3,7 @@
 use std::io;
 
 use super::diagnosis::Diagnosis;
-use super::words::set_sysctl;
-use crate::machine::Machine;
+use crate::machine::{Machine, set_sysctl};
 use crate::net::{self, Buffers};
 use crate::status;
 
@@ -12,7 +11,7 @@ use crate::status;
 const NET_ADMIN: u32 = 12;
 
 /// A socket keeps what it was granted when it was opened.
-const RESTART: &str = "sudo systemctl restart wakeupd, or docker restart wakeupd";
+const RESTART: &str = "sudo systemctl restart wakeupd\n# in a container: docker restart wakeupd";
 
 /// What is known of one of the two buffers.
 struct Buffer {
@@ -85,8 +84,8 @@ fn is_privileged(machine: &Machine, pid: u32) -> io::Result<bool> {
 fn judge(buffer: Buffer) -> Diagnosis {
     let Buffer { check, limit_name, wanted, told, granted, limit, is_privileged, why } = buffer;
     let raise = format!(
-        "{}\n{RESTART} (for a container the first must be done on its host)",
-        set_sysctl(limit_name, wanted as u64)
+        "{}\n# in a container, run that on its host\n{RESTART}",
+        set_sysctl(limit_name, wanted)
     );
     let wants = format!("of the {wanted} bytes that the daemon asks for");
     match told {
@@ -174,7 +173,7 @@ mod tests {
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
             assert!(diagnosis.seen.contains(seen), "{diagnosis:?}");
             let mend = diagnosis.mend.unwrap_or_default();
-            let is_told = mend.starts_with("echo 'net.core.rmem_max = 800' | sudo tee");
+            let is_told = mend.contains("echo \"net.core.rmem_max = 800\" >>");
             assert_eq!(is_told, outcome == Outcome::Finding, "{mend}");
         }
     }
@@ -183,9 +182,9 @@ mod tests {
     fn what_the_running_daemon_has_it_keeps() {
         for (told, limit, outcome, mend) in [
             (800, Ok(Some(100)), Outcome::Ok, ""),
-            (400, Ok(Some(800)), Outcome::Finding, "sudo systemctl restart wakeupd, or"),
-            (400, Ok(Some(400)), Outcome::Finding, "echo 'net.core.wmem_max = 800' | sudo"),
-            (400, Ok(None), Outcome::Finding, "echo 'net.core.wmem_max = 800' | sudo"),
+            (400, Ok(Some(800)), Outcome::Finding, "sudo systemctl restart wakeupd\n"),
+            (400, Ok(Some(400)), Outcome::Finding, "echo \"net.core.wmem_max = 800\" >>"),
+            (400, Ok(None), Outcome::Finding, "echo \"net.core.wmem_max = 800\" >>"),
         ] {
             let diagnosis = judge(Buffer {
                 check: "send buffer",
@@ -198,7 +197,7 @@ mod tests {
                 why: "",
             });
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
-            assert!(diagnosis.mend.unwrap_or_default().starts_with(mend), "{told}");
+            assert!(diagnosis.mend.unwrap_or_default().contains(mend), "{told}");
         }
     }
 

@@ -46,9 +46,9 @@ fn judge_source(current: &str, available: &str) -> Diagnosis {
         available.split_ascii_whitespace().filter(|name| !SLOW.contains(name)).collect();
     let mend = match faster.first() {
         Some(faster) => format!(
-            "echo {faster} | sudo tee /{SOURCES}/current_clocksource\n(`sudo dmesg | grep -i clocksource` tells why the kernel does not use it)"
+            "sudo sh -c 'echo {faster} >/{SOURCES}/current_clocksource'\n# `sudo dmesg | grep -i clocksource` tells why the kernel does not use it"
         ),
-        None => "let the hypervisor offer a clock (kvm-clock, Hyper-V's, Xen's) or a stable TSC; `sudo dmesg | grep -i -e clocksource -e tsc` tells why there is none".to_owned(),
+        None => "# let the hypervisor offer a clock (kvm-clock, Hyper-V's, Xen's) or a stable TSC; `sudo dmesg | grep -i -e clocksource -e tsc` tells why there is none".to_owned(),
     };
     Diagnosis::finding(
         SOURCE,
@@ -79,7 +79,7 @@ fn judge_timers(resolution: Duration, slack: Option<Duration>) -> Diagnosis {
             TIMERS,
             format!("they count ticks of {resolution:?}, because high-resolution timers are off"),
             why,
-            "start the kernel without highres=off, and with CONFIG_HIGH_RES_TIMERS; see also the clock source",
+            "# start the kernel without highres=off, and with CONFIG_HIGH_RES_TIMERS; see also the clock source",
         );
     }
     match slack {
@@ -87,7 +87,7 @@ fn judge_timers(resolution: Duration, slack: Option<Duration>) -> Diagnosis {
             TIMERS,
             format!("a thread may wake {slack:?} late, by its timer slack"),
             why,
-            "systemd: `sudo systemctl edit wakeupd`, and there, below [Service], TimerSlackNSec=50us\notherwise take away whatever sets the slack of what starts the daemon",
+            "# systemd: `sudo systemctl edit wakeupd`, and there, below [Service], TimerSlackNSec=50us\n# otherwise take away whatever sets the slack of what starts the daemon",
         ),
         Some(slack) => {
             Diagnosis::ok(TIMERS, format!("of high resolution, with a slack of {slack:?}"))
@@ -143,7 +143,7 @@ mod tests {
             ("tsc", Outcome::Ok, ""),
             ("kvm-clock", Outcome::Ok, ""),
             ("arch_sys_counter", Outcome::Ok, ""),
-            ("hpet", Outcome::Finding, "echo tsc | sudo tee /sys/devices/system/clocksource/"),
+            ("hpet", Outcome::Finding, "echo tsc >/sys/devices/system/clocksource/"),
             ("", Outcome::Unknown, ""),
         ] {
             let diagnosis = judge_source(current, available);
@@ -152,7 +152,7 @@ mod tests {
         }
         for available in ["hpet acpi_pm", ""] {
             let mend = judge_source("acpi_pm", available).mend.unwrap();
-            assert!(mend.starts_with("let the hypervisor"), "{mend}");
+            assert!(mend.starts_with("# let the hypervisor"), "{mend}");
         }
         let current = format!("{SOURCES}/current_clocksource");
         let fake = Fake::new(&[(current.as_str(), "jiffies\n")]);

@@ -3,8 +3,7 @@
 use std::io;
 
 use super::diagnosis::Diagnosis;
-use super::words::set_sysctl;
-use crate::machine::Machine;
+use crate::machine::{Machine, set_sysctl};
 
 const CHECK: &str = "connection tracking";
 
@@ -84,9 +83,9 @@ fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     let enough = enough.div_ceil(ROUND).saturating_mul(ROUND);
     let mend = format!(
         "{}\n\
-         echo nf_conntrack | sudo tee /etc/modules-load.d/wakeupd.conf\n\
-         (on the host, where this is a container; a connection takes some 300 bytes of the kernel's memory)\n\
-         or, where no NAT serves the port, leave it out of tracking; a firewall that lets in established connections only must then accept UDP port {port} by itself:\n\
+         sudo sh -c 'echo nf_conntrack >/etc/modules-load.d/wakeupd.conf'\n\
+         # in a container, run that on its host; a connection takes some 300 bytes of the kernel's memory\n\
+         # or, if no NAT serves the port, exempt it from tracking; a firewall that lets in established connections only must then accept UDP port {port} by itself:\n\
          {}",
         set_sysctl("net.netfilter.nf_conntrack_max", enough),
         notrack(port)
@@ -108,7 +107,10 @@ fn notrack(port: u16) -> String {
     };
     let (heartbeats, pings) =
         (chain("heartbeats", "prerouting", "dport"), chain("pings", "output", "sport"));
-    format!("sudo nft 'table inet wakeupd {{ {heartbeats}; {pings}; }}'")
+    // Deleted first, because rules are added and not replaced.
+    format!(
+        "sudo nft 'add table inet wakeupd; delete table inet wakeupd; table inet wakeupd {{ {heartbeats}; {pings}; }}'"
+    )
 }
 
 #[cfg(test)]
@@ -169,10 +171,10 @@ mod tests {
     #[test]
     fn what_mends_it_is_enough() {
         let (_, _, mend) = judged(65_000, 65_536, 200_000);
-        assert!(mend.contains("'net.netfilter.nf_conntrack_max = 524288'"), "{mend}");
+        assert!(mend.contains("\"net.netfilter.nf_conntrack_max = 524288\""), "{mend}");
         assert!(mend.contains("udp dport 7561 notrack; }; chain pings { type"), "{mend}");
         let (_, _, mend) = judged(900_000, 1_000_000, 10);
-        assert!(mend.contains("'net.netfilter.nf_conntrack_max = 1835008'"), "{mend}");
+        assert!(mend.contains("\"net.netfilter.nf_conntrack_max = 1835008\""), "{mend}");
     }
 
     #[test]

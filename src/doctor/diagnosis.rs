@@ -5,6 +5,8 @@ use std::fmt::{self, Display};
 use clap::builder::styling::{AnsiColor, Effects, Style};
 use serde::Serialize;
 
+use crate::output::printable;
+
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,7 +28,7 @@ pub(super) struct Diagnosis {
     pub(super) seen: String,
     /// Why a finding matters.
     pub(super) why: Option<String>,
-    /// What mends it, with each command on a line of its own.
+    /// What mends it, as a script of the shell: each command on a line of its own, and advice in comments.
     pub(super) mend: Option<String>,
 }
 
@@ -45,6 +47,8 @@ impl Diagnosis {
         why: impl Display,
         mend: impl Display,
     ) -> Self {
+        #[cfg(test)]
+        tests::assert_runnable(&mend.to_string());
         Self {
             result: Outcome::Finding,
             why: Some(why.to_string()),
@@ -107,21 +111,26 @@ impl Display for Report<'_> {
     }
 }
 
-/// The text with nothing in it that could move the cursor of a terminal: some of it others wrote, as the
-/// names of processes.
-fn printable(text: &str) -> String {
-    let show = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    text.chars().map(show).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Checks that each line is a comment or a command that a shell can parse. Every finding that a test
+    /// makes goes through here.
+    pub(super) fn assert_runnable(mend: &str) {
+        const COMMANDS: [&str; 4] = ["docker ", "sudo ", "systemctl ", "ulimit "];
+        for line in mend.lines() {
+            let is_command = COMMANDS.iter().any(|command| line.starts_with(command));
+            assert!(is_command || line.starts_with("# "), "neither command nor comment: {line}");
+        }
+        let parsed = std::process::Command::new("sh").args(["-n", "-c", mend]).output().unwrap();
+        assert!(parsed.status.success() && parsed.stderr.is_empty(), "{mend}");
+    }
+
     fn diagnoses() -> [Diagnosis; 3] {
         [
             Diagnosis::ok("port", "it is free"),
-            Diagnosis::finding("memory", "too little", "it ends", "buy some\nor rent some"),
+            Diagnosis::finding("memory", "too little", "it ends", "# buy some\nsudo rent some"),
             Diagnosis::unknown("clock", "no /sys"),
         ]
     }
@@ -134,8 +143,8 @@ mod tests {
 ok       port: it is free
 FINDING  memory: too little
          why:  it ends
-         mend: buy some
-               or rent some
+         mend: # buy some
+               sudo rent some
 unknown  clock: no /sys
 1 finding, 1 unknown
 ";
@@ -148,13 +157,13 @@ unknown  clock: no /sys
 
     #[test]
     fn nothing_that_others_wrote_moves_the_cursor() {
-        let (seen, why, mend) = ("\u{1b}[2J'a'\n", "\u{7}\u{9b}", "two\rlines\nare two");
+        let (seen, why, mend) = ("\u{1b}[2J'a'\n", "\u{7}\u{9b}", "# two\rlines\n# are two");
         let diagnoses = [Diagnosis::finding("port", seen, why, mend)];
         let text = Report { diagnoses: &diagnoses, is_coloured: false }.to_string();
         let expected = "FINDING  port: \\u{1b}[2J'a'\\n
          why:  \\u{7}\\u{9b}
-         mend: two\\rlines
-               are two
+         mend: # two\\rlines
+               # are two
 1 finding
 ";
         assert_eq!(text, expected);
@@ -166,7 +175,7 @@ unknown  clock: no /sys
         let expected = serde_json::json!([
             {"check": "port", "result": "ok", "seen": "it is free", "why": null, "mend": null},
             {"check": "memory", "result": "finding", "seen": "too little", "why": "it ends",
-             "mend": "buy some\nor rent some"},
+             "mend": "# buy some\nsudo rent some"},
             {"check": "clock", "result": "unknown", "seen": "no /sys", "why": null, "mend": null},
         ]);
         assert_eq!(json, expected);

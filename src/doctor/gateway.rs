@@ -84,8 +84,9 @@ fn judge(crowd: &Crowd) -> Diagnosis {
                 ),
                 "the daemon can tell them apart only by their ports, no cap holds for such an address, and stale entries of the gateway's translation may mix clients up or lose their pings",
                 format!(
-                    "run the container with --network host (Compose: network_mode: host)\n\
-                     if it must be published, then by one port number on both sides, and after a restart run on the host: sudo conntrack -D -p udp --dport {port}"
+                    "# run the container with --network host (Compose: network_mode: host)\n\
+                     # or publish it by one port number on both sides, and after each restart run on the host:\n\
+                     sudo conntrack -D -p udp --dport {port}"
                 ),
             )
         }

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::diagnosis::Diagnosis;
+use super::words::advice;
 use crate::config::Config;
 use crate::http::MOST_CONNECTIONS;
 use crate::machine::Machine;
@@ -63,9 +64,10 @@ fn judge_files(limit: Option<u64>, subject: Subject, sockets: u64) -> Diagnosis 
             format!("{who} may open {limit}, and needs up to {needed}"),
             "each worker has a socket of its own, and each operator who looks at the daemon: it does not start, or does not answer them",
             format!(
-                "systemd: `sudo systemctl edit wakeupd`, and there, below [Service], LimitNOFILE={0}\n\
-                 Docker: docker run --ulimit nofile={0}\n\
-                 shell: ulimit -n {0}",
+                "# systemd: `sudo systemctl edit wakeupd`, and there, below [Service], LimitNOFILE={0}\n\
+                 # Docker: docker run --ulimit nofile={0}\n\
+                 # a shell, before it starts the daemon:\n\
+                 ulimit -n {0}",
                 needed.next_power_of_two().max(1024)
             ),
         ),
@@ -138,7 +140,7 @@ fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> Diagnosis {
             format!("raise the limit ({})", bound.raise),
         )
     };
-    Diagnosis::finding(MEMORY, seen, why, format!("set a smaller MAX_CLIENTS, or {more}"))
+    Diagnosis::finding(MEMORY, seen, why, advice(&format!("set a smaller MAX_CLIENTS, or {more}")))
 }
 
 #[cfg(test)]
@@ -194,8 +196,8 @@ Max address space         unlimited            unlimited            bytes
         assert_eq!(judge_memory(&[], HERE, everybody).result, Outcome::Ok);
         let found = |name| judge_memory(&[bound(name, 1, 2)], RUNNING, needs(1, false));
         let [set, machine] = ["one", AVAILABLE].map(|name| found(name).mend.unwrap());
-        assert_eq!(set, "set a smaller MAX_CLIENTS, or raise the limit (by hand)");
-        assert_eq!(machine, "set a smaller MAX_CLIENTS, or by hand");
+        assert_eq!(set, "# set a smaller MAX_CLIENTS, or raise the limit (by hand)");
+        assert_eq!(machine, "# set a smaller MAX_CLIENTS, or by hand");
     }
 
     #[test]

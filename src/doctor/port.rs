@@ -1,11 +1,13 @@
 //! Whether the port is free, or held by a daemon.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use super::diagnosis::Diagnosis;
 use super::sockets::{Holder, Process, Protocol};
+use super::user::User;
 use super::words::list;
+use crate::machine::Machine;
 
 /// What goes before the name of Docker's process that passes a published port on.
 const DOCKER_PROXY: &str = "docker-proxy";
@@ -32,6 +34,57 @@ pub(super) struct Port {
     pub(super) variable: &'static str,
     pub(super) protocol: Protocol,
     pub(super) address: SocketAddr,
+}
+
+/// Binds a free port for a moment, because the kernel may refuse a port that its tables show as free.
+/// Returns nothing if the user may bind it.
+pub(super) fn attempt(
+    port: Port,
+    holder: &io::Result<Holder>,
+    user: User,
+    machine: &Machine,
+) -> Option<Diagnosis> {
+    let number = port.address.port();
+    if number == 0 || !matches!(holder, Ok(Holder::Nobody)) {
+        return None;
+    }
+    let bound = match port.protocol {
+        Protocol::Udp => UdpSocket::bind(port.address).map(drop),
+        Protocol::Tcp => TcpListener::bind(port.address).map(drop),
+    };
+    let privileged = "proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let is_privileged = number < machine.number(privileged).unwrap_or(1024);
+    judge_attempt(port, &bound, is_privileged && user.is_impersonated())
+}
+
+fn judge_attempt(
+    port: Port,
+    bound: &io::Result<()>,
+    needs_more_than_the_user_has: bool,
+) -> Option<Diagnosis> {
+    let Port { check, variable, protocol, address } = port;
+    let port_of = format!("{} port {} of {}", protocol.name(), address.port(), address.ip());
+    let error = match bound {
+        Ok(()) if needs_more_than_the_user_has => {
+            return Some(Diagnosis::unknown(
+                check,
+                format!(
+                    "{port_of} is free, but only root or a service with CAP_NET_BIND_SERVICE may bind it"
+                ),
+            ));
+        }
+        Ok(()) => return None,
+        Err(error) => error,
+    };
+    let mend = if error.kind() == io::ErrorKind::PermissionDenied {
+        format!(
+            "# set {variable} to a port from 1024 up, or grant the capability: in the editor add below [Service]\n# AmbientCapabilities=CAP_NET_BIND_SERVICE\n# CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nsudo systemctl edit wakeupd"
+        )
+    } else {
+        format!("# set another {variable}")
+    };
+    let seen = format!("{port_of} cannot be bound: {error}");
+    Some(Diagnosis::finding(check, seen, "the daemon does not start", mend))
 }
 
 /// Judges who holds a port. `may_hold` tells whether a process may.
@@ -80,17 +133,17 @@ pub(super) fn judge(
         others.iter().map(|Process { pid, name, .. }| format!("{name}, pid {pid}")).collect();
     let pids: Vec<_> = others.iter().map(|process| process.pid.to_string()).collect();
     let stop = format!(
-        "stop it (`sudo kill {}`, or the service that starts it), or set another {variable}",
+        "# set another {variable}, or stop what holds the port: the service that starts it, or else\nsudo kill {}",
         pids.join(" ")
     );
     let is_there = |name| others.iter().any(|process| process.name == name);
     let mend = if is_there(DOCKER_PROXY) {
         format!(
-            "if the container behind it is wakeupd, all is well: ask there, `docker exec CONTAINER /wakeupd doctor`\notherwise {stop}"
+            "# if the container behind it is wakeupd, all is well: ask there, `docker exec CONTAINER /wakeupd doctor`\n# otherwise stop that container, or set another {variable}"
         )
     } else if is_there(SYSTEMD) {
         format!(
-            "if `systemctl list-sockets` says that it is for wakeupd.service, all is well: that takes it over at the first heartbeat\notherwise stop the socket unit, or set another {variable}"
+            "# if the list says that it is for wakeupd.service, all is well: the service takes it over at the first heartbeat\nsystemctl list-sockets\n# otherwise stop the socket unit, or set another {variable}"
         )
     } else {
         stop
@@ -132,13 +185,13 @@ mod tests {
             (1, holders(&["wakeupd"]), Outcome::Ok, "pid 7", ""),
             (1, holders(&["systemd", "wakeupd"]), Outcome::Ok, "a wakeupd is running", ""),
             (1, holders(&["systemd"]), Outcome::Finding, "held by systemd", "list-sockets"),
-            (1, holders(&["named"]), Outcome::Finding, "held by named, pid 7", "`sudo kill 7`"),
+            (1, holders(&["named"]), Outcome::Finding, "held by named, pid 7", "\nsudo kill 7"),
             (
                 1,
                 holders(&["nc", "wakeupd", "dig"]),
                 Outcome::Finding,
                 "held by nc, pid 7 and dig, pid 9",
-                "`sudo kill 7 9`",
+                "\nsudo kill 7 9",
             ),
             (
                 1,
@@ -161,6 +214,20 @@ mod tests {
             let judged = judged(port, &holder);
             assert_eq!(judged.0, outcome, "{judged:?}");
             assert!(judged.1.contains(seen) && judged.2.contains(mend), "{judged:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_a_finding() {
+        let address = ([0, 0, 0, 0], 53).into();
+        let port = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address };
+        let attempted = |bound: io::Result<()>, is_too_much| {
+            judge_attempt(port, &bound, is_too_much).map(|diagnosis| diagnosis.result)
+        };
+        assert_eq!(attempted(Ok(()), false), None);
+        assert_eq!(attempted(Ok(()), true), Some(Outcome::Unknown));
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::AddrInUse] {
+            assert_eq!(attempted(Err(kind.into()), true), Some(Outcome::Finding));
         }
     }
 

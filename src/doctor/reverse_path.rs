@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::addresses::Local;
 use super::diagnosis::Diagnosis;
-use super::words::{list, set_sysctl};
-use crate::machine::{Machine, if_any};
+use super::words::list;
+use crate::machine::{Machine, if_any, set_sysctl};
 
 const CHECK: &str = "reverse path filter";
 
@@ -93,7 +93,7 @@ fn judge(interfaces: &[Interface]) -> Diagnosis {
         ),
         "a heartbeat that comes in by another interface than the one by which its ping would go out is dropped, and nothing tells of it",
         format!(
-            "{}\n(2 is loose: the kernel takes the largest of \"all\" and the interface's own)",
+            "{}\n# 2 is loose: the kernel takes the largest of \"all\" and the interface's own",
             set_sysctl("net.ipv4.conf.all.rp_filter", 2)
         ),
     )

@@ -6,8 +6,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::diagnosis::Diagnosis;
+use super::words::advice;
 use crate::ask::get;
 use crate::config::Config;
+use crate::output::printable;
 use crate::status::{Finding, Status};
 
 const CHECK: &str = "running daemon";
@@ -69,14 +71,15 @@ pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
             format!("it serves {clients} clients at {address}, and finds nothing wrong itself"),
         );
     }
-    let join = |text: fn(&Finding) -> &str, between| {
+    let join = |text: &dyn Fn(&Finding) -> String, between| {
         findings.iter().map(|finding| text(finding)).collect::<Vec<_>>().join(between)
     };
     Diagnosis::finding(
         CHECK,
-        join(|finding| &finding.summary, " "),
+        join(&|finding| finding.summary.clone(), " "),
         "clients miss pings or are turned away, or may be before long",
-        join(|finding| &finding.advice, "\n"),
+        // A daemon could put commands of its own on lines of their own.
+        join(&|finding| advice(&printable(&finding.advice)), "\n"),
     )
 }
 
@@ -137,7 +140,7 @@ mod tests {
         assert!(fine.seen.starts_with("it serves 5 clients at 0.0.0.0:7000"), "{fine:?}");
         let sick = judged(serde_json::json!([finding("a"), small, finding("b")]));
         let told = (sick.result, sick.seen.as_str(), sick.mend.as_deref());
-        assert_eq!(told, (Outcome::Finding, "a is so. b is so.", Some("Mend a.\nMend b.")));
+        assert_eq!(told, (Outcome::Finding, "a is so. b is so.", Some("# Mend a.\n# Mend b.")));
         assert_eq!(judge(&Err("it is gone".into())).result, Outcome::Unknown);
     }
 }

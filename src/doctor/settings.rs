@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use super::Given;
 use super::diagnosis::Diagnosis;
 use super::words::list;
 use crate::config::{Config, Misspelt, VARIABLES};
@@ -15,14 +16,9 @@ const CHECK: &str = "settings";
 const DECISIVE: [&str; 5] = ["HOST", "PORT", "WORKER_POOL_SIZE", "MAX_CLIENTS", "HTTP_ADDR"];
 
 /// Looks at the variables of this process, and at those of the daemon that is running.
-pub(super) fn check(
-    machine: &Machine,
-    daemon: Option<u32>,
-    config: &Config,
-    misspelt: &[Misspelt],
-) -> Diagnosis {
+pub(super) fn check(machine: &Machine, daemon: Option<u32>, given: &Given) -> Diagnosis {
     let theirs = daemon.and_then(|pid| Some((pid, config_of(machine, pid)?)));
-    judge(config, misspelt, theirs.as_ref().map(|(pid, theirs)| (*pid, theirs)))
+    judge(given, theirs.as_ref().map(|(pid, theirs)| (*pid, theirs)))
 }
 
 /// The settings of a process, if one may see them.
@@ -38,14 +34,15 @@ fn config_of(machine: &Machine, pid: u32) -> Option<Config> {
     Config::from_vars(variables).ok().map(|(config, _)| config)
 }
 
-fn judge(config: &Config, misspelt: &[Misspelt], theirs: Option<(u32, &Config)>) -> Diagnosis {
+fn judge(given: &Given, theirs: Option<(u32, &Config)>) -> Diagnosis {
+    let Given { config, misspelt, file } = *given;
     if !misspelt.is_empty() {
         let told: Vec<_> = misspelt.iter().map(Misspelt::to_string).collect();
         return Diagnosis::finding(
             CHECK,
             told.join("; "),
             "what it was to set has its default",
-            "correct the name, or take the variable away",
+            "# correct the name, or remove the variable",
         );
     }
     let others: Vec<_> = theirs
@@ -69,9 +66,10 @@ fn judge(config: &Config, misspelt: &[Misspelt], theirs: Option<(u32, &Config)>)
         .filter(|(variable, (_, value))| variable.default != value)
         .map(|(variable, (_, value))| format!("{}={value}", variable.name))
         .collect();
+    let from = file.map(|file| format!(" (env file: {})", file.display())).unwrap_or_default();
     match &set[..] {
-        [] => Diagnosis::ok(CHECK, "the defaults"),
-        set => Diagnosis::ok(CHECK, format!("{}, and the defaults", set.join(", "))),
+        [] => Diagnosis::ok(CHECK, format!("the defaults{from}")),
+        set => Diagnosis::ok(CHECK, format!("{}, and the defaults{from}", set.join(", "))),
     }
 }
 
@@ -85,7 +83,8 @@ mod tests {
         let fake = Fake::new(&[("proc/7/environ", environ)]);
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let (config, misspelt) = Config::from_vars(variables).unwrap();
-        let diagnosis = check(&fake.0, Some(7), &config, &misspelt);
+        let given = Given { config: &config, misspelt: &misspelt, file: None };
+        let diagnosis = check(&fake.0, Some(7), &given);
         (diagnosis.result, diagnosis.seen)
     }
 

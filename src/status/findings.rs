@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Buffers, Clients, DenyFile, Snapshot};
 use crate::guard::Refused;
+use crate::machine::set_sysctl;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
 
@@ -147,8 +148,8 @@ fn receive_drops(seen: &Seen) -> Option<Finding> {
         ),
         if is_small {
             format!(
-                "Let the kernel grant a larger buffer, `sysctl -w net.core.rmem_max={}`, and restart the daemon.",
-                seen.buffers.wanted_receive_bytes
+                "Let the kernel grant a larger buffer: run `{}` on the host and restart the daemon.",
+                set_sysctl("net.core.rmem_max", seen.buffers.wanted_receive_bytes)
             )
         } else {
             "The buffer is large, so either the processor is not enough, or somebody floods the port: look at what was refused and at the top prefixes.".to_owned()
@@ -259,7 +260,7 @@ fn pings_late(seen: &Seen) -> Option<Finding> {
     ))
 }
 
-fn buffer_small(which: &str, granted: usize, wanted: usize, sysctl: &str) -> Option<Finding> {
+fn buffer_small(which: &str, granted: usize, wanted: usize, parameter: &str) -> Option<Finding> {
     if granted >= wanted {
         return None;
     }
@@ -269,7 +270,7 @@ fn buffer_small(which: &str, granted: usize, wanted: usize, sysctl: &str) -> Opt
         format!(
             "The kernel granted a {which} buffer of {granted} bytes, where {wanted} were asked for, so bursts may be lost."
         ),
-        format!("Run `sysctl -w {sysctl}={wanted}` on the host and restart the daemon."),
+        format!("Run `{}` on the host and restart the daemon.", set_sysctl(parameter, wanted)),
     ))
 }
 

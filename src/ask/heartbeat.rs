@@ -1,0 +1,80 @@
+//! The health of a daemon without an endpoint, by the wire alone.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crate::wire::{PERIOD, PING};
+
+/// How long to wait for a ping. The first is due within a second.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Sends heartbeats to the daemon at `host`, which may be a wildcard, and waits for a ping.
+///
+/// The daemon keeps the sender as a client. The socket is closed right after the ping, so the next ping
+/// comes back as port unreachable and mutes that client.
+pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
+    let address = reachable(host, port)?;
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    let end = Instant::now() + PATIENCE;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        socket.send(&PING).map_err(|error| explain(address, &error))?;
+        // Zero would be no limit.
+        let wait = left.min(PERIOD).max(Duration::from_millis(1));
+        if receive(&socket, wait).map_err(|error| explain(address, &error))? {
+            return Ok(());
+        }
+    }
+    Err(io::Error::other(format!(
+        "no ping from UDP {address} within {} s. Look at the log of the daemon, and whether MAX_CLIENTS or REFUSE_NETS turns new clients of this machine away",
+        PATIENCE.as_secs()
+    )))
+}
+
+/// Whether a ping comes in time. Other datagrams take no longer.
+fn receive(socket: &UdpSocket, wait: Duration) -> io::Result<bool> {
+    let end = Instant::now() + wait;
+    let mut buffer = [0; 16];
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
+        socket.set_read_timeout(Some(left))?;
+        match socket.recv(&mut buffer) {
+            Ok(length) if buffer[..length].starts_with(&PING) => return Ok(true),
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Where to reach the daemon of this `HOST`, which binds an IPv4 address of a name if there is one.
+fn reachable(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let all = (host, port).to_socket_addrs()?;
+    let bound = all.min_by_key(SocketAddr::is_ipv6);
+    let bound = bound.ok_or_else(|| io::Error::other(format!("HOST={host} has no address")))?;
+    // A socket that is bound to `::` serves IPv4 too, and IPv6 may be off on the loopback interface.
+    Ok(super::client::local(bound).into_iter().find(can_reach).unwrap_or(bound))
+}
+
+fn can_reach(address: &SocketAddr) -> bool {
+    UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => io::Error::other(format!(
+            "nothing listens on UDP {address}. Start the daemon, or set HOST and PORT as it has them"
+        )),
+        _ => io::Error::other(format!("cannot reach UDP {address}: {error}")),
+    }
+}

@@ -1,0 +1,106 @@
+//! A status that is drawn over the one before.
+
+use std::fmt::{self, Display};
+use std::io::{self, IsTerminal};
+
+use terminal_size::{Height, Width, terminal_size_of};
+
+use crate::logging;
+
+/// The size of a terminal that does not tell its own.
+const USUAL: (usize, usize) = (80, 24);
+
+/// A terminal that shows text from its upper left corner on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Screen {
+    columns: usize,
+    rows: usize,
+}
+
+impl Screen {
+    /// The terminal that standard output goes to, with its size of this moment. None if it is no terminal
+    /// or a dumb one: what is written there scrolls.
+    pub(super) fn of_stdout() -> Option<Self> {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() || !logging::has_cursor(&stdout) {
+            return None;
+        }
+        let size = terminal_size_of(&stdout);
+        let size = size.map(|(Width(columns), Height(rows))| (columns.into(), rows.into()));
+        let (columns, rows) =
+            size.filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or(USUAL);
+        Some(Self { columns, rows })
+    }
+
+    /// `text` in place of what the screen showed before.
+    pub(super) fn frame<'a>(&self, text: &'a str) -> Frame<'a> {
+        Frame { screen: *self, text }
+    }
+}
+
+/// What is written to draw a text.
+pub(super) struct Frame<'a> {
+    screen: Screen,
+    text: &'a str,
+}
+
+impl Display for Frame<'_> {
+    /// Each line overwrites the old one and clears what is left of it, so that nothing flickers. The last
+    /// row stays free for the cursor, or the screen would scroll.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Screen { columns, rows } = self.screen;
+        let lines: Vec<_> = self.text.lines().flat_map(|line| wrapped(line, columns)).collect();
+        let room = rows.saturating_sub(1);
+        write!(f, "\x1b[H")?;
+        let shown = if lines.len() > room { room.saturating_sub(1) } else { lines.len() };
+        for line in &lines[..shown] {
+            writeln!(f, "{line}\x1b[K")?;
+        }
+        if shown < lines.len() {
+            let note = format!("({} more lines: enlarge the terminal)", lines.len() - shown);
+            let note = wrapped(&note, columns).into_iter().next().unwrap_or_default();
+            writeln!(f, "{note}\x1b[K")?;
+        }
+        write!(f, "\x1b[J")
+    }
+}
+
+/// A line as the rows that it takes.
+fn wrapped(line: &str, columns: usize) -> Vec<String> {
+    let characters: Vec<_> = line.chars().collect();
+    if characters.is_empty() {
+        return vec![String::new()];
+    }
+    characters.chunks(columns).map(|row| row.iter().collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(columns: usize, rows: usize, text: &str) -> String {
+        Screen { columns, rows }.frame(text).to_string()
+    }
+
+    #[test]
+    fn a_frame_clears_what_it_does_not_cover() {
+        assert_eq!(drawn(9, 9, "one\n\ntwo\n"), "\x1b[Hone\x1b[K\n\x1b[K\ntwo\x1b[K\n\x1b[J");
+    }
+
+    #[test]
+    fn a_frame_never_scrolls() {
+        let lines: Vec<_> = (0..30).map(|n| format!("{n} {}", "x".repeat(n * 5))).collect();
+        let text = lines.join("\n");
+        for rows in 1..40 {
+            for columns in [1, 7, 80] {
+                let drawn = drawn(columns, rows, &text);
+                assert!(drawn.matches('\n').count() < rows.max(2), "{rows} {drawn:?}");
+                let lines = drawn.trim_start_matches("\x1b[H").lines();
+                let longest =
+                    lines.map(|line| line.trim_end_matches("\x1b[K").chars().count()).max();
+                assert!(longest.unwrap() <= columns.max("\x1b[J".len()), "{columns} {drawn:?}");
+            }
+        }
+        assert!(drawn(80, 24, &text).contains("more lines: enlarge the terminal)\x1b[K\n\x1b[J"));
+    }
+}

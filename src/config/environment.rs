@@ -1,0 +1,264 @@
+//! Where the variables come from: the process, and an env file beneath it.
+
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{self, Path, PathBuf};
+use std::process;
+
+use thiserror::Error;
+
+use super::{Config, Misspelt, Mistakes, NONE, Variable, unquoted};
+
+/// Names the env file. It is no setting of the daemon, so an env file cannot hold it.
+pub const ENV_FILE: Variable = Variable {
+    name: "ENV_FILE",
+    default: ".env",
+    allowed: "the path of a file with NAME=value lines, or none",
+    about: "File of more variables, or none. Variables of the environment take precedence. The default is read only if it exists and no service manager started the program",
+};
+
+/// More than any env file needs.
+const LONGEST_BYTES: u64 = 1 << 20;
+
+/// Set by systemd to the process that it started; child processes inherit them, but not their pid.
+const PID_VARIABLES: [&str; 3] = ["SYSTEMD_EXEC_PID", "LISTEN_PID", "WATCHDOG_PID"];
+
+/// The variables that the program reads its settings from.
+///
+/// `cargo run` in a folder with a `.env` file should behave as a service with that `EnvironmentFile=`. A
+/// service has its variables from its unit, so there a file that happens to be in the working directory
+/// does not count.
+#[derive(Debug, Default)]
+pub struct Environment {
+    variables: Vec<(OsString, OsString)>,
+    file: Option<PathBuf>,
+}
+
+/// Why an env file cannot be used.
+#[derive(Debug, Error)]
+pub enum EnvFileError {
+    /// It cannot be read.
+    #[error(
+        "cannot read the env file {}: {error}. Correct ENV_FILE, or set ENV_FILE=none to use none",
+        .path.display().to_string().escape_debug()
+    )]
+    Unreadable {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A line has the wrong form. The line itself may hold a secret, so it is not shown.
+    #[error(
+        "the env file {} is malformed in line {line}. Write NAME=value, with quotes around a value that has spaces, or a comment after #",
+        .path.display().to_string().escape_debug()
+    )]
+    Malformed {
+        /// Where it is.
+        path: PathBuf,
+        /// The number of the line, from 1.
+        line: usize,
+    },
+}
+
+/// Why there are no settings.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The env file cannot be used.
+    #[error(transparent)]
+    EnvFile(#[from] EnvFileError),
+    /// A variable has a wrong value.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
+}
+
+impl Environment {
+    /// Adds the variables of the env file to those of the process, such as [`std::env::vars_os`] gives.
+    ///
+    /// # Errors
+    /// If the env file cannot be read or is malformed. That the default file does not exist is no error.
+    pub fn read(
+        process: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, EnvFileError> {
+        let mut variables: Vec<_> = process.into_iter().collect();
+        let Some(path) = env_file(&variables) else {
+            return Ok(Self { variables, file: None });
+        };
+        for (name, value) in read_env_file(&path)? {
+            if value_of(&variables, &name).is_none() && name != ENV_FILE.name {
+                variables.push((name.into(), value.into()));
+            }
+        }
+        Ok(Self { variables, file: Some(path) })
+    }
+
+    /// The env file that was read.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// All settings, and the variables that look like misspelt ones.
+    ///
+    /// # Errors
+    /// With every variable whose value is wrong.
+    pub fn config(&self) -> Result<(Config, Vec<Misspelt>), Mistakes> {
+        Config::from_vars(self.variables.iter().cloned())
+    }
+
+    /// The settings of these names; the others have their defaults. A subcommand that needs a few settings
+    /// must not fail because of another one, such as a `DENY_FILE` that only the daemon may read.
+    ///
+    /// # Errors
+    /// With those variables of `names` whose values are wrong.
+    pub fn some(&self, names: &[&str]) -> Result<Config, Mistakes> {
+        let is_named = |name: &OsString| names.iter().any(|it| name == it);
+        let some = self.variables.iter().filter(|(name, _)| is_named(name)).cloned();
+        Config::from_vars(some).map(|(config, _)| config)
+    }
+}
+
+/// The file to read, if any.
+fn env_file(variables: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let value = value_of(variables, ENV_FILE.name).unwrap_or_default().to_string_lossy();
+    let value = unquoted(&value);
+    let is_none = value.eq_ignore_ascii_case(NONE);
+    let path = if value.is_empty() { ENV_FILE.default } else { value };
+    let path = path::absolute(path).unwrap_or_else(|_| path.into());
+    // A folder of that name is mostly a virtual environment of Python.
+    let is_wanted = !value.is_empty() || !is_supervised(variables) && path.is_file();
+    (is_wanted && !is_none).then_some(path)
+}
+
+/// Whether a service manager started this very process. A shell may inherit variables of a unit.
+fn is_supervised(variables: &[(OsString, OsString)]) -> bool {
+    let pid = process::id().to_string();
+    value_of(variables, "NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+        || PID_VARIABLES.iter().any(|name| value_of(variables, name) == Some(OsStr::new(&pid)))
+}
+
+fn value_of<'a>(variables: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
+    variables.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_os_str())
+}
+
+fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, EnvFileError> {
+    let text =
+        text_of(path).map_err(|error| EnvFileError::Unreadable { path: path.to_owned(), error })?;
+    // Some editors begin a file with this mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    parse(text).map_err(|line| EnvFileError::Malformed { path: path.to_owned(), line })
+}
+
+/// The variables in the order of the file, or the number of the line that is wrong.
+fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
+    let read = Cell::new(0);
+    let mut variables = Vec::new();
+    let mut done = 0;
+    for variable in dotenvy::from_read_iter(Lines { text: text.as_bytes(), read: &read }) {
+        let Ok(variable) = variable else {
+            // If a quote is missing, the parser has read on to the end.
+            let holds = |line: &str| !line.trim().is_empty() && !line.trim().starts_with('#');
+            let wrong = text.lines().skip(done).position(holds);
+            return Err(done + wrong.unwrap_or_default() + 1);
+        };
+        variables.push(variable);
+        done = read.get();
+    }
+    Ok(variables)
+}
+
+/// A text that is read line by line, because the parser does not tell where it is.
+struct Lines<'a> {
+    text: &'a [u8],
+    /// The lines that were read.
+    read: &'a Cell<usize>,
+}
+
+impl Read for Lines<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let line = self.text.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+        let (part, rest) = self.text.split_at(line.len().min(buffer.len()));
+        buffer[..part.len()].copy_from_slice(part);
+        self.text = rest;
+        self.read.update(|read| read + usize::from(part.ends_with(b"\n")));
+        Ok(part.len())
+    }
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    let file = fs::metadata(path)?;
+    if !file.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if file.len() > LONGEST_BYTES {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn no_default_file_is_read_under_a_service_manager() {
+        let (pid, other) = (process::id().to_string(), (process::id() + 1).to_string());
+        for (name, value, expected) in [
+            ("NOTIFY_SOCKET", "/run/systemd/notify", true),
+            ("NOTIFY_SOCKET", "", false),
+            ("SYSTEMD_EXEC_PID", &pid, true),
+            ("LISTEN_PID", &pid, true),
+            ("WATCHDOG_PID", &pid, true),
+            ("SYSTEMD_EXEC_PID", &other, false),
+            ("INVOCATION_ID", "0123456789abcdef", false),
+            ("JOURNAL_STREAM", "8:1234", false),
+        ] {
+            assert_eq!(is_supervised(&variables(&[(name, value)])), expected, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_named_file_is_read_in_any_case() {
+        let named = |value| env_file(&variables(&[("NOTIFY_SOCKET", "@x"), ("ENV_FILE", value)]));
+        assert_eq!(named("/etc/wakeupd.env"), Some("/etc/wakeupd.env".into()));
+        assert_eq!(named(" '/a b' "), Some("/a b".into()));
+        for none in ["none", "NONE", "", " "] {
+            assert_eq!(named(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_line_that_is_wrong_is_counted() {
+        for (text, expected) in [
+            ("PORT 7000", 1),
+            ("# PORT 7000\nHOST=::\n\nPORT 7000\n", 4),
+            ("HOST=::\nPORT=7000 7001 # two\nLOG_LEVEL=INFO", 2),
+            ("A='1\n2\n3'\nPORT=7000\n\n  # B C\nB C", 7),
+            ("HOST=::\r\nADMIN_TOKEN=\"secret\r\nPORT=1\r\n", 2),
+        ] {
+            assert_eq!(parse(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_one_line() {
+        let long = "a,".repeat(20_000);
+        let text = format!("REFUSE_NETS={long}\nPORT=1\n");
+        assert_eq!(parse(&text).unwrap()[0].1, long);
+        assert_eq!(parse(&format!("{text}x y")), Err(3));
+    }
+
+    #[test]
+    fn only_the_settings_that_are_asked_for_can_be_wrong() {
+        let all = variables(&[("DENY_FILE", "/nowhere"), ("HTTP_ADDR", "[::1]:80"), ("PORT", "x")]);
+        let environment = Environment { variables: all, file: None };
+        assert_eq!(environment.some(&["HTTP_ADDR"]).unwrap().http_address, "[::1]:80".parse().ok());
+        assert!(environment.some(&["PORT"]).is_err() && environment.config().is_err());
+    }
+}
