@@ -116,10 +116,10 @@ fn the_effective_settings_are_printed_in_the_form_of_an_env_file() {
 }
 
 #[test]
-fn misspelt_variables_are_pointed_out_and_harm_nobody() {
+fn misspelt_variables_fail_the_check_and_harm_no_daemon() {
     let misspelt = [("CLIENT_EXPIRATION", "5"), ("WORKER_POOLSIZE", "2"), ("HOSTNAME", "box")];
-    let (status, _, stderr) = output(wakeupd(&misspelt).arg("--check-config"));
-    assert!(status.success());
+    let (status, stdout, stderr) = output(wakeupd(&misspelt).arg("--check-config"));
+    assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
     let mut lines: Vec<_> = stderr.lines().collect();
     lines.sort_unstable();
     assert_eq!(
@@ -130,6 +130,24 @@ fn misspelt_variables_are_pointed_out_and_harm_nobody() {
         ]
     );
     Daemon::start(&misspelt).wait_for_line("WARN unknown variable WORKER_POOLSIZE");
+}
+
+#[test]
+fn the_check_covers_the_name_of_the_host() {
+    let (status, stdout, stderr) =
+        output(wakeupd(&[("HOST", "nowhere.invalid"), ("LOGLEVEL", "1")]).arg("--check-config"));
+    assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
+    assert!(stderr.contains("HOST=nowhere.invalid does not resolve"), "{stderr}");
+    assert!(stderr.contains("did you mean LOG_LEVEL?"), "each mistake has a line: {stderr}");
+}
+
+#[test]
+fn the_check_binds_nothing() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let variables = [("HOST", "127.0.0.1"), ("PORT", &port), ("HTTP_ADDR", "192.0.2.1:80")];
+    let (status, ..) = output(wakeupd(&variables).arg("--check-config"));
+    assert!(status.success());
 }
 
 #[test]

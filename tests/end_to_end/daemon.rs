@@ -24,10 +24,10 @@ pub const SERVING: [(&str, &str); 3] = [("HOST", "127.0.0.1"), ("PORT", "0"), ("
 
 pub const PING: &[u8] = b"ua";
 
-/// The program with nothing in its environment but these variables.
+/// The program with nothing in its environment but these variables, whatever file is in the folder.
 pub fn wakeupd(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.env_clear().envs(variables.iter().copied());
+    command.env_clear().env("ENV_FILE", "none").envs(variables.iter().copied());
     command
 }
 

@@ -1,6 +1,9 @@
 //! `wakeupd doctor`.
 
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::{Command, id};
 use std::time::Instant;
 
@@ -43,7 +46,11 @@ fn of<'a>(all: &'a [Value], name: &str) -> &'a Value {
 pub fn after(preparation: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new("sh");
     let script = format!("{preparation} && exec \"$0\" \"$@\"");
-    command.env_clear().envs(variables.iter().copied()).args(["-c", &script, PROGRAM]);
+    command
+        .env_clear()
+        .env("ENV_FILE", "none")
+        .envs(variables.iter().copied())
+        .args(["-c", &script, PROGRAM]);
     command
 }
 
@@ -95,7 +102,7 @@ fn who_must_not_look_at_the_holder_does_not_call_it_a_finding() {
     let port = socket.local_addr().unwrap().port().to_string();
     let mut command = Command::new("setpriv");
     command.args(["--inh-caps=-all", "--bounding-set=-all", "--reuid=65533", "--clear-groups"]);
-    command.env_clear().envs(SERVING).env("PORT", &port);
+    command.env_clear().env("ENV_FILE", "none").envs(SERVING).env("PORT", &port);
     let diagnoses = diagnoses(command.arg(PROGRAM));
     let (result, seen) = check(&diagnoses, "port");
     assert!(result == "unknown" && seen.contains("in use by a process of user 0"), "{seen}");
@@ -168,7 +175,9 @@ fn a_strict_filter_matters_where_there_are_two_ways_in() {
     server.run("ip address add 10.9.0.1/24 dev one");
     let filter = |host: &str, strict: &str| {
         server.run(&format!("echo {strict} > /proc/sys/net/ipv4/conf/one/rp_filter"));
-        let diagnoses = diagnoses(server.command(PROGRAM).env_clear().env("HOST", host));
+        let diagnoses = diagnoses(
+            server.command(PROGRAM).env_clear().env("ENV_FILE", "none").env("HOST", host),
+        );
         let (result, seen) = check(&diagnoses, "reverse path filter");
         (result.to_owned(), seen.to_owned())
     };
@@ -222,7 +231,12 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
     };
     let doctor = |clients| {
         let mut command = server.command(PROGRAM);
-        diagnoses(command.env_clear().envs([("PORT", "7000"), ("MAX_CLIENTS", clients)]))
+        diagnoses(
+            command
+                .env_clear()
+                .env("ENV_FILE", "none")
+                .envs([("PORT", "7000"), ("MAX_CLIENTS", clients)]),
+        )
     };
     let name = "connection tracking";
     assert_eq!(check(&doctor("100000000"), name).0, "ok");
@@ -236,7 +250,12 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
 
     let mend = of(&diagnoses, name)["mend"].as_str().unwrap();
     let bypass = mend.lines().last().unwrap().strip_prefix("sudo ").unwrap();
+    // Twice changes no more than once.
     server.run(bypass);
+    let rules = || output(server.command("nft").args(["list", "table", "inet", "wakeupd"])).1;
+    let once = rules();
+    server.run(bypass);
+    assert_eq!(rules(), once);
     visit(7_000);
     let untracked = connections();
     assert!(untracked <= tracked, "the port is left out");
@@ -255,7 +274,7 @@ fn the_running_daemon_is_asked() {
     gateway.run("ip address add 10.9.0.9/24 dev wire");
     let doctor = |variables: &[(&str, &str)]| {
         let mut command = server.command(PROGRAM);
-        diagnoses(command.env_clear().envs(variables.iter().copied()))
+        diagnoses(command.env_clear().env("ENV_FILE", "none").envs(variables.iter().copied()))
     };
     let elsewhere = doctor(&[("HOST", "10.9.0.2"), ("HTTP_ADDR", "10.9.0.2:7561")]);
     for bound in ["addresses", "HTTP port"] {
@@ -309,4 +328,119 @@ fn the_running_daemon_is_asked() {
     let (result, seen) = check(&diagnoses, "HTTP port");
     assert!(result == "finding" && seen.contains("is held by wakeupd, pid "), "{seen}");
     daemon.stop();
+}
+
+/// The program as the user without privileges.
+fn as_user(uid: u32) -> Command {
+    let mut command = Command::new("setpriv");
+    let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
+    command.args(["--inh-caps=-all", "--bounding-set=-all", "--clear-groups"]).args(ids);
+    command.arg(PROGRAM).env_clear().env("ENV_FILE", "none").env("HTTP_ADDR", "none");
+    command
+}
+
+#[test]
+fn files_are_tried_as_the_user_of_the_service() {
+    let test = "files_are_tried_as_the_user_of_the_service";
+    if !needs::met(test, &[Need::Root, Need::Program("setpriv")]) {
+        return;
+    }
+    // As /var/lib/private, which root alone may enter.
+    let private = std::env::temp_dir().join(format!("wakeupd-private-{}", id()));
+    let folder = private.join("it's the state");
+    fs::create_dir_all(&folder).unwrap();
+    let set = |path: &Path, owner: u32, mode: u32| {
+        chown(path, Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(&private, 0, 0o700);
+    let (snapshot, deny) = (folder.join("snapshot"), private.join("deny"));
+    let examined = |mut command: Command| {
+        diagnoses(command.env("SNAPSHOT_PATH", &snapshot).env("DENY_FILE", &deny))
+    };
+    let by_root = || examined(wakeupd(&QUIET));
+    fs::write(&deny, "192.0.2.0/24").unwrap();
+    for (owner, mode, expected) in [
+        (65_533, 0o700, ("ok", "user 65533, which owns the folder")),
+        (65_533, 0o500, ("finding", "cannot write to")),
+        (0, 0o755, ("unknown", "root can write to")),
+    ] {
+        set(&folder, owner, mode);
+        let diagnoses = by_root();
+        let (result, seen) = check(&diagnoses, "snapshot");
+        assert!(result == expected.0 && seen.contains(expected.1), "{mode:o}: {result} {seen}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing is left behind");
+    }
+
+    // What mends it can be pasted.
+    set(&folder, 65_533, 0o500);
+    let diagnoses = by_root();
+    let mend = of(&diagnoses, "snapshot")["mend"].as_str().unwrap().replace("sudo ", "");
+    assert!(Command::new("sh").args(["-c", &mend]).status().unwrap().success(), "{mend}");
+    let mended = by_root();
+    assert_eq!(check(&mended, "snapshot").0, "ok");
+    // The service's user cannot even enter the folder of that file.
+    assert_eq!(check(&mended, "deny file").0, "finding");
+
+    set(&private, 0, 0o755);
+    assert_eq!(check(&by_root(), "deny file").0, "ok");
+    let (result, seen) = {
+        let diagnoses = examined(as_user(65_531));
+        let (result, seen) = check(&diagnoses, "snapshot");
+        (result.to_owned(), seen.to_owned())
+    };
+    assert!(result == "unknown" && seen.ends_with("run this as root"), "{result} {seen}");
+    assert_eq!(check(&examined(as_user(65_533)), "snapshot").0, "ok");
+    fs::remove_dir_all(&folder).unwrap();
+    let diagnoses = by_root();
+    let (result, seen) = check(&diagnoses, "snapshot");
+    assert!(result == "finding" && seen.contains("No such file"), "{seen}");
+    assert_eq!(fs::read_dir(&private).unwrap().count(), 1, "nothing is made");
+    fs::remove_dir_all(&private).unwrap();
+}
+
+#[test]
+fn files_are_tried_as_the_user_of_the_running_daemon() {
+    let test = "files_are_tried_as_the_user_of_the_running_daemon";
+    if !needs::met(test, &[Need::Root, Need::Program("setpriv")]) {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("wakeupd-state-{}", id()));
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let daemon = Daemon::start_command(as_user(65_532).envs(SERVING));
+    let port = daemon.address.port().to_string();
+    let mut command = wakeupd(&SERVING);
+    let snapshot = folder.join("snapshot");
+    let diagnoses = diagnoses(command.env("PORT", port).env("SNAPSHOT_PATH", snapshot));
+    let (result, seen) = check(&diagnoses, "snapshot");
+    let expected = "user 65532, which the daemon runs as, cannot write to";
+    assert!(result == "finding" && seen.starts_with(expected), "{seen}");
+    assert_eq!(check(&diagnoses, "port").0, "ok", "what a daemon holds is not bound");
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.ping();
+    daemon.stop();
+    fs::remove_dir(&folder).unwrap();
+}
+
+#[test]
+fn a_port_that_is_free_is_tried() {
+    let test = "a_port_that_is_free_is_tried";
+    if !needs::met(test, &[&NEEDS[..], &[Need::Program("setpriv")]].concat()) {
+        return;
+    }
+    let server = Host::new();
+    let variables = [("PORT", "53"), ("HTTP_ADDR", "127.0.0.1:80")];
+    let mut command = server.command("setpriv");
+    command.args(as_user(65_533).get_args()).env_clear().env("ENV_FILE", "none");
+    let by_user = diagnoses(command.envs(variables));
+    let by_root =
+        diagnoses(server.command(PROGRAM).env_clear().env("ENV_FILE", "none").envs(variables));
+    for name in ["port", "HTTP port"] {
+        let (result, seen) = check(&by_user, name);
+        assert!(result == "finding" && seen.contains("cannot be bound: Permission"), "{seen}");
+        let (result, seen) = check(&by_root, name);
+        assert!(result == "ok" && seen.ends_with(" is free"), "{seen}");
+    }
 }

@@ -24,7 +24,7 @@ fn hampered_daemon(call: &str, injection: &str, settings: &[(&str, &str)]) -> Da
     let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{injection}"));
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, PROGRAM]);
     // strace counts the calls of each thread by itself, so there is but one to send.
-    command.env_clear().envs(SERVING).envs(settings.iter().copied());
+    command.env_clear().env("ENV_FILE", "none").envs(SERVING).envs(settings.iter().copied());
     command.env("TOKIO_WORKER_THREADS", "1");
     command.env("PATH", std::env::var_os("PATH").unwrap());
     let mut daemon = Daemon::start_command(&mut command);

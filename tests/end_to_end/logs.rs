@@ -163,7 +163,7 @@ fn a_small_buffer_is_pointed_out_with_what_to_do() {
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
     assert_eq!(granted, limit.trim().parse::<usize>().unwrap().min(8 << 20));
     if granted < 8 << 20 {
-        daemon.wait_for_line("run `sysctl -w net.core.rmem_max=8388608` on the host");
+        daemon.wait_for_line("echo \"net.core.rmem_max = 8388608\" >>");
     }
 }
 

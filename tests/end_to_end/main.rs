@@ -1,9 +1,11 @@
 //! The real program over real sockets.
 
 mod browser;
+mod command_line;
 mod configuration;
 mod daemon;
 mod deny_file;
+mod env_file;
 mod http;
 mod lifecycle;
 mod logs;

@@ -110,6 +110,9 @@ fn a_limit_of_the_process_that_is_too_small_is_told_at_the_start() {
         let limited = |megabytes: u64| format!("ulimit -{option} {}", megabytes * 1_000_000 / 1024);
         let most = "3000000";
         let told = complaint(&limited(300), most);
+        let (status, _, stderr) = output(program(&limited(300), most).arg("--check-config"));
+        assert_eq!(status.code(), Some(78), "{stderr}");
+        assert!(stderr.contains("MAX_CLIENTS=3000000 may take up to "), "{stderr}");
         assert!(told.contains(name) && told.contains("unlimited"), "{told}");
         let enough = enough(&told);
         complaint(&limited(enough - 1), most);

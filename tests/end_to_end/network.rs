@@ -47,7 +47,11 @@ impl Host {
     /// Starts a daemon on this host with these settings.
     pub fn serve(&self, variables: &[(&str, &str)]) -> Daemon {
         let mut command = self.command(PROGRAM);
-        command.env_clear().envs([("HOST", "::"), ("HTTP_ADDR", ""), ("LOG_LEVEL", "DEBUG")]);
+        command.env_clear().env("ENV_FILE", "none").envs([
+            ("HOST", "::"),
+            ("HTTP_ADDR", ""),
+            ("LOG_LEVEL", "DEBUG"),
+        ]);
         Daemon::start_command(command.envs(variables.iter().copied()))
     }
 

@@ -27,7 +27,7 @@ fn handed_over(what: Vec<OwnedFd>) -> Command {
     let count = what.len().to_string();
     let become_it =
         r#"export LISTEN_PID=$$ LISTEN_FDS=$1; exec "$0" 3<&0 4<&1 </dev/null >/dev/null"#;
-    command.args(["-c", become_it, PROGRAM, &count]).env_clear();
+    command.args(["-c", become_it, PROGRAM, &count]).env_clear().env("ENV_FILE", "none");
     command.envs(SERVING).env("LOG_LEVEL", "DEBUG");
     let mut streams = what.into_iter().map(Stdio::from);
     command.stdin(streams.next().unwrap()).stdout(streams.next().unwrap_or_else(Stdio::null));
