@@ -14,7 +14,7 @@ use super::Cli;
 use crate::config::{Misspelt, VARIABLES};
 use crate::{logging, output};
 
-/// Flags of other daemons whose names are not like those of our variables.
+/// Flags that other daemons use, and the variable for each.
 const OTHER_FLAGS: [(&str, &str); 7] = [
     ("-H", "HOST"),
     ("-b", "HOST"),

@@ -103,7 +103,7 @@ impl Environment {
     /// All settings, and the variables that look like misspelt ones.
     ///
     /// # Errors
-    /// With every variable whose value is wrong.
+    /// If a value is wrong, with every such variable.
     pub fn config(&self) -> Result<(Config, Vec<Misspelt>), Mistakes> {
         Config::from_vars(self.variables.iter().cloned())
     }
@@ -112,7 +112,7 @@ impl Environment {
     /// must not fail because of another one, such as a `DENY_FILE` that only the daemon may read.
     ///
     /// # Errors
-    /// With those variables of `names` whose values are wrong.
+    /// If a value among `names` is wrong, with every such variable.
     pub fn some(&self, names: &[&str]) -> Result<Config, Mistakes> {
         let is_named = |name: &OsString| names.iter().any(|it| name == it);
         let some = self.variables.iter().filter(|(name, _)| is_named(name)).cloned();
@@ -169,7 +169,7 @@ fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
     Ok(variables)
 }
 
-/// A text that is read line by line, because the parser does not tell where it is.
+/// Reads a text line by line, because the parser does not report its position.
 struct Lines<'a> {
     text: &'a [u8],
     /// The lines that were read.

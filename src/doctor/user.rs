@@ -21,7 +21,7 @@ enum Source {
     Caller,
 }
 
-/// The user as whom files are tried.
+/// A user whose access to files is tried.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct User {
     pub(super) uid: u32,
@@ -53,12 +53,12 @@ impl User {
         Self { uid: NOBODY, gid: NOBODY, source: Source::Caller }
     }
 
-    /// Whether root asks, and nothing tells which user the service has.
+    /// Whether root runs this and the user of the service is unknown.
     pub(super) fn is_unknown(self) -> bool {
         self.source == Source::Caller && self.uid == 0
     }
 
-    /// Whether it is another user than root, as whom root tries.
+    /// Whether root tries in the place of this other user.
     pub(super) fn is_impersonated(self) -> bool {
         geteuid().is_root() && self.uid != 0
     }

@@ -128,7 +128,7 @@ fn a_file_that_cannot_be_used_is_a_wrong_configuration() {
     }
     // That is mostly a virtual environment of Python.
     assert_eq!(empty.port(&[]), "7561");
-    // Who names the daemon needs no settings.
+    // With the endpoint as an argument, status needs no settings.
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let address = daemon.http().to_string();
     let mut command = malformed.wakeupd(&[]);
