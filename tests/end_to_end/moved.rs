@@ -37,7 +37,7 @@ fn an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping() {
     let daemon = server.serve(&settings);
     let http = daemon.http();
     let status = || server.within(|| get(http, "/metrics"));
-    let stranger = client.within(Stranger::new);
+    let stranger = client.within(|| Stranger::new(None));
     let source = |n: u32| {
         let ip = Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + n);
         at(&ip.to_string(), 5_000)
