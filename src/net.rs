@@ -123,12 +123,18 @@ impl Socket {
     pub fn adopt(socket: UdpSocket) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let socket = socket2::Socket::from(socket);
-        let unsuitable = |reason| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        let unsuitable = |reason: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         if address.port() == 0 {
             return unsuitable("it is not bound to a port");
         }
         if address.is_ipv6() && address.ip().is_unspecified() && socket.only_v6()? {
             return unsuitable("it is bound to every IPv6 address, but takes no IPv4");
+        }
+        if let Ok(peer) = socket.peer_addr() {
+            let peer = peer.as_socket().map(|peer| format!(" to {peer}")).unwrap_or_default();
+            return unsuitable(&format!(
+                "it is connected{peer}, so it receives from that peer alone: hand over a bound socket that is not connected"
+            ));
         }
         socket.set_nonblocking(true)?;
         let receive = grow_receive_buffer(&socket)?;

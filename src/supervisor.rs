@@ -41,11 +41,21 @@ pub enum WrongSocket {
 /// # Errors
 /// Where that is anything but one UDP socket.
 pub fn take_socket() -> Result<Option<UdpSocket>, WrongSocket> {
-    let mut handed_over = ListenFd::from_env();
-    match handed_over.len() {
-        0 | 1 => handed_over.take_udp_socket(0).map_err(WrongSocket::NotUdp),
+    match sockets_handed_over() {
+        0 => Ok(None),
+        1 => ListenFd::from_env().take_udp_socket(0).map_err(WrongSocket::NotUdp),
         several => Err(WrongSocket::Several(several)),
     }
+}
+
+/// How many sockets this process is to take over. Those of an environment that it inherited from another
+/// process, which `LISTEN_PID` does not name, are not for it.
+fn sockets_handed_over() -> usize {
+    let value = |name| env::var(name).ok();
+    if value("LISTEN_PID") != Some(process::id().to_string()) {
+        return 0;
+    }
+    value("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// Tells the service manager how things are, if it wants to know.

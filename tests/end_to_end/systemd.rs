@@ -17,21 +17,25 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, field, output, wakeupd};
+use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, count, field, output, wakeupd};
 use crate::needs::{self, Need};
 use crate::web::{get, wait_for};
 
 /// A command that becomes the daemon, with these (two at the most) handed over to it.
 fn handed_over(what: Vec<OwnedFd>) -> Command {
-    let mut command = Command::new("/bin/sh");
+    hand_over(Command::new("/bin/sh"), what)
+}
+
+/// The same by a shell that is started in some other way.
+pub fn hand_over(mut shell: Command, what: Vec<OwnedFd>) -> Command {
     let count = what.len().to_string();
     let become_it =
         r#"export LISTEN_PID=$$ LISTEN_FDS=$1; exec "$0" 3<&0 4<&1 </dev/null >/dev/null"#;
-    command.args(["-c", become_it, PROGRAM, &count]).env_clear().env("ENV_FILE", "none");
-    command.envs(SERVING).env("LOG_LEVEL", "DEBUG");
+    shell.args(["-c", become_it, PROGRAM, &count]).env_clear().env("ENV_FILE", "none");
+    shell.envs(SERVING).env("LOG_LEVEL", "DEBUG");
     let mut streams = what.into_iter().map(Stdio::from);
-    command.stdin(streams.next().unwrap()).stdout(streams.next().unwrap_or_else(Stdio::null));
-    command
+    shell.stdin(streams.next().unwrap()).stdout(streams.next().unwrap_or_else(Stdio::null));
+    shell
 }
 
 /// A socket as a service manager holds it.
@@ -160,13 +164,41 @@ fn a_socket_that_is_bound_to_nothing_of_use_is_told_to_be_wrong() {
     let only_v6 = new(socket2::Domain::IPV6);
     only_v6.set_only_v6(true).unwrap();
     only_v6.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    for (wrong, complaint) in
-        [(unbound, "it is not bound to a port"), (only_v6, "but takes no IPv4")]
-    {
+    let connected = listening_at("127.0.0.1:0");
+    connected.connect("127.0.0.1:9").unwrap();
+    for (wrong, complaint) in [
+        (unbound, "it is not bound to a port"),
+        (only_v6, "but takes no IPv4"),
+        (connected.into(), "it is connected to 127.0.0.1:9"),
+    ] {
         let (status, stderr) = outcome_of(vec![wrong.into()]);
         assert_eq!(status, Some(1), "{stderr}");
         assert!(stderr.contains(complaint), "{stderr}");
     }
+}
+
+#[test]
+fn sockets_for_another_process_are_left_alone() {
+    for pid in [None, Some(""), Some("1")] {
+        let mut command = wakeupd(&SERVING);
+        command.env("LISTEN_FDS", "1").env("LOG_LEVEL", "DEBUG");
+        command.envs(pid.map(|pid| ("LISTEN_PID", pid)));
+        let daemon = Daemon::start_command(command.stdin(Stdio::null()));
+        let client = Client::of(&daemon);
+        client.heartbeat(&[]);
+        client.ping();
+        assert_eq!(count(&daemon.stop(), "handed over"), 0);
+    }
+}
+
+#[test]
+fn a_huge_number_of_sockets_takes_no_memory() {
+    let mut command = Command::new("/bin/sh");
+    let become_it = r#"ulimit -v 1000000; export LISTEN_PID=$$ LISTEN_FDS=2147483647; exec "$0""#;
+    command.args(["-c", become_it, PROGRAM]).env_clear().envs(SERVING);
+    let (status, _, stderr) = output(&mut command);
+    assert_eq!(status.code(), Some(78), "{stderr}");
+    assert!(stderr.contains("2147483647 sockets were handed over"), "{stderr}");
 }
 
 /// The exit code of a daemon to which these are handed over, and its complaint.
