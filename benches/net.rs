@@ -14,7 +14,7 @@ fn send(c: &mut Criterion) {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let client = UdpSocket::bind(any).expect("a port is free");
     let destinations = [client.local_addr().expect("it is bound"); BATCH];
-    let socket = Socket::bind(any).expect("a port is free");
+    let mut socket = Socket::bind(any).expect("a port is free");
     let sender = socket.senders(1).expect("the port can be shared").remove(0);
     let plain = UdpSocket::bind(any).expect("a port is free");
 

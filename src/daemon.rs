@@ -143,15 +143,14 @@ impl Daemon {
     /// # Errors
     /// With what stands in the way and what to do about it.
     pub async fn bind(config: &Config, handed_over: Option<UdpSocket>) -> Result<Self, StartError> {
-        let socket = if let Some(socket) = handed_over {
+        let mut socket = if let Some(socket) = handed_over {
             adopt(config, socket)?
         } else {
             let address = resolve(&config.host, config.port).await?;
             Socket::bind(address).map_err(|error| bind_error(address, error))?
         };
         needs(config, socket.address()).check(&Machine::new("/"))?;
-        let senders = socket
-            .senders(config.worker_pool_size)
+        let senders = open_senders(&mut socket, config.worker_pool_size)
             .map_err(|error| bind_error(socket.address(), error))?;
         let http = bind_http(config)?;
         let denied = config.deny_file.as_ref().and_then(DenyFile::networks).cloned();
@@ -218,6 +217,7 @@ impl Daemon {
                 Some(()) = hangup.recv() => read_again(denials.as_mut()),
                 read = news(&mut denials) => self.apply(read),
                 _ = second.tick() => {
+                    self.restore_interface();
                     let (worst_lateness, now_stuck) = monitor.look();
                     report_health(&stuck, &now_stuck, supervisor);
                     stuck = now_stuck;
@@ -297,6 +297,19 @@ impl Daemon {
             self.apply(Err((file.clone(), disk::no_answer().into())));
         }
         Some(Denials::new(file))
+    }
+
+    fn restore_interface(&self) {
+        match self.socket.restore_interface() {
+            Ok(0) => {}
+            Ok(sockets) => warn!(
+                sockets,
+                "another program disconnected sockets (`ss -K`?), which also unbound them from their network interface; bound them to it again"
+            ),
+            Err(error) => {
+                warn!(%error, "cannot bind the sockets to their network interface again");
+            }
+        }
     }
 
     /// Applies what was read of `DENY_FILE`, or reports why nothing was.
@@ -457,6 +470,17 @@ impl Summary {
         *self = Self { last: totals, ..Self::default() };
         short
     }
+}
+
+/// Opens a sending socket for each worker, or lets them all send from the receiving one.
+fn open_senders(socket: &mut Socket, workers: usize) -> io::Result<Vec<Sender>> {
+    socket.senders(workers).or_else(|error| {
+        warn!(
+            %error,
+            "cannot open sending sockets with the options of the receiving one, so all workers send through that one, which costs up to 15 % of the highest ping rate. Mark=, Priority= above 6 and Transparent= in wakeupd.socket need AmbientCapabilities=CAP_NET_ADMIN in wakeupd.service, BindToDevice= before Linux 5.7 CAP_NET_RAW"
+        );
+        socket.shared_senders(workers)
+    })
 }
 
 fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {

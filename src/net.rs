@@ -12,7 +12,10 @@ mod batch;
 mod failure;
 #[cfg(target_os = "linux")]
 pub mod linux;
+#[cfg(all(target_os = "linux", not(portable_net)))]
+mod options;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -99,6 +102,10 @@ pub struct Socket {
     buffers: Buffers,
     /// How many datagrams the kernel had dropped before.
     dropped_before: u64,
+    /// The network interface that all sockets are bound to; empty if to none.
+    interface: OsString,
+    /// The sockets of the [`Sender`]s.
+    senders: Vec<Arc<UdpSocket>>,
 }
 
 impl Socket {
@@ -112,7 +119,7 @@ impl Socket {
         if address.ip().is_unspecified() {
             batch::report_local_addresses(&socket, address)?;
         }
-        socket.bind(&address.into())?;
+        batch::bind(&socket, address)?;
         Self::of_bound(socket, buffers)
     }
 
@@ -137,6 +144,8 @@ impl Socket {
             ));
         }
         socket.set_nonblocking(true)?;
+        // A forged heartbeat from a broadcast address must not make a ping to a whole network.
+        socket.set_broadcast(false)?;
         let receive = grow_receive_buffer(&socket)?;
         // The others are made here.
         let send = request_buffers(&new_socket(address)?)?.send;
@@ -151,7 +160,9 @@ impl Socket {
     fn of_bound(socket: socket2::Socket, buffers: Buffers) -> io::Result<Self> {
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let address = io.local_addr()?;
-        let socket = Self { io, address, buffers, dropped_before: 0 };
+        let interface = batch::interface(&io).unwrap_or_default();
+        let socket =
+            Self { io, address, buffers, dropped_before: 0, interface, senders: Vec::new() };
         socket.report_errors(true)?;
         Ok(socket)
     }
@@ -181,7 +192,7 @@ impl Socket {
     /// that is bound to an IPv6 address no IPv4 client.
     #[must_use]
     pub fn reaches(&self, client: SocketAddr) -> bool {
-        let ip = self.address().ip();
+        let ip = self.address().ip().to_canonical();
         ip.is_ipv6() == client.is_ipv6() || ip == IpAddr::from(Ipv6Addr::UNSPECIFIED)
     }
 
@@ -246,17 +257,51 @@ impl Socket {
         }))
     }
 
-    /// More sockets on the same port, only to send from.
+    /// Opens more sockets on the same port, only to send from. They get the options that a service manager
+    /// set on this socket.
     ///
     /// # Errors
-    /// With what the kernel said.
-    pub fn senders(&self, count: usize) -> io::Result<Vec<Sender>> {
-        let receiver = self.io.as_fd();
-        let sockets = batch::open_senders(count, receiver, self.address)?;
-        let receiver = Arc::new(receiver.try_clone_to_owned()?.into());
-        let sender =
-            |socket| Sender { socket, receiver: Arc::clone(&receiver), address: self.address };
-        Ok(sockets.into_iter().map(sender).collect())
+    /// When the process may open no such sockets, or not with these options. [`shared_senders`] remain.
+    ///
+    /// [`shared_senders`]: Self::shared_senders
+    pub fn senders(&mut self, count: usize) -> io::Result<Vec<Sender>> {
+        let sockets = batch::open_senders(count, self.io.as_fd(), self.address)?;
+        self.senders = sockets.into_iter().map(Arc::new).collect();
+        let receiver = self.receiver()?;
+        let sender = |socket: &Arc<UdpSocket>| self.sender(Arc::clone(socket), &receiver);
+        Ok(self.senders.iter().map(sender).collect())
+    }
+
+    /// Senders that all send from the socket that receives. Threads wait for each other there, and each
+    /// ping that leaves wakes the runtime.
+    ///
+    /// # Errors
+    /// When the process may open no more files.
+    pub fn shared_senders(&self, count: usize) -> io::Result<Vec<Sender>> {
+        let receiver = self.receiver()?;
+        Ok((0..count).map(|_| self.sender(Arc::clone(&receiver), &receiver)).collect())
+    }
+
+    fn receiver(&self) -> io::Result<Arc<UdpSocket>> {
+        Ok(Arc::new(self.io.as_fd().try_clone_to_owned()?.into()))
+    }
+
+    fn sender(&self, socket: Arc<UdpSocket>, receiver: &Arc<UdpSocket>) -> Sender {
+        Sender { socket, receiver: Arc::clone(receiver), address: self.address }
+    }
+
+    /// Binds the sockets to their network interface again that have lost it, and returns how many had. A
+    /// tool that disconnects sockets (`ss -K`, Android's netd) does that, and pings would leave elsewhere.
+    ///
+    /// # Errors
+    /// When the interface is gone.
+    pub fn restore_interface(&self) -> io::Result<usize> {
+        if self.interface.is_empty() {
+            return Ok(0);
+        }
+        let receiver = self.receiver()?;
+        let all = self.senders.iter().chain([&receiver]).map(Arc::as_ref);
+        batch::restore_interface(all, &self.interface)
     }
 }
 
@@ -264,14 +309,14 @@ impl Socket {
 /// which need not tell the runtime either whenever a datagram has left.
 #[derive(Debug)]
 pub struct Sender {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     receiver: Arc<UdpSocket>,
     address: SocketAddr,
 }
 
 impl Sender {
-    /// Sends `payload` to each of `destinations` in turn, from `local` or else from the address the
-    /// kernel picks, until one fails. Returns how many the kernel took, and why not the next one.
+    /// Sends `payload` to each of `destinations` in turn, from `local`, or else from the address that the
+    /// daemon is bound to, until one fails. Returns how many the kernel took, and why not the next one.
     #[must_use]
     pub fn send(
         &self,
@@ -279,9 +324,10 @@ impl Sender {
         local: Option<IpAddr>,
         destinations: &[SocketAddr],
     ) -> (usize, Option<io::Error>) {
+        let bound = self.address.ip();
+        let local = local.or_else(|| (!bound.is_unspecified()).then_some(bound));
         // Only the receiving socket leaves the choice of a source address to the kernel.
-        let is_open = local.is_none() && self.address.ip().is_unspecified();
-        let socket = if is_open { &self.receiver } else { &self.socket };
+        let socket = if local.is_none() { &self.receiver } else { &self.socket };
         let (mut sent, mut tries) = (0, 0);
         while sent < destinations.len() {
             let batch = &destinations[sent..destinations.len().min(sent + BATCH)];
@@ -407,5 +453,16 @@ mod tests {
         let canonical = canonical(link_local.into());
         assert_eq!(canonical.to_string(), "[fe80::1%3]:7");
         assert_ne!(canonical, link_local.into());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_handed_over_sends_no_broadcast() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_broadcast(true).unwrap();
+        let mut adopted = Socket::adopt(socket.try_clone().unwrap()).unwrap();
+        assert!(!socket.broadcast().unwrap());
+        for sender in adopted.senders(2).unwrap() {
+            assert!(!sender.socket.broadcast().unwrap());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Many datagrams in one system call: `recvmmsg(2)` and `sendmmsg(2)`.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::cmsg_space;
@@ -14,10 +14,12 @@ use nix::sys::socket::{
 use socket2::SockRef;
 
 use super::{
-    BATCH, BUFFERS, Datagram, NetworkError, canonical, linux, native, new_socket, without_flow,
+    BATCH, BUFFERS, Datagram, NetworkError, canonical, linux, native, new_socket, options,
+    without_flow,
 };
 
 pub(super) use super::linux::request_receive_buffer;
+pub(super) use super::options::{interface, restore_interface};
 
 /// A port to connect to (RFC 863). Nothing is sent there.
 const DISCARD: u16 = 9;
@@ -57,7 +59,25 @@ pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::R
     Ok(())
 }
 
+/// Binds the socket that receives.
+///
+/// A tool that disconnects sockets (`ss -K`) takes a port away that the kernel chose, but not one that was
+/// asked for. So where `address` leaves the choice to the kernel, a second socket gets it to choose.
+pub(super) fn bind(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
+    if address.port() != 0 {
+        return socket.bind(&address.into());
+    }
+    let chooser = new_socket(address)?;
+    chooser.bind(&address.into())?;
+    share_port(&[chooser.as_fd(), socket.as_fd()], true)?;
+    socket.bind(&chooser.local_addr()?)?;
+    Ok(share_port(&[socket.as_fd()], false)?)
+}
+
 /// Opens more sockets on the port of `receiver`, which stays the one that everything comes to.
+///
+/// They are bound to addresses that no datagram is sent to, so the kernel never picks one of them for a
+/// heartbeat. Each ping names its source address itself.
 pub(super) fn open_senders(
     count: usize,
     receiver: BorrowedFd,
@@ -65,20 +85,25 @@ pub(super) fn open_senders(
 ) -> io::Result<Vec<UdpSocket>> {
     let senders = (0..count).map(|_| new_socket(address));
     let senders = senders.collect::<io::Result<Vec<_>>>()?;
+    for sender in &senders {
+        options::copy(&receiver, sender, address.is_ipv6())?;
+        // Without it the bind fails while the loopback interface is down.
+        let _ = options::allow_any_address(sender);
+    }
     // The port is shared for a moment only, lest another process take part.
-    let share = |is_shared| {
-        let mut all = senders.iter().map(AsFd::as_fd).chain([receiver]);
-        all.try_for_each(|socket| setsockopt(&socket, sockopt::ReuseAddr, &is_shared))
-    };
-    share(true)?;
-    // Until it is connected a socket takes what is meant for the receiver.
+    let all: Vec<_> = senders.iter().map(AsFd::as_fd).chain([receiver]).collect();
+    share_port(&all, true)?;
     let bound = senders.iter().try_for_each(|sender| {
-        sender.bind(&address.into())?;
-        sender.connect(&native(nobody(address.ip()), address.is_ipv6()).into())
+        let nowhere = SocketAddr::new(nowhere(address.ip()), address.port());
+        sender.bind(&native(nowhere, address.is_ipv6()).into())
     });
-    share(false)?;
+    share_port(&all, false)?;
     bound?;
     for sender in &senders {
+        options::copy_allowed_addresses(&receiver, sender)?;
+        // A connected socket saves the kernel a flow hash for each ping. It works without.
+        let peer = SocketAddr::new(nowhere(address.ip()), fastrand::u16(1..1024));
+        let _ = sender.connect(&native(peer, address.is_ipv6()).into());
         // Nothing waits there to be received, unless it be forged errors.
         request_receive_buffer(sender, 0)?;
         request_send_buffer(sender, BUFFERS.send)?;
@@ -88,16 +113,22 @@ pub(super) fn open_senders(
     Ok(senders.into_iter().map(UdpSocket::from).collect())
 }
 
-/// A peer that does not exist, of a socket that is bound to `ip`. A connected socket gets nothing but
-/// what its peer sends, and ICMP errors about that. It is chosen at random, because whoever knew it
-/// could forge such errors, each of which fails a send.
-fn nobody(ip: IpAddr) -> SocketAddr {
-    let ip = if ip.is_unspecified() {
-        Ipv4Addr::from_bits(0x7F00_0000 | fastrand::u32(1..0xFF_FFFF)).into()
-    } else {
-        ip
-    };
-    SocketAddr::new(ip, fastrand::u16(1..1024))
+/// Lets these sockets be bound to one port, or no longer.
+fn share_port(sockets: &[BorrowedFd], is_shared: bool) -> nix::Result<()> {
+    sockets.iter().try_for_each(|socket| setsockopt(socket, sockopt::ReuseAddr, &is_shared))
+}
+
+/// An address that no datagram comes to, of a family that sends to all clients of a socket bound to `ip`.
+/// It is random: a forged ICMP error has to name it to fail a send.
+fn nowhere(ip: IpAddr) -> IpAddr {
+    let is_ipv4 = ip.is_unspecified() || ip.to_canonical().is_ipv4();
+    if is_ipv4 {
+        // Only this machine reaches 127.0.0.0/8, and it hardly uses more than 127.0.0.0/16 of it.
+        return Ipv4Addr::from_bits(0x7F00_0000 | fastrand::u32(0x1_0000..0xFF_FFFF)).into();
+    }
+    // 100::/64 (RFC 6666): routers discard what goes there. A socket with an IPv4 address would keep others
+    // from the port of 0.0.0.0.
+    Ipv6Addr::from_bits(0x0100 << 112 | u128::from(fastrand::u64(..))).into()
 }
 
 /// Whether `ip` is an address of this machine. The kernel answers a connection to such an address from the

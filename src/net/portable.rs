@@ -1,6 +1,7 @@
 //! One datagram in one system call, for systems other than Linux. Pings leave from the address that
 //! the kernel picks.
 
+use std::ffi::OsString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -56,6 +57,25 @@ pub(super) fn report_errors(_: &impl AsFd, _is_ipv6: bool, _is_on: bool) -> nix:
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
 pub(super) fn receive_errors(_: &impl AsFd, _: &mut Vec<NetworkError>) -> io::Result<()> {
     Ok(())
+}
+
+/// Binds the socket that receives.
+pub(super) fn bind(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
+    socket.bind(&address.into())
+}
+
+/// Other systems do not unbind a socket from its interface.
+#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
+pub(super) fn interface(_: &impl AsFd) -> nix::Result<OsString> {
+    Ok(OsString::new())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
+pub(super) fn restore_interface<'a>(
+    _: impl Iterator<Item = &'a UdpSocket>,
+    _: &OsString,
+) -> io::Result<usize> {
+    Ok(0)
 }
 
 /// The one socket will do to send from.

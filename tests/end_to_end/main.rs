@@ -59,6 +59,8 @@ mod restart;
 #[cfg(target_os = "linux")]
 mod scene;
 #[cfg(target_os = "linux")]
+mod senders;
+#[cfg(target_os = "linux")]
 mod spoofing;
 #[cfg(target_os = "linux")]
 mod standstill;
