@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::daemon::{Client, Daemon, count, output};
 use crate::needs::Need;
 use crate::network::Host;
-use crate::scene::{CLIENT, CLIENT_V6, PORT, SERVER, SERVER_V6, alone, at, possible};
+use crate::scene::{CLIENT, CLIENT_V6, PORT, SERVER, SERVER_V6, at, possible, undisturbed};
 use crate::systemd::hand_over;
 use crate::witness::Witness;
 
@@ -109,7 +109,7 @@ fn every_ping_has_the_options_of_the_socket_that_is_handed_over() {
     if !possible(name, &[Need::Program("nft")]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
     // Without its interface a ping takes the more specific route; without IP_TRANSPARENT none may leave
     // from the foreign address.
@@ -156,7 +156,7 @@ fn a_standby_starts_before_its_address_arrives() {
     if !possible("a_standby_starts_before_its_address_arrives", &[]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let networks = [
         "ip route add default via 192.0.2.9
          ip route add default via 2001:db8::9",
@@ -232,7 +232,7 @@ fn sockets_that_another_program_disconnects_serve_on() {
     if !possible("sockets_that_another_program_disconnects_serve_on", &[Need::Program("ss")]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
     let hosts: [(&str, &[&str]); 4] = [
         ("0.0.0.0", &[SERVER]),
@@ -264,7 +264,7 @@ fn sockets_that_lose_their_interface_get_it_back() {
     if !possible("sockets_that_lose_their_interface_get_it_back", &[Need::Program("ss")]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
     let handed_over = |port, is_privileged| {
         serve(&server, &socket_with_options(&server, at("0.0.0.0", port)), is_privileged)
