@@ -19,6 +19,9 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// be told too.
 const BEFORE_START: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// When the machine was started.
+pub const MACHINE_START: Time = Time(BEFORE_START.as_secs() * NANOS_PER_SECOND);
+
 /// A point in time: nanoseconds since the beginning of time, which is the same for all processes until the
 /// machine is started anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

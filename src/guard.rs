@@ -4,6 +4,7 @@
 //! harm ([`Guard::admit`]), and to no address or network more than so many at a time
 //! ([`Guard::reserve`]). `docs/security.md` says against whom.
 
+mod backlog;
 mod counts;
 mod networks;
 mod unreachable;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
 
+pub use self::backlog::{Backlog, Stale};
 use self::counts::{Count, Counts};
 pub use self::networks::{Networks, NotANetwork, network};
 pub use self::unreachable::{Budget, Unreachable};
@@ -54,6 +56,8 @@ pub enum Refused {
     MaxClientsPerAddress,
     /// Its prefix has `MAX_CLIENTS_PER_PREFIX` clients.
     MaxClientsPerPrefix,
+    /// It waited in the socket for longer than `CLIENT_EXPIRATION_SECONDS`.
+    Stale,
 }
 
 impl Refused {
@@ -73,6 +77,7 @@ impl Refused {
         Self::MaxClients,
         Self::MaxClientsPerAddress,
         Self::MaxClientsPerPrefix,
+        Self::Stale,
     ];
 
     /// The reason as it stands in logs and counters.
@@ -93,6 +98,7 @@ impl Refused {
             Self::MaxClients => "max_clients",
             Self::MaxClientsPerAddress => "max_clients_per_address",
             Self::MaxClientsPerPrefix => "max_clients_per_prefix",
+            Self::Stale => "stale",
         }
     }
 }
