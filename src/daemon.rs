@@ -27,7 +27,7 @@ use crate::machine::{Machine, set_sysctl};
 use crate::memory::{Needs, TooSmall};
 use crate::metrics::{FailedRead, Totals};
 use crate::monitor::{self, Monitor};
-use crate::net::{self, Buffers, Sender, Socket};
+use crate::net::{self, Buffers, Sender, Socket, SocketOption};
 use crate::registry::{Registry, Removal, SHARDS, Seed};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, Found, Keeper, Moment, Snapshot};
@@ -134,6 +134,8 @@ pub struct Daemon {
     state: Arc<State>,
     /// The slots that are due from then on are to be served.
     from: Time,
+    /// Nothing that arrived before waits in the socket.
+    drained_until: Time,
 }
 
 impl Daemon {
@@ -143,6 +145,8 @@ impl Daemon {
     /// # Errors
     /// With what stands in the way and what to do about it.
     pub async fn bind(config: &Config, handed_over: Option<UdpSocket>) -> Result<Self, StartError> {
+        // A handed-over socket may hold what came at any time.
+        let drained_until = if handed_over.is_some() { clock::MACHINE_START } else { clock::now() };
         let mut socket = if let Some(socket) = handed_over {
             adopt(config, socket)?
         } else {
@@ -174,6 +178,7 @@ impl Daemon {
             keeper,
             state: Arc::new(state),
             from: from.unwrap_or(begun.now),
+            drained_until,
         })
     }
 
@@ -269,11 +274,16 @@ impl Daemon {
                 );
             }
         }
+        for (option, error) in self.socket.missing().iter() {
+            let (option, cost) = (option.name(), option.cost());
+            warn!(option, %error, "serving without a socket option that the kernel refuses: {cost}");
+        }
     }
 
     fn start_tasks(&mut self, alarm: &Arc<Alarm>) -> JoinSet<Result<(), TaskEnded>> {
         let mut tasks = JoinSet::new();
-        let listener = Listener::new(self.socket.clone(), self.state.clone(), alarm.clone());
+        let (socket, state) = (self.socket.clone(), self.state.clone());
+        let listener = Listener::new(socket, state, alarm.clone(), self.drained_until);
         tasks.spawn(async { Err(TaskEnded::Listener(listener.run().await)) });
         let now = clock::now();
         let from = if now.since(self.from) <= LONGEST_CATCH_UP { self.from } else { now };
@@ -475,10 +485,13 @@ impl Summary {
 /// Opens a sending socket for each worker, or lets them all send from the receiving one.
 fn open_senders(socket: &mut Socket, workers: usize) -> io::Result<Vec<Sender>> {
     socket.senders(workers).or_else(|error| {
-        warn!(
-            %error,
-            "cannot open sending sockets with the options of the receiving one, so all workers send through that one, which costs up to 15 % of the highest ping rate. Mark=, Priority= above 6 and Transparent= in wakeupd.socket need AmbientCapabilities=CAP_NET_ADMIN in wakeupd.service, BindToDevice= before Linux 5.7 CAP_NET_RAW"
-        );
+        // A refused option is reported with the others.
+        if !socket.missing().has(SocketOption::ShareAddress) {
+            warn!(
+                %error,
+                "cannot open sending sockets with the options of the receiving one, so all workers send through that one, which costs up to 15 % of the highest ping rate. Mark=, Priority= above 6 and Transparent= in wakeupd.socket need AmbientCapabilities=CAP_NET_ADMIN in wakeupd.service, BindToDevice= before Linux 5.7 CAP_NET_RAW"
+            );
+        }
         socket.shared_senders(workers)
     })
 }

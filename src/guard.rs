@@ -62,7 +62,7 @@ pub enum Refused {
 
 impl Refused {
     /// Every reason, each at the index `reason as usize`.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SourcePortZero,
         Self::SystemPort,
         Self::DaemonPort,

@@ -30,6 +30,7 @@ use self::access::Access;
 use crate::clock;
 use crate::config::Config;
 use crate::monitor::Board;
+use crate::net;
 use crate::state::State;
 use crate::throttle::Throttle;
 
@@ -80,7 +81,10 @@ impl Server {
     /// With what the system said.
     pub fn bind(config: &Config) -> io::Result<Option<Self>> {
         let Some(address) = config.http_address else { return Ok(None) };
-        let listener = std::net::TcpListener::bind(address)?;
+        let (listener, refused) = net::listen_tcp(address)?;
+        if let Some(error) = refused {
+            warn!(option = "SO_REUSEADDR", %error, "serving HTTP without a socket option that the kernel refuses: after a restart the port may be in use for a minute");
+        }
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let access = Access::new(address, config.http_hosts.clone(), config.admin_token.clone());

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use tracing::{debug, trace, warn};
 
 use crate::clock::{self, Time};
-use crate::guard::Refused;
+use crate::guard::{Backlog, Refused, Stale};
 use crate::net::{self, BATCH, Datagram, Socket};
 use crate::registry::Refreshed;
 use crate::state::State;
@@ -33,15 +33,23 @@ pub struct Listener {
     state: Arc<State>,
     alarm: Arc<Alarm>,
     errors: Errors,
+    backlog: Backlog,
     refusals: [Throttle; Refused::ALL.len()],
     failures: Throttle,
 }
 
 impl Listener {
-    /// A listener that records in the registry what `socket` receives and the guard lets in.
+    /// A listener that records in the registry what `socket` receives and the guard lets in. Nothing that
+    /// arrived before `drained_until` waits in the socket.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, state: Arc<State>, alarm: Arc<Alarm>) -> Self {
+    pub fn new(
+        socket: Arc<Socket>,
+        state: Arc<State>,
+        alarm: Arc<Alarm>,
+        drained_until: Time,
+    ) -> Self {
         Self {
+            backlog: Backlog::new(state.registry.expiration(), drained_until),
             socket,
             state,
             alarm,
@@ -80,27 +88,36 @@ impl Listener {
             let told = self.errors.take(&self.socket, &self.state, now);
             batch.clear();
             self.socket.receive(batch)?;
+            let stale = self.backlog.stale(now, clock::wall);
             for datagram in batch.iter() {
-                self.record(*datagram, now);
+                self.record(*datagram, &stale, now);
             }
             if batch.len() < BATCH {
-                self.state.registry.heard_until(now);
+                self.heard_until(now);
                 return told;
             }
             // In a flood there is always something waiting. But what was waiting when this began has
             // been received once it is more than the socket holds.
             received += batch.len();
             if received > self.socket.most_waiting() {
-                self.state.registry.heard_until(begun);
+                self.heard_until(begun);
                 (begun, received) = (now, 0);
             }
             tokio::task::yield_now().await;
         }
     }
 
-    fn record(&self, datagram: Datagram, now: Time) {
-        let Datagram { source, local, length } = datagram;
+    fn heard_until(&mut self, time: Time) {
+        self.state.registry.heard_until(time);
+        self.backlog.drained_until(time);
+    }
+
+    fn record(&self, datagram: Datagram, stale: &Stale, now: Time) {
+        let Datagram { source, local, length, arrived } = datagram;
         trace!(%source, length, "datagram");
+        if stale.covers(arrived) {
+            return self.refuse(source, Refused::Stale, now);
+        }
         if let Err(reason) = self.state.guard.admit(source) {
             self.refuse(source, reason, now);
             if self.state.guard.enforces() {
@@ -131,8 +148,10 @@ impl Listener {
     fn refuse(&self, source: SocketAddr, reason: Refused, now: Time) {
         self.state.metrics.refused[reason as usize].add(1);
         if let Some(left_out) = self.refusals[reason as usize].pass(now) {
+            // That holds whatever the guard's mode is.
+            let is_stale = reason == Refused::Stale;
             let reason = reason.label();
-            if self.state.guard.enforces() {
+            if self.state.guard.enforces() || is_stale {
                 warn!(%source, reason, left_out, "refused a datagram");
             } else {
                 warn!(%source, reason, left_out, "would refuse a datagram");

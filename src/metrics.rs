@@ -69,8 +69,10 @@ pub struct Metrics {
     pub network_errors: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub receive_drops: Counter,
-    /// Times that the kernel would not tell what had arrived.
+    /// Failed receive calls.
     pub failed_receives: Counter,
+    /// Datagrams and ICMP errors with truncated control messages.
+    pub truncated_control: Counter,
     /// Datagrams not let in, or that would not have been if the guard enforced its rules, by [`Refused`].
     pub refused: [Counter; Refused::ALL.len()],
     /// Pings that the kernel took, each in the bucket of its lateness.
@@ -123,6 +125,7 @@ impl Metrics {
             network_errors: self.network_errors.get(),
             receive_drops: self.receive_drops.get(),
             failed_receives: self.failed_receives.get(),
+            truncated_control: self.truncated_control.get(),
             refused: self.refused.each_ref().map(Counter::get),
             lateness: self.lateness.each_ref().map(Counter::get),
             lateness_micros: self.lateness_micros.get(),
@@ -146,6 +149,7 @@ pub struct Totals {
     pub network_errors: u64,
     pub receive_drops: u64,
     pub failed_receives: u64,
+    pub truncated_control: u64,
     pub refused: [u64; Refused::ALL.len()],
     pub lateness: [u64; LATENESS_BUCKETS],
     pub lateness_micros: u64,
@@ -171,6 +175,7 @@ impl Totals {
             network_errors: self.network_errors - earlier.network_errors,
             receive_drops: self.receive_drops - earlier.receive_drops,
             failed_receives: self.failed_receives - earlier.failed_receives,
+            truncated_control: self.truncated_control - earlier.truncated_control,
             refused: each(&self.refused, &earlier.refused),
             lateness: each(&self.lateness, &earlier.lateness),
             lateness_micros: self.lateness_micros - earlier.lateness_micros,

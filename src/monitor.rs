@@ -117,6 +117,7 @@ impl Monitor {
         if let Some(drops) = self.socket.receive_drops() {
             self.state.metrics.receive_drops.raise_to(drops);
         }
+        self.state.metrics.truncated_control.raise_to(self.socket.truncated_control());
         let totals = self.state.metrics.totals();
         let last = &self.looks[self.looks.len() - 1];
         let worst = self.state.metrics.take_worst_lateness();

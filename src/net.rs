@@ -10,16 +10,19 @@ mod batch;
 #[path = "net/portable.rs"]
 mod batch;
 mod failure;
+#[cfg(all(target_os = "linux", not(portable_net)))]
+mod inherit;
 #[cfg(target_os = "linux")]
 pub mod linux;
-#[cfg(all(target_os = "linux", not(portable_net)))]
 mod options;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -28,6 +31,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
 
 pub use self::failure::{Reaction, SendFailure};
+pub use self::options::{Missing, SocketOption};
 
 /// The most datagrams that one call receives or sends.
 pub const BATCH: usize = 64;
@@ -54,6 +58,8 @@ pub struct Datagram {
     pub local: Option<IpAddr>,
     /// The length of its payload in bytes.
     pub length: usize,
+    /// The kernel's receive timestamp: wall-clock time since 1970.
+    pub arrived: Option<Duration>,
 }
 
 /// What the network said of a datagram that had been sent.
@@ -106,6 +112,27 @@ pub struct Socket {
     interface: OsString,
     /// The sockets of the [`Sender`]s.
     senders: Vec<Arc<UdpSocket>>,
+    control: Control,
+    missing: Missing,
+}
+
+/// The control messages that come with datagrams.
+#[derive(Debug)]
+struct Control {
+    /// Bytes of room for those of one datagram.
+    #[cfg_attr(
+        any(not(target_os = "linux"), portable_net),
+        expect(dead_code, reason = "only recvmsg(2) takes it")
+    )]
+    room: usize,
+    /// How often the room was too small.
+    truncated: AtomicU64,
+}
+
+impl Control {
+    fn new(room: usize) -> Self {
+        Self { room, truncated: AtomicU64::default() }
+    }
 }
 
 impl Socket {
@@ -114,13 +141,12 @@ impl Socket {
     /// # Errors
     /// With what the kernel said.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = new_socket(address)?;
-        let buffers = request_buffers(&socket)?;
-        if address.ip().is_unspecified() {
-            batch::report_local_addresses(&socket, address)?;
-        }
-        batch::bind(&socket, address)?;
-        Self::of_bound(socket, buffers)
+        let mut missing = Missing::default();
+        let socket = new_socket(address, &mut missing)?;
+        let buffers = request_buffers(&socket, &mut missing);
+        batch::describe_arrivals(&socket, address, &mut missing);
+        batch::bind(&socket, address, &mut missing)?;
+        Self::of_bound(socket, buffers, Control::new(batch::OWN_CONTROL), missing)
     }
 
     /// Takes over a socket that somebody else has bound. What is waiting in it will be received.
@@ -134,7 +160,11 @@ impl Socket {
         if address.port() == 0 {
             return unsuitable("it is not bound to a port");
         }
-        if address.is_ipv6() && address.ip().is_unspecified() && socket.only_v6()? {
+        let mut missing = Missing::default();
+        if address.is_ipv6()
+            && address.ip().is_unspecified()
+            && missing.note(SocketOption::DualStack, socket.only_v6()) == Some(true)
+        {
             return unsuitable("it is bound to every IPv6 address, but takes no IPv4");
         }
         if let Ok(peer) = socket.peer_addr() {
@@ -145,26 +175,39 @@ impl Socket {
         }
         socket.set_nonblocking(true)?;
         // A forged heartbeat from a broadcast address must not make a ping to a whole network.
-        socket.set_broadcast(false)?;
-        let receive = grow_receive_buffer(&socket)?;
-        // The others are made here.
-        let send = request_buffers(&new_socket(address)?)?.send;
-        if address.ip().is_unspecified() {
-            batch::report_local_addresses(&socket, address)?;
+        if socket.broadcast().unwrap_or(false) {
+            socket.set_broadcast(false)?;
         }
-        let mut socket = Self::of_bound(socket, Buffers { receive, send })?;
+        let receive = grow_receive_buffer(&socket, &mut missing);
+        // The others are made here.
+        let send = request_buffers(&new_socket(address, &mut missing)?, &mut missing).send;
+        batch::describe_arrivals(&socket, address, &mut missing);
+        let control = Control::new(batch::ANY_CONTROL);
+        let mut socket = Self::of_bound(socket, Buffers { receive, send }, control, missing)?;
         socket.dropped_before = socket.receive_drops().unwrap_or_default();
         Ok(socket)
     }
 
-    fn of_bound(socket: socket2::Socket, buffers: Buffers) -> io::Result<Self> {
+    fn of_bound(
+        socket: socket2::Socket,
+        buffers: Buffers,
+        control: Control,
+        mut missing: Missing,
+    ) -> io::Result<Self> {
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let address = io.local_addr()?;
+        batch::report_errors(&io, address.is_ipv6(), true, &mut missing);
+        #[cfg(target_os = "linux")]
+        missing.note(SocketOption::MemoryInfo, linux::receive_drops(&io));
         let interface = batch::interface(&io).unwrap_or_default();
-        let socket =
-            Self { io, address, buffers, dropped_before: 0, interface, senders: Vec::new() };
-        socket.report_errors(true)?;
-        Ok(socket)
+        let senders = Vec::new();
+        Ok(Self { io, address, buffers, dropped_before: 0, interface, senders, control, missing })
+    }
+
+    /// The socket options that the kernel refused.
+    #[must_use]
+    pub fn missing(&self) -> &Missing {
+        &self.missing
     }
 
     /// Listens to what the network says of the datagrams that were sent, or does not.
@@ -172,7 +215,9 @@ impl Socket {
     /// # Errors
     /// With what the kernel said.
     pub fn report_errors(&self, is_on: bool) -> io::Result<()> {
-        Ok(batch::report_errors(&self.io, self.address.is_ipv6(), is_on)?)
+        let mut refused = Missing::default();
+        batch::report_errors(&self.io, self.address.is_ipv6(), is_on, &mut refused);
+        refused.unless_known(&self.missing)
     }
 
     /// More datagrams than can wait to be received.
@@ -213,6 +258,13 @@ impl Socket {
         None
     }
 
+    /// Datagrams and ICMP errors with truncated control messages: their local address, time of arrival and cause
+    /// are unknown.
+    #[must_use]
+    pub fn truncated_control(&self) -> u64 {
+        self.control.truncated.load(Relaxed)
+    }
+
     /// Waits until there may be something to receive, be it an error.
     ///
     /// # Errors
@@ -234,10 +286,10 @@ impl Socket {
             let mut is_asked = false;
             let mut result = self.io.try_io(Interest::READABLE, || {
                 is_asked = true;
-                take_batch(received, |received| batch::receive(&self.io, received))
+                take_batch(received, |received| batch::receive(&self.io, &self.control, received))
             });
             if !is_asked {
-                result = batch::receive(&self.io, received);
+                result = batch::receive(&self.io, &self.control, received);
             }
             match unless_empty(result) {
                 Err(error) if tries < SendFailure::from(&error).retries() => tries += 1,
@@ -253,7 +305,7 @@ impl Socket {
     /// With what the kernel said; that nothing is waiting is no error.
     pub fn receive_errors(&self, errors: &mut Vec<NetworkError>) -> io::Result<()> {
         unless_empty(self.io.try_io(Interest::ERROR, || {
-            take_batch(errors, |errors| batch::receive_errors(&self.io, errors))
+            take_batch(errors, |errors| batch::receive_errors(&self.io, &self.control, errors))
         }))
     }
 
@@ -265,7 +317,7 @@ impl Socket {
     ///
     /// [`shared_senders`]: Self::shared_senders
     pub fn senders(&mut self, count: usize) -> io::Result<Vec<Sender>> {
-        let sockets = batch::open_senders(count, self.io.as_fd(), self.address)?;
+        let sockets = batch::open_senders(count, self.io.as_fd(), self.address, &mut self.missing)?;
         self.senders = sockets.into_iter().map(Arc::new).collect();
         let receiver = self.receiver()?;
         let sender = |socket: &Arc<UdpSocket>| self.sender(Arc::clone(socket), &receiver);
@@ -277,7 +329,9 @@ impl Socket {
     ///
     /// # Errors
     /// When the process may open no more files.
-    pub fn shared_senders(&self, count: usize) -> io::Result<Vec<Sender>> {
+    pub fn shared_senders(&mut self, count: usize) -> io::Result<Vec<Sender>> {
+        let size = batch::request_send_buffer(&self.io, BUFFERS.send);
+        self.missing.note(SocketOption::SendBuffer, size);
         let receiver = self.receiver()?;
         Ok((0..count).map(|_| self.sender(Arc::clone(&receiver), &receiver)).collect())
     }
@@ -365,12 +419,27 @@ fn unless_empty(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn new_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
+/// Listens for TCP connections. `SO_REUSEADDR` lets a restarted process take its port back at once; where the
+/// kernel refuses that, its error comes along.
+///
+/// # Errors
+/// If the address cannot be bound.
+pub fn listen_tcp(address: SocketAddr) -> io::Result<(TcpListener, Option<io::Error>)> {
+    const BACKLOG: i32 = 128;
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let refused = socket.set_reuse_address(true).err();
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), refused))
+}
+
+fn new_socket(address: SocketAddr, missing: &mut Missing) -> io::Result<socket2::Socket> {
     let socket =
         socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+        missing.note(SocketOption::DualStack, socket.set_only_v6(false));
     }
     Ok(socket)
 }
@@ -382,25 +451,34 @@ fn new_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
 pub fn granted_buffers() -> io::Result<Buffers> {
     let any_family = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let [v4, v6] = any_family.map(|ip: IpAddr| SocketAddr::new(ip, 0));
-    request_buffers(&new_socket(v4).or_else(|_| new_socket(v6))?)
+    let mut missing = Missing::default();
+    let socket = new_socket(v4, &mut missing).or_else(|_| new_socket(v6, &mut missing))?;
+    Ok(request_buffers(&socket, &mut missing))
 }
 
-fn request_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {
-    batch::request_receive_buffer(socket, BUFFERS.receive)?;
-    batch::request_send_buffer(socket, BUFFERS.send)?;
-    Ok(Buffers {
-        receive: granted(socket.recv_buffer_size()?),
-        send: granted(socket.send_buffer_size()?),
-    })
+fn request_buffers(socket: &socket2::Socket, missing: &mut Missing) -> Buffers {
+    let requested = batch::request_receive_buffer(socket, BUFFERS.receive);
+    missing.note(SocketOption::ReceiveBuffer, requested);
+    let requested = batch::request_send_buffer(socket, BUFFERS.send);
+    missing.note(SocketOption::SendBuffer, requested);
+    let send = missing.note(SocketOption::SendBuffer, socket.send_buffer_size());
+    Buffers { receive: receive_buffer(socket, missing), send: send.map_or(BUFFERS.send, granted) }
+}
+
+/// The size of the receive buffer, or the size that the daemon asks for if the kernel does not say.
+fn receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
+    let size = missing.note(SocketOption::ReceiveBuffer, socket.recv_buffer_size());
+    size.map_or(BUFFERS.receive, granted)
 }
 
 /// Asks for a larger receive buffer, unless it is large enough: whoever made the socket may have been
 /// allowed more than this process is.
-fn grow_receive_buffer(socket: &socket2::Socket) -> io::Result<usize> {
-    if granted(socket.recv_buffer_size()?) < BUFFERS.receive {
-        batch::request_receive_buffer(socket, BUFFERS.receive)?;
+fn grow_receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
+    if receive_buffer(socket, missing) < BUFFERS.receive {
+        let requested = batch::request_receive_buffer(socket, BUFFERS.receive);
+        missing.note(SocketOption::ReceiveBuffer, requested);
     }
-    Ok(granted(socket.recv_buffer_size()?))
+    receive_buffer(socket, missing)
 }
 
 /// What was granted, by what the system says. Linux doubles what it was asked for, to have room for its

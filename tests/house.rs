@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use wakeupd::config::VARIABLES;
 use wakeupd::guard::Refused;
 use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
-use wakeupd::net::SendFailure;
+use wakeupd::net::{SendFailure, SocketOption};
 use wakeupd::status::{Buffers, Clients, DenyFile, FailedRead, Seen, Snapshot, find};
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -153,6 +153,17 @@ fn the_tests_that_threats_and_promises_name_exist() {
 }
 
 #[test]
+fn the_handbook_tells_what_each_refused_option_costs() {
+    let handbook = read("docs/operations.md");
+    let rows: Vec<_> = handbook.lines().filter(|line| line.starts_with("| `")).collect();
+    for option in SocketOption::ALL {
+        let name = format!("`{}`", option.name());
+        let is_listed = |row: &&str| row.split('|').nth(1).unwrap_or_default().contains(&name);
+        assert!(rows.iter().any(is_listed), "{name}");
+    }
+}
+
+#[test]
 fn the_handbook_has_a_paragraph_for_each_finding() {
     let seen = Seen {
         stuck: &["listener".to_owned()],
@@ -190,6 +201,7 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
             failed_sends: [10; SendFailure::ALL.len()],
             receive_drops: 1,
             skipped_pings: 1,
+            truncated_control: 1,
             ..Totals::default()
         },
     };
@@ -197,7 +209,7 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
     let mut everything = find(&seen);
     everything.extend(find(&Seen { is_enforcing: true, recent: &refused, ..seen }));
     let kinds: BTreeSet<_> = everything.iter().map(|finding| finding.id.as_str()).collect();
-    assert_eq!(kinds.len(), 13, "{everything:?}");
+    assert_eq!(kinds.len(), 14, "{everything:?}");
     let handbook = read("docs/operations.md");
     let headings = handbook.lines().filter_map(|line| line.strip_prefix("### "));
     let anchors: BTreeSet<_> =

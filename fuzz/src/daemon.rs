@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use wakeupd::clock::Time;
-use wakeupd::guard::{Caps, Guard, Mode, Networks, Rules, Unreachable};
+use wakeupd::guard::{Backlog, Caps, Guard, Mode, Networks, Rules, Unreachable};
 use wakeupd::registry::{Refreshed, Registry, Seed, Sweep};
 
 use super::Bytes;
@@ -20,6 +20,9 @@ pub(super) struct Daemon {
     guard: Guard,
     registry: Registry,
     unreachable: Unreachable,
+    backlog: Backlog,
+    /// Until when the listener drained the socket.
+    drained_until: Time,
     now: Time,
     /// Who is a client, and which local address its last heartbeat hit.
     clients: BTreeMap<SocketAddr, Option<IpAddr>>,
@@ -43,12 +46,15 @@ impl Daemon {
         };
         // At the boot, or shortly before the registry's stamps begin again at zero.
         let start = (u64::from(start & 1) << 32).saturating_sub(u64::from(start) * 100);
+        let now = Time::from_nanos(start * 1_000_000);
         Some(Self {
             guard: Guard::new(rules.clone(), 9000, Networks::default()),
             rules,
             registry: Registry::new(SHARDS, EXPIRATION, SEED),
             unreachable: Unreachable::default(),
-            now: Time::from_nanos(start * 1_000_000),
+            backlog: Backlog::new(EXPIRATION, now),
+            drained_until: now,
+            now,
             clients: BTreeMap::new(),
             known: vec![SocketAddr::from(([192, 0, 2, 1], 5000))],
         })
@@ -61,7 +67,7 @@ impl Daemon {
                 let millis = u16::from_be_bytes(bytes.take()?);
                 self.now = self.now + Duration::from_millis(millis.into());
             }
-            1 => self.registry.heard_until(self.now),
+            1 => self.heard_until(),
             2 => {
                 let [shards, behind] = bytes.take()?;
                 // A worker may have looked at the clock before the listener did.
@@ -83,14 +89,16 @@ impl Daemon {
                     self.guard.set_broadcasts(vec![ip]);
                 }
             }
-            _ => {
+            kind => {
                 let source = self.source(bytes)?;
                 let local = match bytes.byte()? {
                     0 => None,
                     low if low.is_multiple_of(2) => Some([192, 0, 2, low].into()),
                     low => Some(Ipv6Addr::from(u128::from(low)).into()),
                 };
-                self.datagram(source, local);
+                // One of them has been waiting since the socket was drained.
+                let arrived = if kind == 6 { self.now } else { self.drained_until };
+                self.datagram(source, local, arrived);
             }
         }
         Some(())
@@ -122,7 +130,20 @@ impl Daemon {
         Some((ip, port).into())
     }
 
-    fn datagram(&mut self, source: SocketAddr, local: Option<IpAddr>) {
+    fn heard_until(&mut self) {
+        self.registry.heard_until(self.now);
+        self.backlog.drained_until(self.now);
+        self.drained_until = self.now;
+    }
+
+    fn datagram(&mut self, source: SocketAddr, local: Option<IpAddr>, arrived: Time) {
+        // The wall clock here is the boot clock.
+        let stale = self.backlog.stale(self.now, || self.now);
+        let is_stale = stale.covers(Some(arrived.since(Time::default())));
+        assert_eq!(is_stale, self.now.since(arrived) > EXPIRATION);
+        if is_stale {
+            return;
+        }
         // An observer lets in whatever the kernel hands on, which is nothing from a multicast address.
         let is_refused = self.guard.enforces() || source.ip().is_multicast();
         if self.guard.admit(source).is_err() && is_refused {
@@ -211,7 +232,7 @@ impl Daemon {
     /// When nobody sends anything any more, all are gone and all room is there again.
     pub(super) fn fall_silent(&mut self) {
         self.now = self.now + EXPIRATION + Duration::from_millis(1);
-        self.registry.heard_until(self.now);
+        self.heard_until();
         self.sweep(u8::MAX, self.now);
         assert!(self.registry.is_empty());
         self.guard.deny(Networks::default());

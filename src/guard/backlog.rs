@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-/// Tells which of the waiting heartbeats are too old to count.
+/// Finds the waiting heartbeats that are too old to count.
 ///
-/// Their age is known from the kernel's timestamps, which are those of the wall clock. That can be set, so
-/// it matters only where the boot clock says that nobody drained the socket for longer than a client lives.
+/// Their age follows from the kernel's timestamps, which come from the wall clock. An administrator can set
+/// that clock, so timestamps matter only if, by the boot clock, the listener did not drain the socket for
+/// longer than a client lives.
 #[derive(Debug)]
 pub struct Backlog {
     expiration: Duration,
@@ -35,8 +36,8 @@ impl Backlog {
             return Stale::default();
         }
         let wall = wall();
-        // A wait that seems longer than possible means that the wall clock was set, and nobody knows the
-        // age. A 64th more is what slewing the clock may make of it.
+        // An older timestamp means that the wall clock was set, so the age is unknown. The extra 64th allows
+        // for a slewed clock.
         let oldest = longest_wait + longest_wait / 64;
         Stale(wall.before(oldest)..wall.before(self.expiration))
     }

@@ -11,7 +11,7 @@ use prometheus::proto::{
 use crate::clock;
 use crate::guard::Refused;
 use crate::logging;
-use crate::metrics::LATENESS_BOUNDS;
+use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
 use crate::registry::Removal;
 use crate::state::State;
@@ -89,16 +89,6 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
             totals.skipped_slots,
         ),
         count(
-            "wakeupd_receive_drops_total",
-            "Datagrams that the kernel dropped because the receive buffer was full.",
-            totals.receive_drops,
-        ),
-        count(
-            "wakeupd_failed_receives_total",
-            "Times that the kernel would not tell what had arrived.",
-            totals.failed_receives,
-        ),
-        count(
             "wakeupd_restored_clients_total",
             "Clients that came from the snapshot at the start.",
             totals.restored,
@@ -114,12 +104,29 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
             logging::dropped_lines(),
         ),
     ];
+    families.extend(lost_on_arrival(&totals));
     families.extend(buffers(&status.buffers));
     families.extend(status.snapshot.iter().flat_map(snapshot));
     families.extend(status.deny_file.iter().flat_map(deny_file));
     #[cfg(target_os = "linux")]
     families.extend(process::metrics().unwrap_or_default());
     TextEncoder::new().encode_to_string(&families).expect("every family has a metric")
+}
+
+fn lost_on_arrival(totals: &Totals) -> [MetricFamily; 3] {
+    [
+        count(
+            "wakeupd_receive_drops_total",
+            "Datagrams that the kernel dropped because the receive buffer was full.",
+            totals.receive_drops,
+        ),
+        count("wakeupd_failed_receives_total", "Failed receive calls.", totals.failed_receives),
+        count(
+            "wakeupd_truncated_control_messages_total",
+            "Datagrams and ICMP errors with truncated control messages.",
+            totals.truncated_control,
+        ),
+    ]
 }
 
 fn buffers(buffers: &Buffers) -> [MetricFamily; 4] {

@@ -3,23 +3,24 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering::Relaxed;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage,
-    recvmmsg, recvmsg, sendmmsg, setsockopt, sockopt,
+    CmsgIterator, ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn,
+    SockaddrIn6, SockaddrLike, SockaddrStorage, recvmmsg, recvmsg, sendmmsg, setsockopt, sockopt,
 };
 use socket2::SockRef;
 
 use super::{
-    BATCH, BUFFERS, Datagram, NetworkError, canonical, linux, native, new_socket, options,
-    without_flow,
+    BATCH, BUFFERS, Control, Datagram, Missing, NetworkError, SocketOption, canonical, inherit,
+    linux, native, new_socket, without_flow,
 };
 
+pub(super) use super::inherit::{interface, restore_interface};
 pub(super) use super::linux::request_receive_buffer;
-pub(super) use super::options::{interface, restore_interface};
 
 /// A port to connect to (RFC 863). Nothing is sent there.
 const DISCARD: u16 = 9;
@@ -30,31 +31,65 @@ pub(super) fn request_send_buffer(socket: &impl AsFd, size: usize) -> nix::Resul
         .or_else(|_| setsockopt(socket, sockopt::SndBuf, &size))
 }
 
-/// Makes the kernel tell with each datagram which local address it hit.
-pub(super) fn report_local_addresses(socket: &impl AsFd, address: SocketAddr) -> nix::Result<()> {
-    linux::report_local_addresses(socket, address.is_ipv6())
+/// Room for the control messages of [`describe_arrivals`]: an `in6_pktinfo` and a `timespec`.
+pub(super) const OWN_CONTROL: usize = 72;
+
+/// Room for the control messages of a handed-over socket. Options that its maker set stay on, and add more;
+/// all of fixed size that Linux has take about 500 bytes, and the kernel writes the two that the daemon reads
+/// before any of variable size.
+pub(super) const ANY_CONTROL: usize = 512;
+
+/// Makes the kernel tell with each datagram when it arrived and, on a wildcard address, which local address
+/// it hit.
+pub(super) fn describe_arrivals(socket: &impl AsFd, address: SocketAddr, missing: &mut Missing) {
+    let timestamps = setsockopt(socket, sockopt::ReceiveTimestampns, &true);
+    missing.note(SocketOption::Timestamps, timestamps);
+    if address.ip().is_unspecified() {
+        let is_ipv6 = address.is_ipv6();
+        let option = if is_ipv6 { SocketOption::PacketInfoV6 } else { SocketOption::PacketInfoV4 };
+        missing.note(option, linux::report_local_addresses(socket, is_ipv6));
+    }
+}
+
+/// The control messages of `message`. Cut-off ones are counted: nix does not parse the rest of them.
+fn control_messages<'a, S>(
+    message: &'a RecvMsg<'_, '_, S>,
+    control: &Control,
+) -> Option<CmsgIterator<'a>> {
+    let messages = message.cmsgs().ok();
+    if messages.is_none() {
+        control.truncated.fetch_add(1, Relaxed);
+    }
+    messages
 }
 
 /// Appends up to [`BATCH`] waiting datagrams to `received`.
-pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::Result<()> {
+pub(super) fn receive(
+    socket: &impl AsFd,
+    control: &Control,
+    received: &mut Vec<Datagram>,
+) -> io::Result<()> {
     let mut payloads = [[0; 1]; BATCH];
     let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);
     // Made afresh for each call: used again, they keep the length of what the kernel wrote last.
-    let mut headers =
-        MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(cmsg_space!(in6_pktinfo)));
+    let space = Vec::with_capacity(control.room);
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(space));
     // With MSG_TRUNC the kernel tells the true length of a payload that it cuts off.
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     let messages = recvmmsg(socket.as_fd().as_raw_fd(), &mut headers, &mut slices, flags, None)?;
     received.extend(messages.filter_map(|message| {
-        let local = message
-            .cmsgs()
-            .ok()
-            .and_then(|mut messages| messages.find_map(|message| linux::local_address(&message)));
+        let (mut local, mut arrived) = (None, None);
+        for message in control_messages(&message, control).into_iter().flatten() {
+            match message {
+                ControlMessageOwned::ScmTimestampns(time) => arrived = Some(time.into()),
+                message => local = local.or_else(|| linux::local_address(&message)),
+            }
+        }
         let source = linux::socket_address(&message.address?)?;
         // On a wire an IPv4-mapped address is not IPv4.
-        let is_ipv6 = local.is_some_and(|local| local.is_ipv6());
+        let is_ipv6 = local.is_some_and(|local: IpAddr| local.is_ipv6());
         let source = if is_ipv6 { without_flow(source) } else { canonical(source) };
-        Some(Datagram { source, local, length: message.bytes })
+        Some(Datagram { source, local, length: message.bytes, arrived })
     }));
     Ok(())
 }
@@ -63,13 +98,20 @@ pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::R
 ///
 /// A tool that disconnects sockets (`ss -K`) takes a port away that the kernel chose, but not one that was
 /// asked for. So where `address` leaves the choice to the kernel, a second socket gets it to choose.
-pub(super) fn bind(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
+pub(super) fn bind(
+    socket: &socket2::Socket,
+    address: SocketAddr,
+    missing: &mut Missing,
+) -> io::Result<()> {
     if address.port() != 0 {
         return socket.bind(&address.into());
     }
-    let chooser = new_socket(address)?;
+    let chooser = new_socket(address, missing)?;
     chooser.bind(&address.into())?;
-    share_port(&[chooser.as_fd(), socket.as_fd()], true)?;
+    let shared = share_port(&[chooser.as_fd(), socket.as_fd()], true);
+    if missing.note(SocketOption::ShareAddress, shared).is_none() {
+        return socket.bind(&address.into());
+    }
     socket.bind(&chooser.local_addr()?)?;
     Ok(share_port(&[socket.as_fd()], false)?)
 }
@@ -82,17 +124,20 @@ pub(super) fn open_senders(
     count: usize,
     receiver: BorrowedFd,
     address: SocketAddr,
+    missing: &mut Missing,
 ) -> io::Result<Vec<UdpSocket>> {
-    let senders = (0..count).map(|_| new_socket(address));
+    let senders = (0..count).map(|_| new_socket(address, missing));
     let senders = senders.collect::<io::Result<Vec<_>>>()?;
     for sender in &senders {
-        options::copy(&receiver, sender, address.is_ipv6())?;
+        inherit::copy(&receiver, sender, address.is_ipv6())?;
         // Without it the bind fails while the loopback interface is down.
-        let _ = options::allow_any_address(sender);
+        let _ = inherit::allow_any_address(sender);
     }
     // The port is shared for a moment only, lest another process take part.
     let all: Vec<_> = senders.iter().map(AsFd::as_fd).chain([receiver]).collect();
-    share_port(&all, true)?;
+    let shared = share_port(&all, true);
+    missing.note(SocketOption::ShareAddress, shared);
+    shared?;
     let bound = senders.iter().try_for_each(|sender| {
         let nowhere = SocketAddr::new(nowhere(address.ip()), address.port());
         sender.bind(&native(nowhere, address.is_ipv6()).into())
@@ -100,15 +145,15 @@ pub(super) fn open_senders(
     share_port(&all, false)?;
     bound?;
     for sender in &senders {
-        options::copy_allowed_addresses(&receiver, sender)?;
+        inherit::copy_allowed_addresses(&receiver, sender)?;
         // A connected socket saves the kernel a flow hash for each ping. It works without.
         let peer = SocketAddr::new(nowhere(address.ip()), fastrand::u16(1..1024));
         let _ = sender.connect(&native(peer, address.is_ipv6()).into());
         // Nothing waits there to be received, unless it be forged errors.
-        request_receive_buffer(sender, 0)?;
-        request_send_buffer(sender, BUFFERS.send)?;
-        linux::forbid_fragments(sender)?;
-        report_errors(sender, address.is_ipv6(), true)?;
+        missing.note(SocketOption::ReceiveBuffer, request_receive_buffer(sender, 0));
+        missing.note(SocketOption::SendBuffer, request_send_buffer(sender, BUFFERS.send));
+        missing.note(SocketOption::PathMtu, linux::forbid_fragments(sender));
+        report_errors(sender, address.is_ipv6(), true, missing);
     }
     Ok(senders.into_iter().map(UdpSocket::from).collect())
 }
@@ -137,7 +182,7 @@ fn nowhere(ip: IpAddr) -> IpAddr {
 pub(super) fn is_local(sender: &UdpSocket, ip: IpAddr) -> bool {
     let source_to = || -> io::Result<Option<IpAddr>> {
         let address = SocketAddr::new(ip, DISCARD);
-        let socket = new_socket(address)?;
+        let socket = new_socket(address, &mut Missing::default())?;
         // An address of a VRF is known within it alone.
         socket.bind_device(SockRef::from(sender).device()?.as_deref())?;
         socket.connect(&address.into())?;
@@ -148,20 +193,30 @@ pub(super) fn is_local(sender: &UdpSocket, ip: IpAddr) -> bool {
 
 /// Makes the kernel tell of full queues and of errors that the network reports, or not. The errors that
 /// wait are dropped then.
-pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool) -> nix::Result<()> {
-    setsockopt(socket, sockopt::Ipv4RecvErr, &is_on)?;
-    if is_ipv6 { setsockopt(socket, sockopt::Ipv6RecvErr, &is_on) } else { Ok(()) }
+pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool, missing: &mut Missing) {
+    let switched = setsockopt(socket, sockopt::Ipv4RecvErr, &is_on);
+    missing.note(SocketOption::ErrorQueueV4, switched);
+    if is_ipv6 {
+        let switched = setsockopt(socket, sockopt::Ipv6RecvErr, &is_on);
+        missing.note(SocketOption::ErrorQueueV6, switched);
+    }
 }
 
 /// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that no more are waiting.
-pub(super) fn receive_errors(socket: &impl AsFd, errors: &mut Vec<NetworkError>) -> io::Result<()> {
+pub(super) fn receive_errors(
+    socket: &impl AsFd,
+    control: &Control,
+    errors: &mut Vec<NetworkError>,
+) -> io::Result<()> {
+    // The error itself comes last, after the control messages of the datagram that it is about.
+    let mut space = vec![0; 2 * ANY_CONTROL];
     for _ in 0..BATCH {
-        let mut space = cmsg_space!([u8; 256]);
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let fd = socket.as_fd().as_raw_fd();
         let message = recvmsg::<SockaddrStorage>(fd, &mut [], Some(&mut space), flags)?;
         let destination = message.address.as_ref().and_then(linux::socket_address).map(canonical);
-        let is_closed_port = message.cmsgs()?.any(|message| linux::is_port_unreachable(&message));
+        let mut messages = control_messages(&message, control).into_iter().flatten();
+        let is_closed_port = messages.any(|message| linux::is_port_unreachable(&message));
         errors.push(match destination {
             Some(destination) if is_closed_port => NetworkError::PortUnreachable(destination),
             _ => NetworkError::Other,

@@ -1,81 +1,126 @@
-//! Options that a sending socket shares with the receiving one.
+//! Socket options that the daemon serves without where a kernel, a sandbox or a seccomp filter refuses them.
 
-use std::ffi::OsString;
 use std::io;
-use std::net::UdpSocket;
-use std::os::fd::AsFd;
 
-use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
-
-/// Copies each option that changes how a socket's datagrams leave, such as those that `Mark=`, `IPTOS=` and
-/// `BindToDevice=` of a socket unit set.
-///
-/// # Errors
-/// When an option needs a privilege that this process does not have.
-pub(super) fn copy(from: &impl AsFd, to: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
-    copy_one(from, to, sockopt::BindToDevice, "SO_BINDTODEVICE")?;
-    copy_one(from, to, sockopt::IpTransparent, "IP_TRANSPARENT")?;
-    copy_one(from, to, sockopt::Ipv4Ttl, "IP_TTL")?;
-    copy_one(from, to, sockopt::Ipv4Tos, "IP_TOS")?;
-    if is_ipv6 {
-        copy_one(from, to, sockopt::Ipv6Ttl, "IPV6_UNICAST_HOPS")?;
-        copy_one(from, to, sockopt::Ipv6TClass, "IPV6_TCLASS")?;
-    }
-    // IP_TOS sets the priority too, so this comes later.
-    copy_one(from, to, sockopt::Priority, "SO_PRIORITY")?;
-    copy_one(from, to, sockopt::Mark, "SO_MARK")
+/// An option of the UDP sockets that the daemon asks for and does not depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`name` and `cost` describe each")]
+pub enum SocketOption {
+    DualStack,
+    ReceiveBuffer,
+    SendBuffer,
+    PacketInfoV4,
+    PacketInfoV6,
+    ErrorQueueV4,
+    ErrorQueueV6,
+    Timestamps,
+    MemoryInfo,
+    ShareAddress,
+    PathMtu,
 }
 
-/// Lets a socket be bound to an address that this machine does not have.
-pub(super) fn allow_any_address(socket: &impl AsFd) -> nix::Result<()> {
-    setsockopt(socket, sockopt::IpFreebind, &true)
-}
+impl SocketOption {
+    /// Every option.
+    pub const ALL: [Self; 11] = [
+        Self::DualStack,
+        Self::ReceiveBuffer,
+        Self::SendBuffer,
+        Self::PacketInfoV4,
+        Self::PacketInfoV6,
+        Self::ErrorQueueV4,
+        Self::ErrorQueueV6,
+        Self::Timestamps,
+        Self::MemoryInfo,
+        Self::ShareAddress,
+        Self::PathMtu,
+    ];
 
-/// Undoes [`allow_any_address`], unless the other socket allows it too: pings would leave from an IPv6
-/// address that was removed.
-///
-/// # Errors
-/// When the kernel refuses the option.
-pub(super) fn copy_allowed_addresses(from: &impl AsFd, to: &impl AsFd) -> io::Result<()> {
-    copy_one(from, to, sockopt::IpFreebind, "IP_FREEBIND")
-}
-
-/// Leaves an option alone that has the right value already: setting it may need a privilege.
-fn copy_one<T, O>(from: &impl AsFd, to: &impl AsFd, option: O, name: &str) -> io::Result<()>
-where
-    T: PartialEq,
-    O: GetSockOpt<Val = T> + SetSockOpt<Val = T> + Copy,
-{
-    // A kernel without the option has nothing to copy.
-    let Ok(value) = getsockopt(from, option) else { return Ok(()) };
-    if getsockopt(to, option)? == value {
-        return Ok(());
-    }
-    setsockopt(to, option, &value).map_err(|errno| {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("cannot set {name}: {error}"))
-    })
-}
-
-/// The network interface that a socket is bound to; empty if it is bound to none.
-pub(super) fn interface(socket: &impl AsFd) -> nix::Result<OsString> {
-    getsockopt(socket, sockopt::BindToDevice)
-}
-
-/// Binds the sockets that have lost their network interface to it again, and returns how many had.
-///
-/// # Errors
-/// When the interface is gone.
-pub(super) fn restore_interface<'a>(
-    mut sockets: impl Iterator<Item = &'a UdpSocket>,
-    name: &OsString,
-) -> io::Result<usize> {
-    sockets.try_fold(0, |restored, socket| {
-        // A socket stays bound to an interface that was removed, which is an error here.
-        if interface(socket).is_ok_and(|name| name.is_empty()) {
-            setsockopt(socket, sockopt::BindToDevice, name)?;
-            return Ok(restored + 1);
+    /// The name that socket(7), ip(7) and ipv6(7) use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DualStack => "IPV6_V6ONLY",
+            Self::ReceiveBuffer => "SO_RCVBUF",
+            Self::SendBuffer => "SO_SNDBUF",
+            Self::PacketInfoV4 => "IP_PKTINFO",
+            Self::PacketInfoV6 => "IPV6_RECVPKTINFO",
+            Self::ErrorQueueV4 => "IP_RECVERR",
+            Self::ErrorQueueV6 => "IPV6_RECVERR",
+            Self::Timestamps => "SO_TIMESTAMPNS",
+            Self::MemoryInfo => "SO_MEMINFO",
+            Self::ShareAddress => "SO_REUSEADDR",
+            Self::PathMtu => "IP_MTU_DISCOVER",
         }
-        Ok(restored)
-    })
+    }
+
+    /// What serving without the option costs.
+    #[must_use]
+    pub const fn cost(self) -> &'static str {
+        match self {
+            Self::DualStack => {
+                "IPv4 clients are not served where net.ipv6.bindv6only is 1; set it to 0, or HOST to 0.0.0.0"
+            }
+            Self::ReceiveBuffer => {
+                "the receive buffer may keep its default size and lose bursts of heartbeats"
+            }
+            Self::SendBuffer => {
+                "the send buffers may keep their default size, and pings that find them full wait or fail"
+            }
+            Self::PacketInfoV4 | Self::PacketInfoV6 => {
+                "on a host with several addresses, pings may leave from an address that the client did not call, and NATs drop them; set HOST to the one address that clients use"
+            }
+            Self::ErrorQueueV4 => {
+                "IPv4 clients with a closed port are pinged until they expire, and pings lost to a full device queue count as sent"
+            }
+            Self::ErrorQueueV6 => {
+                "IPv6 clients with a closed port are pinged until they expire, and IPv6 pings lost to a full device queue count as sent"
+            }
+            Self::Timestamps => {
+                "heartbeats that waited longer than CLIENT_EXPIRATION_SECONDS, while the daemon was paused, register"
+            }
+            Self::MemoryInfo => "heartbeats lost to a full receive buffer are not counted",
+            Self::ShareAddress => {
+                "all workers send through the receiving socket, and wait for each other under load"
+            }
+            Self::PathMtu => "pings take some 8 % more CPU time",
+        }
+    }
+}
+
+/// The options that the kernel refused, each once with its first error.
+#[derive(Debug, Default)]
+pub struct Missing(Vec<(SocketOption, io::Error)>);
+
+impl Missing {
+    /// Records `option` if `result` is an error. Returns the value otherwise.
+    pub(super) fn note<T>(
+        &mut self,
+        option: SocketOption,
+        result: Result<T, impl Into<io::Error>>,
+    ) -> Option<T> {
+        result
+            .map_err(|error| {
+                if !self.has(option) {
+                    self.0.push((option, error.into()));
+                }
+            })
+            .ok()
+    }
+
+    /// Whether the kernel refused `option`.
+    #[must_use]
+    pub fn has(&self, option: SocketOption) -> bool {
+        self.0.iter().any(|(missing, _)| *missing == option)
+    }
+
+    /// Fails with the first error of an option that is not missing in `known`.
+    pub(super) fn unless_known(self, known: &Self) -> io::Result<()> {
+        let new = self.0.into_iter().find(|(option, _)| !known.has(*option));
+        new.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// The options and their errors.
+    pub fn iter(&self) -> impl Iterator<Item = &(SocketOption, io::Error)> {
+        self.0.iter()
+    }
 }

@@ -9,37 +9,43 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::SockRef;
 
-use super::{BATCH, Datagram, NetworkError, canonical, native};
+use super::{BATCH, Control, Datagram, Missing, NetworkError, canonical, duplicates, native};
+
+/// There are no control messages.
+pub(super) const OWN_CONTROL: usize = 0;
+pub(super) const ANY_CONTROL: usize = 0;
 
 /// Asks for a buffer of this size, or keeps what the system gives unasked: some systems refuse a
 /// size above their limit instead of granting the limit.
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
-pub(super) fn request_receive_buffer(socket: &socket2::Socket, size: usize) -> io::Result<()> {
-    let _ = socket.set_recv_buffer_size(size);
+pub(super) fn request_receive_buffer(socket: &impl AsFd, size: usize) -> io::Result<()> {
+    let _ = SockRef::from(socket).set_recv_buffer_size(size);
     Ok(())
 }
 
 /// Likewise.
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
-pub(super) fn request_send_buffer(socket: &socket2::Socket, size: usize) -> io::Result<()> {
-    let _ = socket.set_send_buffer_size(size);
+pub(super) fn request_send_buffer(socket: &impl AsFd, size: usize) -> io::Result<()> {
+    let _ = SockRef::from(socket).set_send_buffer_size(size);
     Ok(())
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
-pub(super) fn report_local_addresses(_: &socket2::Socket, _: SocketAddr) -> io::Result<()> {
-    Ok(())
-}
+pub(super) fn describe_arrivals(_: &socket2::Socket, _: SocketAddr, _: &mut Missing) {}
 
 /// Appends up to [`BATCH`] waiting datagrams to `received`.
-pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::Result<()> {
+pub(super) fn receive(
+    socket: &impl AsFd,
+    _: &Control,
+    received: &mut Vec<Datagram>,
+) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let mut payload = [MaybeUninit::uninit(); 2048];
     for n in 0..BATCH {
         match socket.recv_from(&mut payload) {
             Ok((length, source)) => {
                 let source = source.as_socket().map(canonical);
-                received.extend(source.map(|source| Datagram { source, local: None, length }));
+                let datagram = |source| Datagram { source, local: None, length, arrived: None };
+                received.extend(source.map(datagram));
             }
             Err(error) if n == 0 => return Err(error),
             Err(_) => break,
@@ -49,18 +55,23 @@ pub(super) fn receive(socket: &impl AsFd, received: &mut Vec<Datagram>) -> io::R
 }
 
 /// Elsewhere the network's errors are not told with the client that they are about.
-#[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
-pub(super) fn report_errors(_: &impl AsFd, _is_ipv6: bool, _is_on: bool) -> nix::Result<()> {
-    Ok(())
-}
+pub(super) fn report_errors(_: &impl AsFd, _is_ipv6: bool, _is_on: bool, _: &mut Missing) {}
 
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
-pub(super) fn receive_errors(_: &impl AsFd, _: &mut Vec<NetworkError>) -> io::Result<()> {
+pub(super) fn receive_errors(
+    _: &impl AsFd,
+    _: &Control,
+    _: &mut Vec<NetworkError>,
+) -> io::Result<()> {
     Ok(())
 }
 
 /// Binds the socket that receives.
-pub(super) fn bind(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
+pub(super) fn bind(
+    socket: &socket2::Socket,
+    address: SocketAddr,
+    _: &mut Missing,
+) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
@@ -83,8 +94,9 @@ pub(super) fn open_senders(
     count: usize,
     receiver: BorrowedFd,
     _: SocketAddr,
+    _: &mut Missing,
 ) -> io::Result<Vec<UdpSocket>> {
-    (0..count).map(|_| Ok(receiver.try_clone_to_owned()?.into())).collect()
+    duplicates(count, receiver)
 }
 
 /// Pings leave from the kernel's choice in any case.

@@ -78,6 +78,7 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
         clients_near_cap(seen),
         clients_turned_away(seen),
         pings_late(seen),
+        control_truncated(seen),
         snapshot_old(seen),
         snapshot_unused(seen),
         deny_file_stale(seen),
@@ -260,6 +261,22 @@ fn pings_late(seen: &Seen) -> Option<Finding> {
     ))
 }
 
+fn control_truncated(seen: &Seen) -> Option<Finding> {
+    let truncated = seen.recent.truncated_control;
+    if truncated == 0 {
+        return None;
+    }
+    Some(Finding::new(
+        "control_truncated",
+        Severity::Warning,
+        format!(
+            "The kernel cut off the control messages of {} in the last minute. Pings to these clients may leave from an address that they did not call.",
+            counted(truncated, "datagram", "datagrams")
+        ),
+        "The handed-over socket reports more with each datagram than the daemon has room for. Remove options such as PassSecurity= from wakeupd.socket and restart both units.",
+    ))
+}
+
 fn buffer_small(which: &str, granted: usize, wanted: usize, parameter: &str) -> Option<Finding> {
     if granted >= wanted {
         return None;
@@ -400,6 +417,8 @@ mod tests {
         assert_eq!(found(|_, _, recent| recent.lateness[7] = 1_011), warning("pings_late"));
         assert_eq!(found(|_, _, recent| recent.lateness[7] = 1_010), []);
         assert_eq!(found(|_, _, recent| recent.lateness[6] = 9_999), []);
+        let truncated = found(|_, _, recent| recent.truncated_control = 1);
+        assert_eq!(truncated, warning("control_truncated"));
         assert_eq!(found(|_, clients, _| clients.ipv6 = 41), warning("clients_near_cap"));
         let [max_clients, per_prefix] =
             [Refused::MaxClients, Refused::MaxClientsPerPrefix].map(|reason| reason as usize);

@@ -1,7 +1,8 @@
 /*
  * The clocks of a process that a test sets, put before the system's with LD_PRELOAD. The file that
  * SET_CLOCKS names holds three numbers of 64 bits: by how many seconds the wall clock and the boot
- * clock are ahead, and the id of a thread that has no clock any more.
+ * clock are ahead, and the id of a thread that has no clock any more. The kernel's timestamps of
+ * datagrams follow the wall clock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,4 +39,19 @@ int clock_gettime(clockid_t clock, struct timespec *time)
     if (result == 0 && set && clock == CLOCK_BOOTTIME)
         time->tv_sec += set[1];
     return result;
+}
+
+static void shift(struct msghdr *message)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part))
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_TIMESTAMPNS)
+            ((struct timespec *)CMSG_DATA(part))->tv_sec += set[0];
+}
+
+int recvmmsg(int socket, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+    int received = syscall(SYS_recvmmsg, socket, messages, count, flags, timeout);
+    for (int i = 0; set && i < received; i++)
+        shift(&messages[i].msg_hdr);
+    return received;
 }

@@ -29,6 +29,8 @@ mod closed;
 #[cfg(target_os = "linux")]
 mod congestion;
 #[cfg(target_os = "linux")]
+mod control;
+#[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
 mod descriptors;
@@ -52,6 +54,8 @@ mod moved;
 mod network;
 #[cfg(target_os = "linux")]
 mod networks;
+#[cfg(target_os = "linux")]
+mod options;
 #[cfg(target_os = "linux")]
 mod outages;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,6 @@
 //! The whole process stands still, as under SIGSTOP, a debugger or a frozen control group.
 
+use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
@@ -7,7 +8,11 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::{Client, Daemon, count};
 use crate::scene::undisturbed;
+use crate::web::{get, metric};
 use crate::witness::Witness;
+
+/// The counter of heartbeats that waited for too long.
+const STALE: &str = "wakeupd_refused_datagrams_total{reason=\"stale\"}";
 
 /// Whose heartbeats wait, besides the witness.
 const CLIENTS: usize = 100;
@@ -78,6 +83,56 @@ fn whose_heartbeat_waits_through_four_seconds_is_pinged_on() {
         ("TOKIO_WORKER_THREADS", "1"),
     ];
     wait_through(Duration::from_secs(4), &settings);
+}
+
+#[test]
+fn a_heartbeat_that_waited_for_longer_than_a_client_lives_does_not_count() {
+    const EXPIRATION: Duration = Duration::from_secs(2);
+    let _alone = undisturbed();
+    for host in ["127.0.0.1", "0.0.0.0"] {
+        for mode in ["enforce", "observe"] {
+            let settings = [
+                ("HOST", host),
+                ("GUARD_MODE", mode),
+                ("CLIENT_EXPIRATION_SECONDS", "2"),
+                ("HTTP_ADDR", "127.0.0.1:0"),
+            ];
+            stand_still_with_stale_heartbeats(&Daemon::start(&settings), EXPIRATION);
+        }
+    }
+}
+
+/// Stops a daemon while a client's and a stranger's heartbeats become stale, and newer ones wait behind them.
+fn stand_still_with_stale_heartbeats(daemon: &Daemon, expiration: Duration) {
+    let server = ([127, 0, 0, 1], daemon.address.port()).into();
+    let new_client = || Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
+    let [known, stranger, recent] = [(); 3].map(|()| new_client());
+    known.heartbeat(&[]);
+    known.ping();
+    let refused = || metric(&get(daemon.http(), "/metrics").body, STALE);
+    assert!(refused().abs() < 0.5);
+
+    daemon.freeze();
+    for client in [&known, &stranger] {
+        client.heartbeat(&[]);
+    }
+    thread::sleep(expiration + Duration::from_millis(500));
+    recent.heartbeat(&[]);
+    known.forget_pings();
+    daemon.signal(Signal::SIGCONT);
+
+    recent.ping();
+    let line = daemon.wait_for_line("reason=\"stale\"");
+    assert!(line.contains("refused a datagram"), "{line}");
+    daemon.wait_for_line(&format!("removed client={} reason=\"expired\"", known.address()));
+    assert!((refused() - 2.0).abs() < 0.5, "{:#?}", daemon.lines());
+    assert_eq!(count(&daemon.lines(), &format!("registered client={}", stranger.address())), 0);
+    assert!(!known.has_ping() && !stranger.has_ping());
+    // A new heartbeat counts as ever.
+    for client in [&known, &stranger] {
+        client.heartbeat(&[]);
+        client.ping();
+    }
 }
 
 #[test]

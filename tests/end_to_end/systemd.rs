@@ -22,7 +22,7 @@ use crate::needs::{self, Need};
 use crate::web::{get, wait_for};
 
 /// A command that becomes the daemon, with these (two at the most) handed over to it.
-fn handed_over(what: Vec<OwnedFd>) -> Command {
+pub fn handed_over(what: Vec<OwnedFd>) -> Command {
     hand_over(Command::new("/bin/sh"), what)
 }
 
@@ -65,6 +65,27 @@ fn heartbeats_wait_in_the_socket_that_is_handed_over() {
         assert!(lines.iter().any(|line| line.contains("serving the socket that was handed over")));
         assert!(!lines.iter().any(|line| line.contains("PORT do not count")), "{lines:?}");
     }
+}
+
+#[test]
+fn heartbeats_that_waited_for_longer_than_a_client_lives_do_not_count() {
+    let socket = listening_at("127.0.0.1:0");
+    // `Timestamping=ns` in wakeupd.socket.
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true).unwrap();
+    let [stale, recent] = [(); 2].map(|()| client_of(socket.local_addr().unwrap()));
+    stale.heartbeat(&[]);
+    thread::sleep(Duration::from_millis(2_500));
+    recent.heartbeat(&[]);
+    let mut command = handed_over(vec![socket.try_clone().unwrap().into()]);
+    let daemon = Daemon::start_command(command.env("CLIENT_EXPIRATION_SECONDS", "2"));
+    recent.ping();
+    daemon.wait_for_line("reason=\"stale\"");
+    let lines = daemon.lines();
+    assert!(
+        !lines.iter().any(|line| line.contains(&format!("registered client={}", stale.address())))
+    );
+    stale.heartbeat(&[]);
+    stale.ping();
 }
 
 #[test]

@@ -110,11 +110,16 @@ impl Clocks {
         self.began = (shown, self.now);
     }
 
-    pub fn moment(&self) -> Moment {
+    /// What the wall clock shows.
+    pub fn wall(&self) -> Time {
         let wall = self.wall.saturating_add_unsigned(self.now.0).max(0).cast_unsigned();
+        Time::from_nanos(wall)
+    }
+
+    pub fn moment(&self) -> Moment {
         Moment {
             now: self.boottime(self.now),
-            wall: Time::from_nanos(wall),
+            wall: self.wall(),
             boot: Some(format!("boot {}", self.boot)),
         }
     }

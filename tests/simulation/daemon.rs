@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use wakeupd::clock::Time;
 use wakeupd::daemon::LONGEST_CATCH_UP;
-use wakeupd::guard::{Budget, Guard, Mode, Networks, Rules, Unreachable};
+use wakeupd::guard::{Backlog, Budget, Guard, Mode, Networks, Rules, Stale, Unreachable};
 use wakeupd::listener::LOOK_INTERVAL;
 use wakeupd::net::BATCH;
 use wakeupd::registry::{Refreshed, Registry, SHARDS, Seed, Sweep, Target};
@@ -71,6 +71,7 @@ struct Listener {
     held_until: When,
     /// While the socket is not empty: since when, and what has been received.
     drain: Option<(Time, usize)>,
+    backlog: Backlog,
     unreachable: Unreachable,
     budget: Budget,
     ignores_errors_until: Option<Time>,
@@ -89,8 +90,15 @@ struct Worker {
 }
 
 impl Daemon {
-    /// Starts from the snapshot, if there is one that is of use.
-    pub fn start(plan: &Plan, disk: Option<&[u8]>, clocks: &Clocks, rng: &mut Rng) -> Self {
+    /// Starts from the snapshot, if there is one that is of use. Nothing that arrived before `drained_until`
+    /// waits in the socket.
+    pub fn start(
+        plan: &Plan,
+        disk: Option<&[u8]>,
+        drained_until: Time,
+        clocks: &Clocks,
+        rng: &mut Rng,
+    ) -> Self {
         let now = clocks.moment();
         let snapshot = disk.map(|bytes| {
             Snapshot::parse(bytes.to_vec()).expect("what was written whole can be read")
@@ -129,6 +137,7 @@ impl Daemon {
                 ready: clocks.now,
                 held_until: clocks.now,
                 drain: None,
+                backlog: Backlog::new(plan.expiration, drained_until),
                 unreachable: Unreachable::default(),
                 budget: Budget::default(),
                 ignores_errors_until: None,
@@ -201,21 +210,22 @@ impl Daemon {
         let time = outside.clocks.boottime(now);
         self.take_errors(time, outside);
         let (begun, received) = self.listener.drain.take().unwrap_or((time, 0));
+        let stale = self.listener.backlog.stale(time, || outside.clocks.wall());
         let mut count = 0;
         while count < BATCH {
             let Some(datagram) = outside.socket.take() else { break };
             count += 1;
-            self.record(datagram, time, outside);
+            self.record(datagram, &stale, time, outside);
         }
         if count < BATCH {
-            self.core.registry.heard_until(time);
+            self.heard_until(time);
             let is_quiet = outside.socket.is_empty();
             self.listener.ready = now + if is_quiet { LOOK_INTERVAL } else { WAKING };
             return;
         }
         let mut drain = (begun, received + count);
         if drain.1 > outside.socket.most_waiting() {
-            self.core.registry.heard_until(begun);
+            self.heard_until(begun);
             drain = (time, 0);
         }
         self.listener.drain = Some(drain);
@@ -243,9 +253,17 @@ impl Daemon {
         }
     }
 
-    fn record(&mut self, datagram: Datagram, time: Time, outside: &mut Outside) {
-        let Datagram { source, local, .. } = datagram;
+    fn heard_until(&mut self, time: Time) {
+        self.core.registry.heard_until(time);
+        self.listener.backlog.drained_until(time);
+    }
+
+    fn record(&mut self, datagram: Datagram, stale: &Stale, time: Time, outside: &mut Outside) {
+        let Datagram { source, local, stamp, .. } = datagram;
         let now = outside.clocks.now;
+        if stale.covers(Some(stamp)) {
+            return outside.oracle.heard(datagram, now, Heard::Stale);
+        }
         let Core { guard, registry } = &*self.core;
         if guard.admit(source).is_err() {
             return outside.oracle.heard(datagram, now, Heard::Barred);

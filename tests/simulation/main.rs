@@ -100,6 +100,7 @@ fn a_thousand_lives_keep_every_promise() {
     for (what, count) in [
         ("pings", sum(|tally| tally.pings)),
         ("refused", sum(|tally| tally.refused)),
+        ("stale", sum(|tally| tally.stale)),
         ("made way", sum(|tally| tally.made_way)),
         ("muted", sum(|tally| tally.muted)),
         ("restarts", sum(|tally| tally.restarts)),

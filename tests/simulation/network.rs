@@ -15,6 +15,8 @@ pub struct Datagram {
     /// The address of the daemon's machine that it hit.
     pub local: IpAddr,
     pub arrived: When,
+    /// The kernel's timestamp: the wall clock at that time, since 1970.
+    pub stamp: Duration,
 }
 
 /// A way through the net that loses, delays, reorders and duplicates.

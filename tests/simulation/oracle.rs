@@ -31,6 +31,8 @@ pub enum Heard {
     Refused,
     /// Its source is none for a client.
     Barred,
+    /// It waited for longer than a client lives.
+    Stale,
 }
 
 /// What is wrong.
@@ -50,6 +52,7 @@ pub struct Tally {
     pub heartbeats: u64,
     pub pings: u64,
     pub refused: u64,
+    pub stale: u64,
     pub made_way: u64,
     pub muted: u64,
     pub faults: u64,
@@ -71,6 +74,8 @@ pub struct Oracle {
     pub(super) saved: (When, i64),
     /// Until when the daemon does not listen to what hosts say.
     ignores_until: When,
+    /// The last time that the wall clock was set.
+    wall_set: When,
     pub tally: Tally,
     pub failure: Option<Box<Failure>>,
     audits: usize,
@@ -88,6 +93,7 @@ impl Oracle {
             troubles: Troubles::default(),
             saved: Default::default(),
             ignores_until: When::default(),
+            wall_set: When::default(),
             tally: Tally::default(),
             failure: None,
             audits: 0,
@@ -160,6 +166,16 @@ impl Oracle {
         let Datagram { source, local, .. } = datagram;
         self.note(source, now, || format!("heard: {heard:?}"));
         self.tally.heartbeats += 1;
+        let waited = now.since(datagram.arrived);
+        let is_stale = waited > self.expiration;
+        // The kernel's timestamps are of the wall clock.
+        if is_stale != (heard == Heard::Stale) && datagram.arrived > self.wall_set {
+            return self.fail(Some(source), now, format!("{heard:?} after {waited:?}"));
+        }
+        if heard == Heard::Stale {
+            self.tally.stale += 1;
+            return;
+        }
         let is_client = self.clients.get(&source).is_some_and(|client| client.is_registered);
         if Rooms::bars(source) != (heard == Heard::Barred) {
             return self.fail(Some(source), now, format!("{heard:?} is not for such a source"));
@@ -169,7 +185,7 @@ impl Oracle {
             return self.fail(Some(source), now, what);
         }
         match heard {
-            Heard::Barred => self.tally.refused += 1,
+            Heard::Barred | Heard::Stale => self.tally.refused += 1,
             Heard::Refused => {
                 self.tally.refused += 1;
                 if !self.rooms.is_full(source.ip()) {
@@ -298,6 +314,11 @@ impl Oracle {
     /// Until then the daemon does not listen to what hosts say.
     pub fn ignoring(&mut self, until: When) {
         self.ignores_until = until;
+    }
+
+    /// The wall clock is set.
+    pub fn wall_set(&mut self, now: When) {
+        self.wall_set = now;
     }
 
     /// A client gets no more pings until its next heartbeat.

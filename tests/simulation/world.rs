@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use fastrand::Rng;
-use wakeupd::clock::Time;
+use wakeupd::clock::{MACHINE_START, Time};
 use wakeupd::registry::Sweep;
 use wakeupd::snapshot::{self, Header};
 use wakeupd::wire::DEFAULT_PORT;
@@ -31,7 +31,8 @@ enum Event {
     /// A gateway maps somebody anew.
     Rebind,
     Forge,
-    Arrive(Datagram),
+    /// A datagram comes from there to this address of the machine.
+    Arrive(SocketAddr, IpAddr),
     /// A host says that the port is closed.
     Refuse(SocketAddr),
     Fault,
@@ -88,7 +89,8 @@ impl World {
     fn new(plan: &Plan, watched: Option<SocketAddr>) -> Self {
         let mut rng = Rng::with_seed(plan.seed);
         let clocks = Clocks::new(BOOT + plan.uptime, Duration::from_secs(1_800_000_000));
-        let daemon = Daemon::start(plan, None, &clocks, &mut rng);
+        let bound = clocks.boottime(clocks.now);
+        let daemon = Daemon::start(plan, None, bound, &clocks, &mut rng);
         Self {
             crowd: Crowd::new(plan, &mut rng),
             clocks,
@@ -202,7 +204,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Arrive(datagram) => self.arrive(datagram),
+            Event::Arrive(source, local) => self.arrive(source, local),
             Event::Refuse(client) => {
                 self.oracle.closed(client, self.clocks.now);
                 self.socket.put_error(client);
@@ -233,8 +235,7 @@ impl World {
                 for source in sources {
                     let after = over.mul_f64(self.rng.f64());
                     let local = Crowd::local(source);
-                    let datagram = Datagram { source, local, arrived: self.clocks.now + after };
-                    self.at(after, Event::Arrive(datagram));
+                    self.at(after, Event::Arrive(source, local));
                 }
                 self.wait(self.plan.forgeries, event);
             }
@@ -263,12 +264,14 @@ impl World {
         let pause = known.pause(&mut self.rng);
         self.at(pause, Event::Beat(device));
         for delay in delays {
-            self.at(delay, Event::Arrive(Datagram { source, local, arrived: now + delay }));
+            self.at(delay, Event::Arrive(source, local));
         }
     }
 
-    fn arrive(&mut self, datagram: Datagram) {
+    fn arrive(&mut self, source: SocketAddr, local: IpAddr) {
         let now = self.clocks.now;
+        let stamp = Duration::from_nanos(self.clocks.wall().as_nanos());
+        let datagram = Datagram { source, local, arrived: now, stamp };
         let is_taken = now >= self.unreachable_until && self.socket.put(datagram);
         self.oracle.note(datagram.source, now, || {
             if is_taken { "it waits in the socket" } else { "nobody takes it" }.to_owned()
@@ -287,6 +290,7 @@ impl World {
     fn suffer(&mut self, fault: Fault) {
         let now = self.clocks.now;
         if let Fault::WallClock(by) = fault {
+            self.oracle.wall_set(now);
             return self.clocks.set_wall(by);
         }
         let Some(daemon) = &mut self.daemon else { return };
@@ -364,7 +368,10 @@ impl World {
         self.socket.is_open = true;
         self.life += 1;
         let disk = self.disk.as_deref();
-        let daemon = Daemon::start(&self.plan, disk, &self.clocks, &mut self.rng);
+        let keeps_socket = self.plan.keeps_socket && restart != Restart::Rebooted;
+        let drained_until =
+            if keeps_socket { MACHINE_START } else { self.clocks.boottime(self.clocks.now) };
+        let daemon = Daemon::start(&self.plan, disk, drained_until, &self.clocks, &mut self.rng);
         let restart = if disk.is_none() { Restart::Forgotten } else { restart };
         self.oracle.restarted(restart, since, &self.clocks, &daemon.core.registry);
         self.daemon = Some(daemon);

@@ -1,0 +1,81 @@
+//! Options that a sending socket shares with the receiving one.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
+
+/// Copies each option that changes how a socket's datagrams leave, such as those that `Mark=`, `IPTOS=` and
+/// `BindToDevice=` of a socket unit set.
+///
+/// # Errors
+/// When an option needs a privilege that this process does not have.
+pub(super) fn copy(from: &impl AsFd, to: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
+    copy_one(from, to, sockopt::BindToDevice, "SO_BINDTODEVICE")?;
+    copy_one(from, to, sockopt::IpTransparent, "IP_TRANSPARENT")?;
+    copy_one(from, to, sockopt::Ipv4Ttl, "IP_TTL")?;
+    copy_one(from, to, sockopt::Ipv4Tos, "IP_TOS")?;
+    if is_ipv6 {
+        copy_one(from, to, sockopt::Ipv6Ttl, "IPV6_UNICAST_HOPS")?;
+        copy_one(from, to, sockopt::Ipv6TClass, "IPV6_TCLASS")?;
+    }
+    // IP_TOS sets the priority too, so this comes later.
+    copy_one(from, to, sockopt::Priority, "SO_PRIORITY")?;
+    copy_one(from, to, sockopt::Mark, "SO_MARK")
+}
+
+/// Lets a socket be bound to an address that this machine does not have.
+pub(super) fn allow_any_address(socket: &impl AsFd) -> nix::Result<()> {
+    setsockopt(socket, sockopt::IpFreebind, &true)
+}
+
+/// Undoes [`allow_any_address`], unless the other socket allows it too: pings would leave from an IPv6
+/// address that was removed.
+///
+/// # Errors
+/// When the kernel refuses the option.
+pub(super) fn copy_allowed_addresses(from: &impl AsFd, to: &impl AsFd) -> io::Result<()> {
+    copy_one(from, to, sockopt::IpFreebind, "IP_FREEBIND")
+}
+
+/// Leaves an option alone that has the right value already: setting it may need a privilege.
+fn copy_one<T, O>(from: &impl AsFd, to: &impl AsFd, option: O, name: &str) -> io::Result<()>
+where
+    T: PartialEq,
+    O: GetSockOpt<Val = T> + SetSockOpt<Val = T> + Copy,
+{
+    // A kernel without the option has nothing to copy.
+    let Ok(value) = getsockopt(from, option) else { return Ok(()) };
+    if getsockopt(to, option)? == value {
+        return Ok(());
+    }
+    setsockopt(to, option, &value).map_err(|errno| {
+        let error = io::Error::from(errno);
+        io::Error::new(error.kind(), format!("cannot set {name}: {error}"))
+    })
+}
+
+/// The network interface that a socket is bound to; empty if it is bound to none.
+pub(super) fn interface(socket: &impl AsFd) -> nix::Result<OsString> {
+    getsockopt(socket, sockopt::BindToDevice)
+}
+
+/// Binds the sockets that have lost their network interface to it again, and returns how many had.
+///
+/// # Errors
+/// When the interface is gone.
+pub(super) fn restore_interface<'a>(
+    mut sockets: impl Iterator<Item = &'a UdpSocket>,
+    name: &OsString,
+) -> io::Result<usize> {
+    sockets.try_fold(0, |restored, socket| {
+        // A socket stays bound to an interface that was removed, which is an error here.
+        if interface(socket).is_ok_and(|name| name.is_empty()) {
+            setsockopt(socket, sockopt::BindToDevice, name)?;
+            return Ok(restored + 1);
+        }
+        Ok(restored)
+    })
+}
