@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::SockRef;
 
-use super::{BATCH, Control, Datagram, Missing, NetworkError, canonical, duplicates, native};
+use super::{BATCH, Control, Datagram, Missing, NetworkError, canonical, native};
 
 /// There are no control messages.
 pub(super) const OWN_CONTROL: usize = 0;
@@ -96,7 +96,7 @@ pub(super) fn open_senders(
     _: SocketAddr,
     _: &mut Missing,
 ) -> io::Result<Vec<UdpSocket>> {
-    duplicates(count, receiver)
+    (0..count).map(|_| Ok(receiver.try_clone_to_owned()?.into())).collect()
 }
 
 /// Pings leave from the kernel's choice in any case.

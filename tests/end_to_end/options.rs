@@ -55,6 +55,19 @@ const MTU_DISCOVER: Call = set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, "IP_MTU_
 const PKTINFO_V6: Call = set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO");
 const RECVERR_V6: Call = set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR, "IPV6_RECVERR");
 const V6ONLY: Call = set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, "IPV6_V6ONLY");
+/// Options that a sending socket inherits from the receiving one, which are of no consequence here.
+const INHERITED: [Call; 10] = [
+    get(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, "SO_BINDTODEVICE"),
+    get(libc::SOL_SOCKET, libc::SO_MARK, "SO_MARK"),
+    get(libc::SOL_SOCKET, libc::SO_PRIORITY, "SO_PRIORITY"),
+    get(libc::IPPROTO_IP, libc::IP_TRANSPARENT, "IP_TRANSPARENT"),
+    get(libc::IPPROTO_IP, libc::IP_TTL, "IP_TTL"),
+    get(libc::IPPROTO_IP, libc::IP_TOS, "IP_TOS"),
+    get(libc::IPPROTO_IP, libc::IP_FREEBIND, "IP_FREEBIND"),
+    set(libc::IPPROTO_IP, libc::IP_FREEBIND, "IP_FREEBIND"),
+    get(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS"),
+    get(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, "IPV6_TCLASS"),
+];
 const GET_V6ONLY: Call = get(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, "IPV6_V6ONLY");
 
 const ALL: [Call; 16] = [
@@ -80,7 +93,9 @@ const ALL: [Call; 16] = [
 /// `SO_REUSEADDR` there are no sockets that `IP_MTU_DISCOVER` is for.
 type Case = (&'static str, &'static [Call], &'static [&'static str]);
 
-const CASES: [Case; 21] = [
+const CASES: [Case; 23] = [
+    ("0.0.0.0", &INHERITED, &[]),
+    ("::", &INHERITED, &[]),
     ("0.0.0.0", &[FORCE_RCVBUF], &[]),
     ("0.0.0.0", &[FORCE_SNDBUF], &[]),
     ("0.0.0.0", &[FORCE_RCVBUF, SET_RCVBUF], &["SO_RCVBUF"]),
@@ -274,7 +289,8 @@ fn the_daemon_asks_for_no_option_that_the_table_does_not_have() {
     if !needs::met(name, &[Need::Program("strace"), Need::Ipv6]) {
         return;
     }
-    let known: BTreeSet<_> = ALL.iter().map(|call| (call.kind, call.name.to_owned())).collect();
+    let known: BTreeSet<_> =
+        ALL.iter().chain(&INHERITED).map(|call| (call.kind, call.name.to_owned())).collect();
     for host in ["0.0.0.0", "::"] {
         let trace = format!("options-{}", std::process::id());
         let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join(trace);
