@@ -71,7 +71,7 @@ enum NoAnswer {
     #[error("HTTP_ADDR is none, so the daemon has no endpoint to ask: set it, or use --http-addr")]
     NoEndpoint,
     #[error(
-        "http://{address} does not answer: {}; is the daemon running, with the same HTTP_ADDR, and not full of connections?",
+        "http://{address} does not answer: {}; is the daemon running, with the same HTTP_ADDR?",
         printable(&.error.to_string())
     )]
     Unreachable { address: SocketAddr, error: Box<dyn Error + Send + Sync> },

@@ -6,16 +6,16 @@
 mod access;
 mod answer;
 mod clients;
+mod connections;
 mod events;
 mod exposition;
 mod page;
 mod prefixes;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -27,21 +27,14 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{info, warn};
 
 use self::access::Access;
+pub use self::connections::MOST_CONNECTIONS;
+use self::connections::{Connection, Connections};
 use crate::clock;
 use crate::config::Config;
 use crate::monitor::Board;
 use crate::net;
 use crate::state::State;
 use crate::throttle::Throttle;
-
-/// The most connections at a time.
-pub const MOST_CONNECTIONS: usize = 128;
-
-/// The most connections at a time from other machines, so that this one always finds room.
-const MOST_REMOTE_CONNECTIONS: usize = 96;
-
-/// The most connections at a time from one address of another machine, an IPv4 address or an IPv6 /64.
-const MOST_CONNECTIONS_PER_ADDRESS: usize = 32;
 
 /// How long a request may take to arrive, and how long a connection may wait for the next.
 const LONGEST_REQUEST: Duration = Duration::from_secs(10);
@@ -102,7 +95,8 @@ impl Server {
             let _within = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        let endpoint = Arc::new(Endpoint { access, state, board });
+        let endpoint =
+            Arc::new(Endpoint { access, state, board });
         let serve = move || runtime.block_on(accept(&listener, &endpoint));
         thread::Builder::new().name("http".to_owned()).spawn(serve)?;
         info!(%address, "listening for HTTP");
@@ -112,7 +106,7 @@ impl Server {
 
 async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
     let connections = Connections::default();
-    let (failures, refusals) = (Throttle::default(), Throttle::default());
+    let (failures, closings) = (Throttle::default(), Throttle::default());
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -124,28 +118,32 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
                 continue;
             }
         };
-        let Some(connection) = connections.admit(peer.ip()) else {
-            if let Some(left_out) = refusals.pass(clock::now()) {
-                warn!(%peer, left_out, "too many HTTP connections");
-            }
-            continue;
-        };
-        let endpoint = Arc::clone(endpoint);
-        tokio::spawn(async move {
-            serve(stream, endpoint).await;
-            drop(connection);
-        });
+        let now = clock::now();
+        let (connection, closed) = connections.admit(peer, now);
+        if let Some(closed) = closed
+            && let Some(left_out) = closings.pass(now)
+        {
+            warn!(%peer, %closed, left_out, "too many HTTP connections: closed one to accept another");
+        }
+        tokio::spawn(serve(stream, connection, Arc::clone(endpoint)));
+        // Let the new connection read its request before the next one may displace it.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>) {
+async fn serve(stream: TcpStream, connection: Connection, endpoint: Arc<Endpoint>) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(LONGEST_STALL));
+    let connection = Arc::new(connection);
+    let server = Arc::clone(&connection);
     let service = service_fn(move |request| {
-        let endpoint = Arc::clone(&endpoint);
-        async move { Ok::<_, Infallible>(answer::answer(&request, &endpoint).await) }
+        let (endpoint, answering) = (Arc::clone(&endpoint), server.answer());
+        async move {
+            let response = answer::answer(&request, &endpoint, &answering).await;
+            Ok::<_, Infallible>(response.map(|body| answering.with(body)))
+        }
     });
-    let connection = http1::Builder::new()
+    let exchange = http1::Builder::new()
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(LONGEST_REQUEST)
@@ -153,88 +151,8 @@ async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>) {
         .max_headers(MOST_FIELDS)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     // However it ends, only its own client has to know.
-    let _ = connection.await;
-}
-
-/// How many connections there are from each address.
-#[derive(Clone, Debug, Default)]
-struct Connections(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One of them, until it is dropped.
-#[derive(Debug)]
-struct Admitted {
-    connections: Connections,
-    peer: IpAddr,
-}
-
-impl Connections {
-    fn admit(&self, peer: IpAddr) -> Option<Admitted> {
-        let peer = site_of(peer);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&peer).copied().unwrap_or(0);
-        let all: usize = counts.values().sum();
-        let is_refused = if peer.is_loopback() {
-            all >= MOST_CONNECTIONS
-        } else {
-            all >= MOST_REMOTE_CONNECTIONS || count >= MOST_CONNECTIONS_PER_ADDRESS
-        };
-        if is_refused {
-            return None;
-        }
-        counts.insert(peer, count + 1);
-        Some(Admitted { connections: self.clone(), peer })
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut counts = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.peer);
-            }
-        }
-    }
-}
-
-/// What counts as one address: whoever has an IPv6 address has a /64.
-fn site_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(ip) if !ip.is_loopback() => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        ip => ip,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_are_limited_altogether_and_for_each_address() {
-        let connections = Connections::default();
-        let remote = |n: usize| IpAddr::from([192, 0, 2, n.try_into().unwrap()]);
-        let mut admitted = Vec::new();
-        let mut admit = |ip| connections.admit(ip).map(|one| admitted.push(one)).is_some();
-        for n in 0..MOST_REMOTE_CONNECTIONS / MOST_CONNECTIONS_PER_ADDRESS {
-            assert!((0..MOST_CONNECTIONS_PER_ADDRESS).all(|_| admit(remote(n))));
-            assert!(!admit(remote(n)));
-        }
-        assert!(!admit(remote(99)), "that is all that other machines may have");
-        let local = Ipv6Addr::LOCALHOST.into();
-        assert!((MOST_REMOTE_CONNECTIONS..MOST_CONNECTIONS).all(|_| admit(local)));
-        assert!(!admit(local));
-        admitted.pop();
-        assert!(connections.admit(local).is_some());
-        admitted.clear();
-        assert!(connections.0.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn whoever_has_one_ipv6_address_has_many() {
-        let site = |ip: &str| site_of(ip.parse().unwrap()).to_string();
-        assert_eq!(site("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(site("::1"), "::1");
-        assert_eq!(site("::ffff:192.0.2.1"), "192.0.2.1");
+    tokio::select! {
+        _ = exchange => {}
+        () = connection.closed() => {}
     }
 }

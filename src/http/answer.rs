@@ -16,6 +16,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
 
+use super::connections::Answering;
 use super::{Endpoint, clients, events, exposition, page, prefixes};
 use crate::clock;
 use crate::health::Health;
@@ -65,15 +66,23 @@ impl From<Failure> for Response<Body> {
 }
 
 /// The answer to a request.
-pub(super) async fn answer<B>(request: &Request<B>, endpoint: &Endpoint) -> Response<Body> {
-    let mut response = route(request, endpoint).await.unwrap_or_else(Into::into);
+pub(super) async fn answer<B>(
+    request: &Request<B>,
+    endpoint: &Endpoint,
+    answering: &Answering,
+) -> Response<Body> {
+    let mut response = route(request, endpoint, answering).await.unwrap_or_else(Into::into);
     for (field, value) in ALWAYS {
         response.headers_mut().insert(field, HeaderValue::from_static(value));
     }
     response
 }
 
-async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<Body>, Failure> {
+async fn route<B>(
+    request: &Request<B>,
+    endpoint: &Endpoint,
+    answering: &Answering,
+) -> Result<Response<Body>, Failure> {
     endpoint.access.check_host(request)?;
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "there is only GET and HEAD"));
@@ -105,7 +114,7 @@ async fn route<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Response<
             Ok(json(StatusCode::OK, &**board.status.borrow()))
         }
         "/openapi.json" => Ok(text(JSON, include_str!("openapi.json"))),
-        "/events" => Ok(events::events(board)),
+        "/events" => events::events(board, answering),
         "/clients" => {
             endpoint.access.check_admin(request)?;
             clients::list(state, &parameters(query)?).await

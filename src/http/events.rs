@@ -1,39 +1,61 @@
 //! Server-sent events: the last ten minutes, and then every second how the daemon is. When the wall clock was
 //! set, the last ten minutes once more, by that.
+//!
+//! A stream ends after [`LONGEST_STREAM`], and a browser asks for the next one by itself. So each viewer
+//! gets a turn when there are more of them than the endpoint serves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::BodyExt;
-use http_body_util::channel::Channel;
-use hyper::Response;
+use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::answer::Body;
+use super::answer::{Body, Failure};
+use super::connections::Answering;
 use crate::monitor::Board;
 
-pub(super) fn events(board: &Arc<Board>) -> Response<Body> {
+/// The longest life of a stream.
+const LONGEST_STREAM: Duration = Duration::from_secs(120);
+
+/// How long a browser waits before it asks for the next stream.
+const RETRY: Duration = Duration::from_secs(3);
+
+/// Tells nginx to pass each event on at once, even where its `proxy_buffering` is on.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+pub(super) fn events(board: &Arc<Board>, answering: &Answering) -> Result<Response<Body>, Failure> {
+    if !answering.stream() {
+        return Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many event streams are open: close another page, or ask /status instead",
+        ));
+    }
+    // At most one event waits, so a slow reader skips some.
+    let (sender, body) = Channel::<Bytes>::new(1);
+    tokio::spawn(tokio::time::timeout(LONGEST_STREAM, send(sender, Arc::clone(board))));
+    let mut response = Response::new(body.boxed());
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    fields.insert(BUFFERING, HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+async fn send(mut sender: Sender<Bytes>, board: Arc<Board>) {
     let mut status = board.status.subscribe();
-    let board = Arc::clone(board);
     let mut steps = board.steps();
     let history = event("history", &*board.history());
-    // One event waits at the most, so that somebody slow leaves some out.
-    let (mut sender, body) = Channel::<Bytes>::new(1);
-    tokio::spawn(async move {
-        let mut next = Bytes::from(history);
-        while sender.send_data(next).await.is_ok() && status.changed().await.is_ok() {
-            let now = Arc::clone(&status.borrow_and_update());
-            let before = std::mem::replace(&mut steps, board.steps());
-            let told_anew =
-                if steps == before { String::new() } else { event("history", &*board.history()) };
-            next = (told_anew + &event("status", &*now)).into();
-        }
-    });
-    let mut response = Response::new(body.boxed());
-    let content_type = HeaderValue::from_static("text/event-stream");
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
+    let mut next = Bytes::from(format!("retry: {}\n\n{history}", RETRY.as_millis()));
+    while sender.send_data(next).await.is_ok() && status.changed().await.is_ok() {
+        let now = Arc::clone(&status.borrow_and_update());
+        let before = std::mem::replace(&mut steps, board.steps());
+        let told_anew =
+            if steps == before { String::new() } else { event("history", &*board.history()) };
+        next = (told_anew + &event("status", &*now)).into();
+    }
 }
 
 fn event(name: &str, data: &impl Serialize) -> String {

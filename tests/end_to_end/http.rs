@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -196,6 +196,29 @@ fn events_tell_the_past_and_then_every_second() {
         })
         .collect();
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+}
+
+#[test]
+fn an_event_stream_passes_proxies_at_once_and_ends_for_the_next_one() {
+    let (_daemon, http) = serve(&[]);
+    let mut stream = connect(http);
+    stream
+        .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    // Each read ends with the next event, so only a stream without an end would take too long.
+    let deadline = Instant::now() + 10 * PATIENCE;
+    let (mut text, mut events) = (String::new(), 0);
+    for line in BufReader::new(stream).lines().map(Result::unwrap) {
+        assert!(Instant::now() < deadline, "it has not ended after {events} events");
+        events += usize::from(line == "event: status");
+        text += &(line + "\n");
+    }
+    let (head, _) = text.split_once("\n\n").unwrap();
+    assert!(head.to_lowercase().contains("\nx-accel-buffering: no"), "{head}");
+    assert!(text.contains("\nretry: 3000\n") && events > 60, "{events} events");
+    assert_eq!(text.matches("event: history").count(), 1);
+    let next = text.rfind("event: status").unwrap();
+    assert!(text[next..].contains("\n\n"), "the last event is whole: {}", &text[next..]);
 }
 
 #[test]

@@ -29,6 +29,8 @@ mod closed;
 #[cfg(target_os = "linux")]
 mod congestion;
 #[cfg(target_os = "linux")]
+mod connections;
+#[cfg(target_os = "linux")]
 mod control;
 #[cfg(target_os = "linux")]
 mod crowd;
