@@ -65,6 +65,8 @@ struct Endpoint {
     access: Access,
     state: Arc<State>,
     board: Arc<Board>,
+    /// Limits the log lines about wrong tokens.
+    wrong_tokens: Throttle,
 }
 
 impl Server {
@@ -96,7 +98,7 @@ impl Server {
             TcpListener::from_std(listener)?
         };
         let endpoint =
-            Arc::new(Endpoint { access, state, board });
+            Arc::new(Endpoint { access, state, board, wrong_tokens: Throttle::default() });
         let serve = move || runtime.block_on(accept(&listener, &endpoint));
         thread::Builder::new().name("http".to_owned()).spawn(serve)?;
         info!(%address, "listening for HTTP");

@@ -89,6 +89,8 @@ pub struct Metrics {
     pub skipped_slots: Counter,
     /// Slots that were not skipped.
     pub served_slots: Counter,
+    /// HTTP requests that showed a wrong `ADMIN_TOKEN`.
+    pub wrong_tokens: Counter,
     /// What became of the snapshots.
     pub snapshots: Snapshots,
     /// The reads of `DENY_FILE`.
@@ -133,6 +135,7 @@ impl Metrics {
             skipped_pings: self.skipped_pings.get(),
             skipped_slots: self.skipped_slots.get(),
             served_slots: self.served_slots.get(),
+            wrong_tokens: self.wrong_tokens.get(),
         }
     }
 }
@@ -157,6 +160,7 @@ pub struct Totals {
     pub skipped_pings: u64,
     pub skipped_slots: u64,
     pub served_slots: u64,
+    pub wrong_tokens: u64,
 }
 
 impl Totals {
@@ -183,6 +187,7 @@ impl Totals {
             skipped_pings: self.skipped_pings - earlier.skipped_pings,
             skipped_slots: self.skipped_slots - earlier.skipped_slots,
             served_slots: self.served_slots - earlier.served_slots,
+            wrong_tokens: self.wrong_tokens - earlier.wrong_tokens,
         }
     }
 

@@ -277,6 +277,7 @@ fn totals(totals: &Totals) -> status::Totals {
         skipped_pings: totals.skipped_pings,
         served_slots: totals.served_slots,
         skipped_slots: totals.skipped_slots,
+        wrong_tokens: totals.wrong_tokens,
     }
 }
 

@@ -152,6 +152,7 @@ pub struct Totals {
     pub skipped_pings: u64,
     pub served_slots: u64,
     pub skipped_slots: u64,
+    pub wrong_tokens: u64,
 }
 
 /// How late pings were.

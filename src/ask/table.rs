@@ -53,6 +53,7 @@ impl Display for Table<'_> {
             ("removed clients", by_reason(&totals.removals)),
             ("mutings", count(totals.mutes)),
             ("kernel drops", count(totals.receive_drops)),
+            ("wrong tokens", count(totals.wrong_tokens)),
             ("snapshot", snapshot(self.status)),
             (
                 "buffers",

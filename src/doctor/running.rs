@@ -97,7 +97,7 @@ pub(super) fn fake(port: u16, clients: u64, receive_bytes: usize) -> Value {
         "snapshot": null,
         "totals": {"heartbeats": 0, "registrations": 0, "restored": 0, "removals": {}, "mutes": 0, "refused": {},
             "network_errors": 0, "receive_drops": 0, "pings": 0, "failed_pings": {},
-            "skipped_pings": 0, "served_slots": 0, "skipped_slots": 0},
+            "skipped_pings": 0, "served_slots": 0, "skipped_slots": 0, "wrong_tokens": 0},
         "lateness": {"buckets": []},
         "now": {"time": 0.0, "clients": 0, "heartbeats": 0, "pings": 0, "refused": 0,
             "failed_pings": 0, "skipped_pings": 0, "receive_drops": 0,

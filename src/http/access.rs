@@ -48,28 +48,50 @@ impl Access {
     }
 
     /// Refuses a request for clients' addresses by somebody who may not see them.
-    pub(super) fn check_admin<B>(&self, request: &Request<B>) -> Result<(), Failure> {
+    pub(super) fn check_admin<B>(&self, request: &Request<B>) -> Result<(), Denial> {
         if self.is_loopback {
             return Ok(());
         }
-        let Some(token) = &self.token else {
-            return Err(Failure::new(
-                StatusCode::FORBIDDEN,
-                "clients' addresses are shown on a loopback HTTP_ADDR only, unless ADMIN_TOKEN is set",
-            ));
-        };
+        let token = self.token.as_ref().ok_or(Denial::NotConfigured)?;
         let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let shown = shown.and_then(|value| {
             let (scheme, token) = value.split_at_checked("Bearer ".len())?;
             scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
         });
-        if shown.is_some_and(|shown| token.is(shown)) {
-            return Ok(());
+        match shown {
+            None => Err(Denial::NoToken),
+            Some(shown) if token.is(shown) => Ok(()),
+            Some(_) => Err(Denial::WrongToken),
         }
-        Err(Failure::new(
-            StatusCode::UNAUTHORIZED,
-            "show the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`",
-        ))
+    }
+}
+
+/// Why a request may not see clients' addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// The endpoint is open to other machines, and `ADMIN_TOKEN` is not set.
+    NotConfigured,
+    NoToken,
+    /// Possibly a guess.
+    WrongToken,
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::NotConfigured => Self::new(
+                StatusCode::FORBIDDEN,
+                "clients' addresses are shown on a loopback HTTP_ADDR only, unless ADMIN_TOKEN is set",
+            ),
+            Denial::NoToken => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "show the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`",
+            ),
+            Denial::WrongToken => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "this token is wrong: show the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`",
+            ),
+        }
     }
 }
 
@@ -169,7 +191,11 @@ mod tests {
                 request = request.header(AUTHORIZATION, shown);
             }
             let result = access(address, token).check_admin(&request.body(()).unwrap());
-            assert_eq!(status(result), expected, "{address} {token:?} {shown:?}");
+            assert_eq!(
+                status(result.map_err(Into::into)),
+                expected,
+                "{address} {token:?} {shown:?}"
+            );
         }
     }
 }

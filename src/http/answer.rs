@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::time::Duration;
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -15,7 +16,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
+use tracing::warn;
 
+use super::access::Denial;
 use super::connections::Answering;
 use super::{Endpoint, clients, events, exposition, page, prefixes};
 use crate::clock;
@@ -25,6 +28,9 @@ use crate::monitor;
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 
 const JSON: &str = "application/json";
+
+/// How long the answer to a wrong token is held back. Only the connection that showed it waits.
+const DELAY_AFTER_WRONG_TOKEN: Duration = Duration::from_secs(1);
 
 /// What every answer says of itself: nobody is to keep it, frame it or take it for something else.
 const ALWAYS: [(HeaderName, &str); 5] = [
@@ -116,21 +122,42 @@ async fn route<B>(
         "/openapi.json" => Ok(text(JSON, include_str!("openapi.json"))),
         "/events" => events::events(board, answering),
         "/clients" => {
-            endpoint.access.check_admin(request)?;
+            check_admin(request, endpoint, answering).await?;
             clients::list(state, &parameters(query)?).await
         }
         "/prefixes" => {
-            endpoint.access.check_admin(request)?;
+            check_admin(request, endpoint, answering).await?;
             prefixes::list(state, &parameters(query)?).await
         }
         path => {
             let Some(client) = path.strip_prefix("/clients/") else {
                 return Err(Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
             };
-            endpoint.access.check_admin(request)?;
+            check_admin(request, endpoint, answering).await?;
             clients::one(state, client)
         }
     }
+}
+
+/// Refuses a request for clients' addresses that lacks the right to see them. A wrong token is counted,
+/// logged, and answered late, so that guessing is slow and does not go unnoticed.
+async fn check_admin<B>(
+    request: &Request<B>,
+    endpoint: &Endpoint,
+    answering: &Answering,
+) -> Result<(), Failure> {
+    let denial = match endpoint.access.check_admin(request) {
+        Ok(()) => return Ok(()),
+        Err(denial) => denial,
+    };
+    if denial == Denial::WrongToken {
+        endpoint.state.metrics.wrong_tokens.add(1);
+        if let Some(left_out) = endpoint.wrong_tokens.pass(clock::now()) {
+            warn!(peer = %answering.peer(), left_out, "an HTTP request showed a wrong ADMIN_TOKEN");
+        }
+        tokio::time::sleep(DELAY_AFTER_WRONG_TOKEN).await;
+    }
+    Err(denial.into())
 }
 
 /// The tasks that are stuck, and still are a second later.

@@ -77,7 +77,7 @@ impl Connections {
         let open =
             Open { peer, site, phase: Phase::Waiting, since: now, close: Arc::clone(&close) };
         table.open.insert(id, open);
-        let connection = Connection { connections: self.clone(), id, close };
+        let connection = Connection { connections: self.clone(), id, peer, close };
         (connection, closed)
     }
 
@@ -160,6 +160,7 @@ impl Table {
 pub(super) struct Connection {
     connections: Connections,
     id: u64,
+    peer: SocketAddr,
     close: Arc<Notify>,
 }
 
@@ -193,6 +194,10 @@ impl Drop for Connection {
 pub(super) struct Answering(Arc<Connection>);
 
 impl Answering {
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.0.peer
+    }
+
     /// Turns the answer into an event stream, if the limits allow another.
     pub(super) fn stream(&self) -> bool {
         self.0.connections.lock().stream(self.0.id)

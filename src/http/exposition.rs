@@ -15,29 +15,17 @@ use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
 use crate::registry::Removal;
 use crate::state::State;
-use crate::status::{Buffers, DenyFile, Snapshot, Status};
+use crate::status::{Buffers, DenyFile, Guard, Snapshot, Status};
 
 pub(super) const TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// All metrics. What changes slowly is that of `status`, a second old at the most.
 pub(super) fn metrics(state: &State, status: &Status) -> String {
     let totals = state.metrics.totals();
-    let guard = &status.guard;
     let (ipv4, ipv6) = state.registry.families();
     let mut families = vec![
         gauge("wakeupd_build_info", "The version, as a label.", "version", [(&*status.version, 1)]),
         gauge("wakeupd_clients", "Live clients.", "family", [("ipv4", ipv4), ("ipv6", ipv6)]),
-        single("wakeupd_max_clients", "Most clients at a time.", status.clients.max as usize),
-        single(
-            "wakeupd_max_clients_per_address",
-            "Most clients at a time of one IPv4 address or IPv6 /64.",
-            guard.max_clients_per_address as usize,
-        ),
-        single(
-            "wakeupd_max_clients_per_prefix",
-            "Most clients at a time of one IPv4 /24 or IPv6 /56.",
-            guard.max_clients_per_prefix as usize,
-        ),
         count("wakeupd_heartbeats_total", "Heartbeats that were let in.", totals.heartbeats),
         count("wakeupd_registrations_total", "Clients that came.", totals.registered),
         counts(
@@ -99,12 +87,18 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
             state.health.stuck(clock::now()).len(),
         ),
         count(
+            "wakeupd_wrong_tokens_total",
+            "HTTP requests that showed a wrong ADMIN_TOKEN.",
+            totals.wrong_tokens,
+        ),
+        count(
             "wakeupd_dropped_log_lines_total",
             "Log lines dropped because standard error did not take them in time.",
             logging::dropped_lines(),
         ),
     ];
     families.extend(lost_on_arrival(&totals));
+    families.extend(caps(status));
     families.extend(buffers(&status.buffers));
     families.extend(status.snapshot.iter().flat_map(snapshot));
     families.extend(status.deny_file.iter().flat_map(deny_file));
@@ -125,6 +119,23 @@ fn lost_on_arrival(totals: &Totals) -> [MetricFamily; 3] {
             "wakeupd_truncated_control_messages_total",
             "Datagrams and ICMP errors with truncated control messages.",
             totals.truncated_control,
+        ),
+    ]
+}
+
+fn caps(status: &Status) -> [MetricFamily; 3] {
+    let Guard { max_clients_per_address, max_clients_per_prefix, .. } = status.guard;
+    [
+        single("wakeupd_max_clients", "Most clients at a time.", status.clients.max as usize),
+        single(
+            "wakeupd_max_clients_per_address",
+            "Most clients at a time of one IPv4 address or IPv6 /64.",
+            max_clients_per_address as usize,
+        ),
+        single(
+            "wakeupd_max_clients_per_prefix",
+            "Most clients at a time of one IPv4 /24 or IPv6 /56.",
+            max_clients_per_prefix as usize,
         ),
     ]
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Client, Daemon, PATIENCE, output, wait_until, wakeupd};
+use crate::daemon::{Client, Daemon, PATIENCE, count, output, wait_until, wakeupd};
 use crate::needs::{self, Need};
 use crate::web::{connect, get, metric, raw, request, wait_for};
 
@@ -376,6 +376,37 @@ fn answers_are_not_kept_framed_or_mistaken() {
             assert_eq!(answer.field(name), Some(value), "{path}");
         }
     }
+}
+
+#[test]
+fn wrong_tokens_are_counted_logged_and_answered_late() {
+    const WRONG: usize = 20;
+    let (daemon, mut http) = serve(&[("HTTP_ADDR", "0.0.0.0:0"), ("ADMIN_TOKEN", TOKEN)]);
+    http.set_ip([127, 0, 0, 1].into());
+    let authorized = |token: &str| {
+        let field = format!("Authorization: Bearer {token}\r\n");
+        request(http, "GET", "/clients", &field).status
+    };
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for n in 0..WRONG {
+            scope.spawn(move || {
+                assert_eq!(authorized(&format!("guess-{n}")), 401);
+                assert!(began.elapsed() >= Duration::from_secs(1), "a guess is answered at once");
+            });
+        }
+        let line = daemon.wait_for_line("wrong ADMIN_TOKEN");
+        assert!(line.contains("peer=127.0.0.1:") && !line.contains("guess"), "{line}");
+        assert_eq!(authorized(TOKEN), 200);
+    });
+    // A request without a token guesses nothing.
+    assert_eq!(get(http, "/clients").status, 401);
+    wait_for(http, "/status", |json| json["totals"]["wrong_tokens"] == WRONG);
+    let metrics = get(http, "/metrics").body;
+    assert!(metrics.contains(&format!("\nwakeupd_wrong_tokens_total {WRONG}\n")), "{metrics}");
+    let seconds = began.elapsed().as_secs();
+    let told = count(&daemon.lines(), "wrong ADMIN_TOKEN") as u64;
+    assert!((1..=seconds + 1).contains(&told), "{told} lines in {seconds} s");
 }
 
 #[test]
