@@ -144,6 +144,19 @@ pub struct Caps {
     pub per_prefix: u32,
 }
 
+impl Caps {
+    /// Whether an address and its prefix with so many clients may have one more.
+    fn check(self, Count { of_address, of_prefix }: Count) -> Result<(), Refused> {
+        if of_address >= self.per_address {
+            Err(Refused::MaxClientsPerAddress)
+        } else if of_prefix >= self.per_prefix {
+            Err(Refused::MaxClientsPerPrefix)
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// The rules that stay as they are while the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -262,9 +275,9 @@ impl Guard {
         if self.enforces() && self.is_broadcast(ip) {
             return Err(Refused::Broadcast);
         }
-        let Caps { clients, per_address, per_prefix } = self.rules.caps;
+        let caps = self.rules.caps;
         let mut verdict = Ok(());
-        if self.total() >= clients {
+        if self.total() >= caps.clients {
             verdict = Err(Refused::MaxClients);
             if self.enforces() {
                 return verdict;
@@ -273,12 +286,7 @@ impl Guard {
         if !self.rules.local_nets.contains(ip) {
             let address = ip.into();
             let mut table = self.counts.table(address);
-            let Count { of_address, of_prefix } = table.count(address);
-            if of_address >= per_address {
-                verdict = verdict.and(Err(Refused::MaxClientsPerAddress));
-            } else if of_prefix >= per_prefix {
-                verdict = verdict.and(Err(Refused::MaxClientsPerPrefix));
-            }
+            verdict = verdict.and(caps.check(table.count(address)));
             if verdict.is_ok() || !self.enforces() {
                 table.add(address);
             }
@@ -287,6 +295,23 @@ impl Guard {
             self.total.fetch_add(1, Relaxed);
         }
         verdict
+    }
+
+    /// Decides whether a heartbeat from `source`, which is no client, would make it one now. Counts nothing.
+    ///
+    /// # Errors
+    /// With the reason if it would not.
+    pub fn foresee(&self, source: SocketAddr) -> Result<(), Refused> {
+        self.admit(source)?;
+        if self.total() >= self.rules.caps.clients {
+            return Err(Refused::MaxClients);
+        }
+        if self.rules.local_nets.contains(source.ip()) {
+            return Ok(());
+        }
+        let address = source.ip().into();
+        let count = self.counts.table(address).count(address);
+        self.rules.caps.check(count)
     }
 
     /// Counts one client less at `ip`.
@@ -437,8 +462,12 @@ mod tests {
                 assert_eq!(guard.reserve(address), Ok(()));
                 assert_eq!(guard.reserve(neighbour), Ok(()));
             }
+            let foresee = |ip| guard.foresee(SocketAddr::new(ip, 5000));
+            assert_eq!(foresee(address), Err(Refused::MaxClientsPerAddress));
             assert_eq!(guard.reserve(address), Err(Refused::MaxClientsPerAddress));
+            assert_eq!(foresee(other), Err(Refused::MaxClientsPerPrefix));
             assert_eq!(guard.reserve(other), Err(Refused::MaxClientsPerPrefix));
+            assert_eq!(foresee(next), Ok(()));
             assert_eq!(guard.reserve(next), Ok(()));
             guard.release(address);
             assert_eq!(guard.reserve(other), Ok(()));
@@ -448,6 +477,8 @@ mod tests {
         while guard.total() < CAPS.clients {
             assert_eq!(guard.reserve(ip("10.0.0.1")), Ok(()), "a local address is a crowd's");
         }
+        assert_eq!(guard.foresee("10.0.0.1:5000".parse().unwrap()), Err(Refused::MaxClients));
+        assert_eq!(guard.foresee("10.0.0.1:53".parse().unwrap()), Err(Refused::SystemPort));
         assert_eq!(guard.reserve(ip("10.0.0.1")), Err(Refused::MaxClients));
         assert_eq!(guard.reserve(ip("192.0.9.1")), Err(Refused::MaxClients));
         guard.release(ip("10.0.0.1"));

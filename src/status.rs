@@ -3,6 +3,7 @@
 //! Times are RFC 3339 in UTC, spans are in seconds and sizes in bytes.
 
 mod findings;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::findings::{Finding, Seen, Severity, find};
+pub use self::refusals::Refusal;
 
 /// How the daemon is.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ use crate::guard;
 use crate::monitor::rfc3339;
 use crate::registry::{SHARDS, View};
 use crate::state::State;
-use crate::status::Client;
+use crate::status::{Client, Refusal};
 
 pub(super) type Parameters<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
@@ -39,6 +39,14 @@ const PIECE: usize = 512;
 struct Page {
     clients: Vec<Client>,
     next: Option<String>,
+}
+
+/// An address that is no client.
+#[derive(Debug, Serialize)]
+struct NoClient {
+    error: String,
+    /// Why the guard would not let it become one.
+    refused: Option<Refusal>,
 }
 
 /// What is needed to show a client.
@@ -77,10 +85,12 @@ pub(super) fn one(state: &State, address: &str) -> Result<Response<Body>, Failur
         Failure::bad_request("a client is named like 192.0.2.1:5000 or [2001:db8::1]:5000")
     })?;
     let moment = Moment::of(state);
-    match state.registry.view(address, moment.now) {
-        Some(view) => Ok(json(StatusCode::OK, &moment.show(view))),
-        None => Err(Failure::new(StatusCode::NOT_FOUND, format!("{address} is no client"))),
+    if let Some(view) = state.registry.view(address, moment.now) {
+        return Ok(json(StatusCode::OK, &moment.show(view)));
     }
+    let refused = state.guard.foresee(address).err().map(Refusal::from);
+    let error = format!("{address} is no client");
+    Ok(json(StatusCode::NOT_FOUND, &NoClient { error, refused }))
 }
 
 /// A page of clients, or all of them.

@@ -244,6 +244,36 @@ fn a_client_is_shown_with_all_that_is_known_of_it() {
 }
 
 #[test]
+fn of_an_address_that_is_no_client_it_is_told_whether_the_guard_refuses_it() {
+    let (daemon, http) = serve(&[
+        ("LOCAL_NETS", "none"),
+        ("MAX_CLIENTS_PER_ADDRESS", "1"),
+        ("REFUSE_NETS", "198.51.100.0/24"),
+    ]);
+    let _client = client_at(&daemon, "127.0.0.1");
+    let second = Client::of(&daemon);
+    let full = second.address().to_string();
+    for (address, reason) in [
+        ("198.51.100.7:5000", Some("refuse_nets")),
+        ("203.0.113.7:53", Some("system_port")),
+        ("203.0.113.7:7561", Some("daemon_port")),
+        (&full, Some("max_clients_per_address")),
+        ("[::ffff:203.0.113.7]:5000", Some("ipv4_mapped")),
+        ("203.0.113.7:5000", None),
+        ("[2001:db8::1]:5000", None),
+    ] {
+        let answer = get(http, &format!("/clients/{address}"));
+        let json = answer.json();
+        assert_eq!((answer.status, json["refused"]["reason"].as_str()), (404, reason), "{address}");
+        assert!(json["error"].as_str().unwrap().ends_with("is no client"), "{json}");
+        let explains = |part: &str| json["refused"][part].as_str().is_some_and(|it| it.len() > 20);
+        assert!(reason.is_none() || explains("summary") && explains("advice"), "{json}");
+    }
+    second.heartbeat(b"");
+    daemon.wait_for_line("reason=\"max_clients_per_address\"");
+}
+
+#[test]
 fn clients_are_found_by_network_and_listed_page_by_page() {
     let (daemon, http) = serve(&[]);
     let ips = ["127.0.0.1", "127.0.0.2", "127.0.1.1", "127.0.1.2", "127.0.1.3"];
@@ -351,34 +381,6 @@ fn beyond_this_machine_addresses_are_shown_for_the_token_only() {
 }
 
 #[test]
-fn a_name_of_somebody_elses_is_refused() {
-    let (_daemon, http) = serve(&[("HTTP_HOSTS", "status.example")]);
-    for (host, status) in
-        [("evil.example", 421), ("localhost:7561", 200), ("status.example", 200), ("[::1]", 200)]
-    {
-        let answer = request(http, "GET", "/status", &format!("Host: {host}\r\n"));
-        assert_eq!(answer.status, status, "{host}");
-    }
-    assert_eq!(raw(http, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n").status, 400);
-}
-
-#[test]
-fn answers_are_not_kept_framed_or_mistaken() {
-    let (_daemon, http) = serve(&[]);
-    for path in ["/status", "/metrics", "/nothing"] {
-        let answer = get(http, path);
-        for (name, value) in [
-            ("cache-control", "no-store"),
-            ("x-content-type-options", "nosniff"),
-            ("x-frame-options", "DENY"),
-            ("referrer-policy", "no-referrer"),
-        ] {
-            assert_eq!(answer.field(name), Some(value), "{path}");
-        }
-    }
-}
-
-#[test]
 fn wrong_tokens_are_counted_logged_and_answered_late() {
     const WRONG: usize = 20;
     let (daemon, mut http) = serve(&[("HTTP_ADDR", "0.0.0.0:0"), ("ADMIN_TOKEN", TOKEN)]);
@@ -407,6 +409,34 @@ fn wrong_tokens_are_counted_logged_and_answered_late() {
     let seconds = began.elapsed().as_secs();
     let told = count(&daemon.lines(), "wrong ADMIN_TOKEN") as u64;
     assert!((1..=seconds + 1).contains(&told), "{told} lines in {seconds} s");
+}
+
+#[test]
+fn a_name_of_somebody_elses_is_refused() {
+    let (_daemon, http) = serve(&[("HTTP_HOSTS", "status.example")]);
+    for (host, status) in
+        [("evil.example", 421), ("localhost:7561", 200), ("status.example", 200), ("[::1]", 200)]
+    {
+        let answer = request(http, "GET", "/status", &format!("Host: {host}\r\n"));
+        assert_eq!(answer.status, status, "{host}");
+    }
+    assert_eq!(raw(http, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n").status, 400);
+}
+
+#[test]
+fn answers_are_not_kept_framed_or_mistaken() {
+    let (_daemon, http) = serve(&[]);
+    for path in ["/status", "/metrics", "/nothing"] {
+        let answer = get(http, path);
+        for (name, value) in [
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            assert_eq!(answer.field(name), Some(value), "{path}");
+        }
+    }
 }
 
 #[test]

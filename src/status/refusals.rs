@@ -1,0 +1,76 @@
+//! Why the guard refuses heartbeats, in words, and what to do about each reason.
+
+use serde::Serialize;
+
+use crate::guard::Refused;
+
+/// A reason for which heartbeats are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The reason as it stands in logs and counters.
+    pub reason: &'static str,
+    /// What the guard found.
+    pub summary: &'static str,
+    /// What to do if a real client sent the heartbeat.
+    pub advice: &'static str,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let (summary, advice) = match refused {
+            Refused::SourcePortZero => (
+                "The source port is 0, to which no ping can be sent.",
+                "A real client has another port: fix the program that sends these heartbeats.",
+            ),
+            Refused::SystemPort => (
+                "The source port is below 1024. Such a port belongs to a service, which might answer each ping.",
+                "Let the client send from an ephemeral port, as a socket does that is not bound to a port.",
+            ),
+            Refused::DaemonPort => (
+                "The source port is 7561 or the daemon's own, so two daemons could ping each other forever.",
+                "Let the client send from another port.",
+            ),
+            Refused::Unspecified => (
+                "The source address is `::` or in 0.0.0.0/8, which no host has.",
+                "A real client has another address: this one is forged.",
+            ),
+            Refused::Multicast => (
+                "The source address is a multicast address, from which no host sends.",
+                "A real client has another address: this one is forged.",
+            ),
+            Refused::Reserved => (
+                "The source address is in 240.0.0.0/4, which no host has.",
+                "A real client has another address: this one is forged.",
+            ),
+            Refused::LinkLocal => (
+                "The source address is in 169.254.0.0/16, which belongs to hosts without a DHCP lease and to internal services of clouds.",
+                "Find out why the client got no address by DHCP.",
+            ),
+            Refused::Ipv4Mapped => (
+                "The source address is an IPv4-mapped IPv6 address, which must not appear on a network.",
+                "Let the client send over IPv4, and look for it by its IPv4 address.",
+            ),
+            Refused::RefuseNets => (
+                "The source address is in a network of REFUSE_NETS.",
+                "If its clients are yours, remove the network from REFUSE_NETS and restart the daemon.",
+            ),
+            Refused::DenyFile => (
+                "The source address is in a network of DENY_FILE.",
+                "If its clients are yours, remove the network from that file and run `systemctl reload wakeupd`.",
+            ),
+            Refused::MaxClients => (
+                "The daemon has MAX_CLIENTS clients.",
+                "If they are real, raise MAX_CLIENTS and restart the daemon. If they are forged, put their networks into DENY_FILE.",
+            ),
+            Refused::MaxClientsPerAddress => (
+                "The source address, or its IPv6 /64, has MAX_CLIENTS_PER_ADDRESS clients.",
+                "For a crowd behind one NAT raise MAX_CLIENTS_PER_ADDRESS, and put a gateway of your own into LOCAL_NETS. Otherwise somebody forges the address, and the cap protects it.",
+            ),
+            Refused::MaxClientsPerPrefix => (
+                "The network of the source address, an IPv4 /24 or IPv6 /56, has MAX_CLIENTS_PER_PREFIX clients.",
+                "For a crowd behind one carrier raise MAX_CLIENTS_PER_PREFIX, and put a network of your own into LOCAL_NETS. Otherwise somebody forges its addresses, and the cap protects it.",
+            ),
+        };
+        Self { reason: refused.label(), summary, advice }
+    }
+}
