@@ -1,5 +1,6 @@
 //! The status page.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use base64::Engine;
@@ -9,8 +10,17 @@ use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::answer::{Body, text};
+use crate::guard::Refused;
+use crate::status::Refusal;
 
-const PAGE: &str = include_str!("page.html");
+/// The page, in which the words for each reason to refuse a heartbeat are those of `/clients/{address}`.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let refusals = Refused::ALL.map(Refusal::from);
+    let refusals: BTreeMap<_, _> =
+        refusals.iter().map(|refusal| (refusal.reason, refusal)).collect();
+    let refusals = serde_json::to_string(&refusals).expect("its keys are texts");
+    include_str!("page.html").replace("REFUSALS_OF_THE_DAEMON", &refusals)
+});
 
 /// The page runs its own script and uses its own style, which their hashes name, and asks nobody but the
 /// daemon.
@@ -24,7 +34,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 });
 
 pub(super) fn page() -> Response<Body> {
-    let mut response = text("text/html; charset=utf-8", PAGE);
+    let mut response = text("text/html; charset=utf-8", PAGE.as_str());
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY.clone());
     response
 }

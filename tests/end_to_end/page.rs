@@ -55,6 +55,15 @@ const BARRIERS: &str = r#"(() => {
     return found;
 })()"#;
 
+/// Whether the line of a plot begins where the first sample is on an axis that is a minute longer at most.
+const SHOWS_ALL_OF_A_YOUNG_DAEMON: &str = r#"(() => {
+    const age = samples.at(-1).time - samples[0].time;
+    const begin = +document.querySelector(".line").getAttribute("d").match(/^M([\d.]+)/)[1];
+    const shown = document.getElementById("sheet-title").textContent;
+    const minutes = shown === "The last minute" ? 1 : +shown.match(/^The last (\d+) minutes$/)[1];
+    return minutes * 60 < age + 60 + 1 && Math.abs(begin - 600 * (1 - age / (minutes * 60))) < 1;
+})()"#;
+
 fn browser() -> Browser {
     let mut browser = Browser::start();
     let script = json!({ "source": ON_ANY_MACHINE });
@@ -100,7 +109,9 @@ fn figure(title: &str, value: &str) -> String {
 
 /// Looks for barriers on a wide and a narrow window, by day and by night.
 fn expect_no_barriers(browser: &mut Browser) {
-    for (width, scheme) in [(1280, "light"), (1280, "dark"), (320, "light"), (320, "dark")] {
+    for (width, scheme) in
+        [(1280, "light"), (1280, "dark"), (360, "light"), (320, "light"), (320, "dark")]
+    {
         browser.emulate(width, "prefers-color-scheme", scheme);
         let barriers = browser.value(BARRIERS);
         assert_eq!(barriers, json!([]), "{width} pixels, {scheme}");
@@ -134,6 +145,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
     browser.wait_until(&says("127.0.0.0/24 3 "));
     browser.wait_until("document.querySelector('.line').getAttribute('d').includes('L')");
     expect_no_barriers(&mut browser);
+    browser.wait_until(SHOWS_ALL_OF_A_YOUNG_DAEMON);
 
     // It draws every second, but speaks only when something changes.
     browser.value(
@@ -188,10 +200,12 @@ fn it_says_what_is_wrong_and_what_to_do() {
         "fetch('status').then((answer) => answer.json())
              .then(({ findings }) => findings.find(({ id }) => id === 'clients_near_cap'))",
     );
-    for part in ["summary", "advice", "more"] {
+    for part in ["summary", "advice"] {
         let text = told[part].as_str().unwrap();
         browser.wait_until(&says(&text.replace('`', "")));
     }
+    // A path into the repository leads nowhere from here.
+    assert_eq!(browser.value(&says(told["more"].as_str().unwrap())), json!(false));
     browser.wait_until("[...document.querySelectorAll('#problems li')].length === 1");
     expect_no_barriers(&mut browser);
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -200,6 +214,91 @@ fn it_says_what_is_wrong_and_what_to_do() {
     browser.value("document.body.setAttribute('style', 'color: red')");
     let complaints = browser.complaints();
     assert!(complaints.iter().any(|it| it.contains("Content Security Policy")), "{complaints:?}");
+}
+
+/// Looks for an address or a network with the page's search box.
+fn find(browser: &mut Browser, wanted: &str) {
+    browser.value(&format!(
+        "document.getElementById('wanted').value = {};
+         document.querySelector('#find-form button').click()",
+        json!(wanted)
+    ));
+}
+
+#[test]
+fn it_finds_clients_and_explains_why_others_are_none() {
+    let needs = [Need::Program("chromium")];
+    if !needs::met("it_finds_clients_and_explains_why_others_are_none", &needs) {
+        return;
+    }
+    let daemon = Daemon::start(&[
+        ("HTTP_ADDR", "127.0.0.1:0"),
+        ("LOCAL_NETS", "none"),
+        ("MAX_CLIENTS_PER_ADDRESS", "2"),
+        ("REFUSE_NETS", "198.51.100.0/24"),
+    ]);
+    let mut clients = clients(&daemon, 2);
+    // A client that has repeated its heartbeat makes way for no other.
+    clients.iter().for_each(|client| client.heartbeat(&[]));
+    let gone = clients.pop().unwrap().address();
+    Client::of(&daemon).heartbeat(&[]);
+    daemon.wait_for_line("max_clients_per_address");
+    let mut browser = browser();
+    browser.open(&page(&daemon));
+    // Each reason for which clients were refused or muted is explained beside its count.
+    browser.wait_until(&says("has MAX_CLIENTS_PER_ADDRESS clients. For a crowd behind one NAT"));
+    browser.wait_until(&says("A client is muted, and gets no pings until its next heartbeat"));
+
+    let live = clients[0].address().to_string();
+    let cap = "The source address, or its IPv6 /64, has MAX_CLIENTS_PER_ADDRESS clients.";
+    let refuse_nets = "The source address is in a network of REFUSE_NETS.";
+    for (wanted, outcomes) in [
+        (live.as_str(), &[live.as_str(), "last heartbeat"][..]),
+        ("127.0.0.0/24", &["2 clients of 127.0.0.0/24:", "muted, last heartbeat"]),
+        ("127.0.0.1", &["2 clients of 127.0.0.1:"]),
+        (&gone.to_string(), &["muted, last heartbeat", "ICMP port unreachable"]),
+        ("127.0.0.1:1024", &["127.0.0.1:1024 is no client. The guard refuses", cap]),
+        ("198.51.100.7", &["198.51.100.7 is no client. The guard refuses", refuse_nets]),
+        ("198.51.100.7", &["remove the network from REFUSE_NETS and restart the daemon."]),
+        ("[2001:db8::1]:53", &["The source port is below 1024."]),
+        ("2001:db8::1", &["2001:db8::1 is no client. The guard would let it in"]),
+        ("203.0.113.0/24", &["No client is in 203.0.113.0/24."]),
+        ("somewhere", &["no network"]),
+    ] {
+        find(&mut browser, wanted);
+        for outcome in outcomes {
+            browser.wait_until(&says(outcome));
+        }
+    }
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|it| it.contains("/clients/") || it.contains("/clients?")));
+}
+
+#[test]
+fn it_fits_a_narrow_window_with_the_longest_that_it_may_show() {
+    let needs = [Need::Program("chromium")];
+    if !needs::met("it_fits_a_narrow_window_with_the_longest_that_it_may_show", &needs) {
+        return;
+    }
+    let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
+    let mut browser = browser();
+    browser.open(&page(&daemon));
+    browser.wait_until(&headline("All is well, but there is no client yet."));
+    browser.value(
+        "source.close();
+         news.address = '[2001:db8:1234:5678:9abc:def0:1234:5678]:65535';
+         news.clients = { ipv4: 1e8, ipv6: 1e8, max: 2e8 };
+         for (const reason in news.totals.refused) news.totals.refused[reason] = 1e12;
+         Object.assign(news.totals, { heartbeats: 1e12, pings: 1e12, mutes: 1e12 });
+         showTables(news);
+         showPrefixes([{ prefix: '2001:db8:1234:ff00::/56', clients: 2e5, pings_per_second: 2e5, single_heartbeat_share: 0.9999 }]);
+         byId('prefixes').hidden = false;
+         showFound({ words: '', clients: [{ address: news.address, heartbeats: 2 ** 32, pings: 2 ** 32,
+             muted: true, last_heartbeat: news.started }] });
+         document.getElementById('wanted').value = news.address;",
+    );
+    expect_no_barriers(&mut browser);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
