@@ -303,6 +303,9 @@ impl Guard {
     /// With the reason if it would not.
     pub fn foresee(&self, source: SocketAddr) -> Result<(), Refused> {
         self.admit(source)?;
+        if self.is_broadcast(source.ip()) {
+            return Err(Refused::Broadcast);
+        }
         if self.total() >= self.rules.caps.clients {
             return Err(Refused::MaxClients);
         }

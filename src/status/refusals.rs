@@ -50,6 +50,10 @@ impl From<Refused> for Refusal {
                 "The source address is an IPv4-mapped IPv6 address, which must not appear on a network.",
                 "Let the client send over IPv4, and look for it by its IPv4 address.",
             ),
+            Refused::Broadcast => (
+                "The source address is a broadcast address of a network of this machine.",
+                "A real client has another address: this one is forged.",
+            ),
             Refused::RefuseNets => (
                 "The source address is in a network of REFUSE_NETS.",
                 "If its clients are yours, remove the network from REFUSE_NETS and restart the daemon.",
