@@ -54,6 +54,10 @@ impl From<Refused> for Refusal {
                 "The source address is a broadcast address of a network of this machine.",
                 "A real client has another address: this one is forged.",
             ),
+            Refused::Stale => (
+                "The heartbeat waited in the socket longer than CLIENT_EXPIRATION_SECONDS, because the daemon was paused or not running.",
+                "Nothing: a client that is still there sends another.",
+            ),
             Refused::RefuseNets => (
                 "The source address is in a network of REFUSE_NETS.",
                 "If its clients are yours, remove the network from REFUSE_NETS and restart the daemon.",
