@@ -14,6 +14,8 @@ use wakeupd::wire::DEFAULT_PORT;
 
 const EXPIRATION: Duration = Duration::from_secs(120);
 const NOW: Time = Time::from_nanos(1 << 40);
+/// What all heartbeats hit.
+const LOCAL: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 const MILLION: u32 = 1_000_000;
 
 /// Numbered addresses, the first of each family.
@@ -33,7 +35,7 @@ fn client(first: IpAddr, n: u32) -> SocketAddr {
 fn registry_of(first: IpAddr, clients: u32) -> Registry {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     for n in 0..clients {
-        registry.refresh(client(first, n), None, NOW, || true);
+        registry.refresh(client(first, n), LOCAL, NOW, || true);
     }
     registry
 }
@@ -138,7 +140,7 @@ fn guard(clients: u32) -> Guard {
 /// What the listener does with a datagram.
 fn heartbeat(guard: &Guard, registry: &Registry, source: SocketAddr) -> Result<Refreshed, Refused> {
     guard.admit(source)?;
-    Ok(registry.refresh(source, None, NOW, || guard.reserve(source.ip()).is_ok()))
+    Ok(registry.refresh(source, LOCAL, NOW, || guard.reserve(source.ip()).is_ok()))
 }
 
 /// The tables grow meanwhile.

@@ -198,6 +198,7 @@ fn status(
         clients: &clients,
         snapshot: snapshot.as_ref(),
         deny_file: deny_file.as_ref(),
+        clients_without_local_address: state.registry.local_use().clients_without,
         is_enforcing: state.guard.enforces(),
         recent: &recent,
     });

@@ -26,8 +26,8 @@ use dashmap::{DashMap, SharedValue};
 
 use self::client::Client;
 use self::key::KeyV6;
-pub use self::local::Local;
 use self::local::Locals;
+pub use self::local::{Local, LocalAddresses, LocalUse};
 pub use self::seed::Seed;
 use crate::clock::Time;
 
@@ -93,12 +93,12 @@ pub struct View {
     pub pings: u32,
     /// Whether it gets no pings until its next heartbeat.
     pub is_muted: bool,
-    /// The local address that its last heartbeat hit.
-    pub local: Local,
+    /// The local address that its last heartbeat hit; `None` is the kernel's choice.
+    pub local: Option<IpAddr>,
 }
 
 impl View {
-    fn of(address: SocketAddr, client: Client, now: Time) -> Self {
+    fn of(address: SocketAddr, client: Client, now: Time, locals: &Locals) -> Self {
         Self {
             address,
             first_seen: client.first_seen(),
@@ -106,7 +106,7 @@ impl View {
             heartbeats: client.heartbeats(),
             pings: client.pings(),
             is_muted: client.is_muted(),
-            local: client.local(),
+            local: locals.address_of(client.local()),
         }
     }
 }
@@ -129,6 +129,18 @@ pub struct Sweep {
     pub v6: Vec<Target<SocketAddrV6>>,
     /// Those who were removed.
     pub removed: Vec<(SocketAddr, Removal)>,
+    /// The local addresses that the pings leave from.
+    pub locals: LocalAddresses,
+}
+
+/// What both families have in common in a sweep.
+struct Pass<'a, P> {
+    now: Time,
+    heard_until: Time,
+    probation: Duration,
+    is_pressed: P,
+    removed: &'a mut Vec<(SocketAddr, Removal)>,
+    locals: &'a mut LocalAddresses,
 }
 
 type Clients<K> = DashMap<K, Client, Seed>;
@@ -169,19 +181,29 @@ impl Registry {
         now: Time,
         admit: impl FnOnce() -> bool,
     ) -> Refreshed {
-        let local = self.locals.intern(local);
         let renew = |known: &mut Client| {
             if known.last_heartbeat(now) <= now {
-                known.renew(local, now);
+                known.renew(self.moved(known.local(), local), now);
             }
         };
-        self.enter(client, renew, admit, || Client::new(local, now))
+        self.enter(client, renew, admit, || Client::new(self.locals.take(local), now))
     }
 
     /// Takes a client over that another registry knew, if `admit` says so. One that is here already stays
     /// as it is.
     pub fn restore(&self, client: &View, admit: impl FnOnce() -> bool) -> Refreshed {
-        self.enter(client.address, |_| {}, admit, || Client::restored(client))
+        let new = || Client::restored(client, self.locals.take(client.local));
+        self.enter(client.address, |_| {}, admit, new)
+    }
+
+    /// What a client that holds `local` holds after a heartbeat that hit `address`.
+    fn moved(&self, local: Local, address: Option<IpAddr>) -> Local {
+        if self.locals.fits(local, address) {
+            return local;
+        }
+        // In this order, so that a client that is alone with its address leaves its place to itself.
+        self.locals.release(local);
+        self.locals.take(address)
     }
 
     fn enter(
@@ -208,20 +230,20 @@ impl Registry {
     /// What is known of `client`, if it is one.
     #[must_use]
     pub fn view(&self, client: SocketAddr, now: Time) -> Option<View> {
-        let known = match client {
-            SocketAddr::V4(client) => *self.v4.get(&client)?,
-            SocketAddr::V6(client) => *self.v6.get(&client.into())?,
-        };
-        Some(View::of(client, known, now))
+        let view = |known: &Client| View::of(client, *known, now, &self.locals);
+        match client {
+            SocketAddr::V4(client) => self.v4.get(&client).map(|known| view(&known)),
+            SocketAddr::V6(client) => self.v6.get(&client.into()).map(|known| view(&known)),
+        }
     }
 
     /// Looks at every client of `shard`. Its locks are held meanwhile, so `look` must be quick.
     pub fn look_at(&self, shard: usize, now: Time, mut look: impl FnMut(View)) {
         shard::for_each(&self.v4, shard, |client, known| {
-            look(View::of((*client).into(), *known, now));
+            look(View::of((*client).into(), *known, now, &self.locals));
         });
         shard::for_each(&self.v6, shard, |client, known| {
-            look(View::of(SocketAddrV6::from(*client).into(), *known, now));
+            look(View::of(SocketAddrV6::from(*client).into(), *known, now, &self.locals));
         });
     }
 
@@ -253,15 +275,18 @@ impl Registry {
         unwanted: impl Fn(IpAddr) -> bool,
         removed: &mut Vec<SocketAddr>,
     ) {
-        let mut stays = |client: SocketAddr| {
+        let mut stays = |client: SocketAddr, known: &Client| {
             let stays = !unwanted(client.ip());
             if !stays {
+                self.locals.release(known.local());
                 removed.push(client);
             }
             stays
         };
-        shard::retain(&self.v4, shard, |client, _| stays((*client).into()));
-        shard::retain(&self.v6, shard, |client, _| stays(SocketAddrV6::from(*client).into()));
+        shard::retain(&self.v4, shard, |client, known| stays((*client).into(), known));
+        shard::retain(&self.v6, shard, |client, known| {
+            stays(SocketAddrV6::from(*client).into(), known)
+        });
     }
 
     /// Says that every heartbeat that arrived before `time` has been recorded.
@@ -285,47 +310,63 @@ impl Registry {
         is_pressed: impl Fn(IpAddr) -> bool,
         sweep: &mut Sweep,
     ) {
-        let Sweep { v4, v6, removed } = sweep;
+        let Sweep { v4, v6, removed, locals } = sweep;
         removed.clear();
-        self.sweep_family(&self.v4, shard, now, &is_pressed, v4, removed);
-        self.sweep_family(&self.v6, shard, now, &is_pressed, v6, removed);
+        locals.clear();
+        let heard_until = now.min(Time::from_nanos(self.heard_until.load(Acquire)));
+        let probation = self.probation();
+        let mut pass = Pass { now, heard_until, probation, is_pressed, removed, locals };
+        self.sweep_family(&self.v4, shard, &mut pass, v4);
+        self.sweep_family(&self.v6, shard, &mut pass, v6);
+        locals.sort();
     }
 
     fn sweep_family<K, A>(
         &self,
         clients: &Clients<K>,
         shard: usize,
-        now: Time,
-        is_pressed: &impl Fn(IpAddr) -> bool,
+        pass: &mut Pass<impl Fn(IpAddr) -> bool>,
         live: &mut Vec<Target<A>>,
-        removed: &mut Vec<(SocketAddr, Removal)>,
     ) where
         K: Copy + Eq + Hash,
         A: From<K> + Into<SocketAddr>,
     {
         live.clear();
-        let heard_until = now.min(Time::from_nanos(self.heard_until.load(Acquire)));
-        let probation = self.probation();
         shard::retain(clients, shard, |&key, client| {
-            let last_heartbeat = client.last_heartbeat(now);
-            // As far as has been heard, and at the most.
-            let silence = heard_until.since(last_heartbeat);
-            let longest_silence = now.since(last_heartbeat);
-            let address = || -> SocketAddr { A::from(key).into() };
-            if silence > self.expiration {
-                removed.push((address(), Removal::Expired));
+            let address = || A::from(key).into();
+            let last_heartbeat = client.last_heartbeat(pass.now);
+            if let Some(removal) = self.removal(*client, last_heartbeat, address, pass) {
+                self.locals.release(client.local());
+                pass.removed.push((address(), removal));
                 return false;
             }
-            if silence > probation && !client.has_repeated() && is_pressed(address().ip()) {
-                removed.push((address(), Removal::MadeWay));
-                return false;
-            }
+            let longest_silence = pass.now.since(last_heartbeat);
             if longest_silence <= self.expiration && !client.is_muted() {
                 client.ping();
-                live.push(Target { client: key.into(), local: client.local() });
+                let local = client.local();
+                if live.last().is_none_or(|before| before.local != local) {
+                    pass.locals.add(local, self.locals.address_of(local));
+                }
+                live.push(Target { client: key.into(), local });
             }
             true
         });
+    }
+
+    /// Why a client is to be removed, if so.
+    fn removal(
+        &self,
+        client: Client,
+        last_heartbeat: Time,
+        address: impl Fn() -> SocketAddr,
+        pass: &Pass<impl Fn(IpAddr) -> bool>,
+    ) -> Option<Removal> {
+        let silence = pass.heard_until.since(last_heartbeat);
+        if silence > self.expiration {
+            return Some(Removal::Expired);
+        }
+        let is_on_probation = silence > pass.probation && !client.has_repeated();
+        (is_on_probation && (pass.is_pressed)(address().ip())).then_some(Removal::MadeWay)
     }
 
     /// How long a client lives that has not repeated its heartbeat and whose room others want: three
@@ -335,16 +376,10 @@ impl Registry {
         self.expiration * 3 / 8
     }
 
-    /// This registry's short form of a local address that heartbeats hit.
+    /// How full the table of local addresses is.
     #[must_use]
-    pub fn local(&self, address: Option<IpAddr>) -> Local {
-        self.locals.intern(address)
-    }
-
-    /// The address behind a `local` of this registry; `None` is the kernel's choice.
-    #[must_use]
-    pub fn address_of(&self, local: Local) -> Option<IpAddr> {
-        self.locals.address_of(local)
+    pub fn local_use(&self) -> LocalUse {
+        self.locals.usage()
     }
 
     /// Whether there is no client in `shard`.

@@ -13,7 +13,7 @@ mod show;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
 pub use self::file::Found;
@@ -63,7 +63,7 @@ pub fn write(
             continue;
         }
         clients += views.len() as u64;
-        frames.write(&Frame::Shard(Shard::of(&views, registry, at)))?;
+        frames.write(&Frame::Shard(Shard::of(&views, at)))?;
         if pause(views.len()).is_break() {
             return Ok(None);
         }
@@ -174,14 +174,11 @@ impl Snapshot {
         self.header.pinged_until.filter(is_sound)
     }
 
-    /// Goes through the clients, each with the local address that its last heartbeat hit. Their times are
-    /// told as if the snapshot had been begun at `taken`.
-    pub fn for_each(&self, taken: Time, mut each: impl FnMut(View, Option<IpAddr>)) {
+    /// Calls `each` with every client, its times shifted as if the snapshot had been begun at `taken`.
+    pub fn for_each(&self, taken: Time, mut each: impl FnMut(View)) {
         let mut frames = FrameReader::at(self.shards_at, &self.bytes);
         while let Ok(Frame::Shard(shard)) = frames.read() {
-            shard
-                .clients(self.header.taken.now, taken)
-                .for_each(|(client, local)| each(client, local));
+            shard.clients(self.header.taken.now, taken).for_each(&mut each);
         }
     }
 
@@ -212,12 +209,11 @@ impl Snapshot {
         let mut restored = Restored::default();
         let mut those_who = |make_way: bool| {
             let mut left = 0;
-            self.for_each(taken, |client, local| {
+            self.for_each(taken, |client| {
                 let silence = now.now.since(client.last_heartbeat);
                 if client.last_heartbeat > now.now || silence > registry.expiration() {
                     restored.expired += u64::from(!make_way);
                 } else if make_way == (client.heartbeats == 1 && silence > registry.probation()) {
-                    let client = View { local: registry.local(local), ..client };
                     restored.count(registry.restore(&client, || {
                         served(client.address)
                             && has_its_interface(client.address)

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::clock::{self, Time};
 use crate::net::{self, BATCH, Reaction, SendFailure, Sender};
-use crate::registry::{Sweep, Target};
+use crate::registry::{LocalAddresses, Sweep, Target};
 use crate::schedule::{Schedule, owner};
 use crate::state::State;
 use crate::throttle::Throttle;
@@ -222,10 +222,11 @@ impl Worker {
         self.state.registry.sweep(slot.shard, now, |ip| self.state.guard.is_pressed(ip), sweep);
         let patient_until = self.schedule.deadline().min(now + LONGEST_WAIT);
         let round = Round { due: slot.due.max(self.begun), patient_until };
-        self.ping_all(&mut sweep.v4, destinations, round)?;
-        self.ping_all(&mut sweep.v6, destinations, round)?;
+        let Sweep { v4, v6, removed, locals } = sweep;
+        self.ping_all(v4, locals, destinations, round)?;
+        self.ping_all(v6, locals, destinations, round)?;
         // The pings come first: there may be many to count.
-        for (client, removal) in sweep.removed.drain(..) {
+        for (client, removal) in removed.drain(..) {
             self.state.account_for(client, removal);
         }
         Ok(())
@@ -242,6 +243,7 @@ impl Worker {
     fn ping_all<A: Copy + Into<SocketAddr>>(
         &self,
         targets: &mut [Target<A>],
+        locals: &LocalAddresses,
         destinations: &mut Vec<SocketAddr>,
         round: Round,
     ) -> io::Result<()> {
@@ -250,8 +252,7 @@ impl Worker {
         for group in targets.chunk_by(|a, b| a.local == b.local) {
             destinations.clear();
             destinations.extend(group.iter().map(|target| target.client.into()));
-            let local = self.state.registry.address_of(group[0].local);
-            self.ping(local, destinations, round)?;
+            self.ping(locals.of(group[0].local), destinations, round)?;
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! The core, joined as the listener, the workers and the daemon join it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use wakeupd::clock::Time;
 use wakeupd::guard::{Backlog, Caps, Guard, Mode, Networks, Rules, Unreachable};
-use wakeupd::registry::{Refreshed, Registry, Seed, Sweep};
+use wakeupd::registry::{LocalUse, Refreshed, Registry, Seed, Sweep};
 
 use super::Bytes;
 
@@ -171,7 +171,7 @@ impl Daemon {
             let v4 = sweep.v4.iter().map(|target| (target.client.into(), target.local));
             let v6 = sweep.v6.iter().map(|target| (target.client.into(), target.local));
             for (client, local) in v4.chain(v6) {
-                assert_eq!(self.clients.get(&client), Some(&self.registry.address_of(local)));
+                assert_eq!(self.clients.get(&client), Some(&sweep.locals.of(local)));
             }
             for (client, _) in sweep.removed.drain(..) {
                 self.removed(client);
@@ -211,6 +211,9 @@ impl Daemon {
     pub(super) fn check(&self) {
         assert_eq!(self.registry.len(), self.clients.len());
         assert_eq!(self.guard.total() as usize, self.clients.len());
+        let locals: BTreeSet<_> = self.clients.values().flatten().collect();
+        let locals = LocalUse { addresses: locals.len(), clients_without: 0 };
+        assert_eq!(self.registry.local_use(), locals);
         if !self.guard.enforces() {
             return;
         }

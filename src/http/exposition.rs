@@ -13,7 +13,7 @@ use crate::guard::Refused;
 use crate::logging;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
-use crate::registry::Removal;
+use crate::registry::{LocalUse, Removal};
 use crate::state::State;
 use crate::status::{Buffers, DenyFile, Guard, Snapshot, Status};
 
@@ -99,6 +99,7 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
     ];
     families.extend(lost_on_arrival(&totals));
     families.extend(caps(status));
+    families.extend(local_addresses(state.registry.local_use()));
     families.extend(buffers(&status.buffers));
     families.extend(status.snapshot.iter().flat_map(snapshot));
     families.extend(status.deny_file.iter().flat_map(deny_file));
@@ -136,6 +137,21 @@ fn caps(status: &Status) -> [MetricFamily; 3] {
             "wakeupd_max_clients_per_prefix",
             "Most clients at a time of one IPv4 /24 or IPv6 /56.",
             max_clients_per_prefix as usize,
+        ),
+    ]
+}
+
+fn local_addresses(local_use: LocalUse) -> [MetricFamily; 2] {
+    [
+        single(
+            "wakeupd_local_addresses",
+            "Local addresses that clients send to.",
+            local_use.addresses,
+        ),
+        single(
+            "wakeupd_clients_without_local_address",
+            "Clients that are pinged from an address of the kernel's choice because the table of local addresses is full.",
+            local_use.clients_without as usize,
         ),
     ]
 }

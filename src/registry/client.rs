@@ -36,13 +36,13 @@ impl Client {
     }
 
     /// One that another registry knew.
-    pub(super) fn restored(known: &View) -> Self {
+    pub(super) fn restored(known: &View, local: Local) -> Self {
         Self {
             first_seen: u32::try_from(known.first_seen.as_secs()).unwrap_or(u32::MAX),
             last_heartbeat: Stamp::of(known.last_heartbeat),
             heartbeats: known.heartbeats,
             pings: known.pings,
-            bits: known.local.to_bits() | if known.is_muted { MUTED } else { 0 },
+            bits: local.to_bits() | if known.is_muted { MUTED } else { 0 },
         }
     }
 

@@ -1,19 +1,29 @@
-//! The local addresses that heartbeats hit, each in 14 bits.
+//! The local addresses that clients' heartbeats hit, each in 14 bits.
+//!
+//! Each client holds a reference to one address. So the table forgets an address when its last client goes,
+//! and a client takes up one place however many addresses it sends to.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{PoisonError, RwLock};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A local address that heartbeats hit, as the registry that gave it knows it.
+/// A local address that heartbeats hit, as a number in the table of the registry that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Local(u16);
 
 impl Local {
-    /// The kernel's choice.
+    /// The kernel chooses the source address: it did not report which address the heartbeat hit.
     pub const NONE: Self = Self(0);
+
+    /// The kernel chooses the source address: the table has no room for the one that was hit.
+    pub(super) const NO_ROOM: Self = Self(Self::MASK);
 
     /// The bits that one takes.
     pub(super) const MASK: u16 = (1 << 14) - 1;
+
+    /// The number of addresses in a full table.
+    const MAX: u16 = Self::NO_ROOM.0 - 1;
 
     pub(super) const fn from_bits(bits: u16) -> Self {
         Self(bits & Self::MASK)
@@ -22,44 +32,195 @@ impl Local {
     pub(super) const fn to_bits(self) -> u16 {
         self.0
     }
+
+    fn index(self) -> usize {
+        self.0.into()
+    }
 }
 
-/// The addresses behind every [`Local`]. None is ever forgotten.
-#[derive(Debug, Default)]
-pub(super) struct Locals(RwLock<Table>);
+/// The limit on loopback addresses in the table: any local user can send to 16 million of them.
+const MAX_LOOPBACK: u32 = 1_024;
 
+/// How full the table of local addresses is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalUse {
+    /// The local addresses that clients send to.
+    pub addresses: usize,
+    /// The clients pinged from an address of the kernel's choice because the table is full.
+    pub clients_without: u32,
+}
+
+/// The addresses behind the [`Local`]s of a sweep. The registry may reuse those numbers as soon as the shard is
+/// unlocked.
 #[derive(Debug, Default)]
+pub struct LocalAddresses(Vec<(Local, IpAddr)>);
+
+impl LocalAddresses {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn add(&mut self, local: Local, address: Option<IpAddr>) {
+        self.0.extend(address.map(|address| (local, address)));
+    }
+
+    pub(super) fn sort(&mut self) {
+        self.0.sort_unstable_by_key(|(local, _)| *local);
+        self.0.dedup_by_key(|(local, _)| *local);
+    }
+
+    /// The address of the `local` of a target; `None` is the kernel's choice.
+    #[must_use]
+    pub fn of(&self, local: Local) -> Option<IpAddr> {
+        let place = self.0.binary_search_by_key(&local, |(local, _)| *local).ok()?;
+        Some(self.0[place].1)
+    }
+}
+
+/// The local addresses of all clients.
+///
+/// A number stands for the same address as long as a client holds it. A client's shard is locked while its
+/// number is read or replaced, so [`Self::address_of`] needs no lock of its own there, and must not be
+/// asked anywhere else.
+#[derive(Debug)]
+pub(super) struct Locals {
+    addresses: Box<[Slot]>,
+    table: Mutex<Table>,
+}
+
+/// An IPv6 or IPv4-mapped address. The locks of the clients that hold it order reads and writes.
+#[derive(Debug, Default)]
+struct Slot([AtomicU64; 2]);
+
+#[derive(Debug)]
 struct Table {
-    addresses: Vec<IpAddr>,
     locals: HashMap<IpAddr, Local>,
+    /// How many clients hold each number.
+    clients: Vec<u32>,
+    /// The numbers that stand for no address any more.
+    free: Vec<Local>,
+    loopback: u32,
+    clients_without: u32,
+}
+
+impl Slot {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
+    fn set(&self, address: IpAddr) {
+        let bits = match address {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let [high, low] = &self.0;
+        high.store((bits >> 64) as u64, Relaxed);
+        low.store(bits as u64, Relaxed);
+    }
+
+    fn get(&self) -> IpAddr {
+        let [high, low] = self.0.each_ref().map(|half| u128::from(half.load(Relaxed)));
+        Ipv6Addr::from_bits(high << 64 | low).to_canonical()
+    }
+}
+
+impl Default for Locals {
+    fn default() -> Self {
+        let addresses = (0..=Local::MAX).map(|_| Slot::default()).collect();
+        Self { addresses, table: Mutex::default() }
+    }
 }
 
 impl Locals {
-    /// The short form of `address`. Where 16,383 others are known it is the kernel's choice.
-    pub(super) fn intern(&self, address: Option<IpAddr>) -> Local {
-        let Some(address) = address else { return Local::NONE };
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(local) = known.locals.get(&address) {
-            return *local;
+    /// Takes a reference to `address` for a client.
+    pub(super) fn take(&self, address: Option<IpAddr>) -> Local {
+        let Some(address) = address.map(|address| address.to_canonical()) else {
+            return Local::NONE;
+        };
+        let mut table = self.table();
+        let known = table.locals.get(&address).copied();
+        let Some(local) = known.or_else(|| table.insert(address)) else {
+            table.clients_without += 1;
+            return Local::NO_ROOM;
+        };
+        if known.is_none() {
+            self.addresses[local.index()].set(address);
         }
-        drop(known);
-        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Table { addresses, locals } = &mut *table;
-        if let Some(local) = locals.get(&address) {
-            return *local;
-        }
-        let index = u16::try_from(addresses.len() + 1).ok().filter(|index| *index <= Local::MASK);
-        let Some(index) = index else { return Local::NONE };
-        addresses.push(address);
-        locals.insert(address, Local(index));
-        Local(index)
+        table.clients[local.index()] += 1;
+        local
     }
 
-    /// The address that was interned as `local`.
+    /// Gives a client's reference back.
+    pub(super) fn release(&self, local: Local) {
+        match local {
+            Local::NONE => {}
+            Local::NO_ROOM => self.table().clients_without -= 1,
+            _ => {
+                let mut table = self.table();
+                table.clients[local.index()] -= 1;
+                if table.clients[local.index()] == 0 {
+                    table.forget(local, self.addresses[local.index()].get());
+                }
+            }
+        }
+    }
+
+    /// Whether a client that holds `local` may keep it after a heartbeat that hit `address`. One without
+    /// room looks for it again each time.
+    pub(super) fn fits(&self, local: Local, address: Option<IpAddr>) -> bool {
+        local != Local::NO_ROOM && self.address_of(local) == address
+    }
+
+    /// The address of a client's `local`; `None` is the kernel's choice. The client's shard must be locked.
     pub(super) fn address_of(&self, local: Local) -> Option<IpAddr> {
-        let index = usize::from(local.0).checked_sub(1)?;
-        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        table.addresses.get(index).copied()
+        let is_address = (1..=Local::MAX).contains(&local.0);
+        is_address.then(|| self.addresses[local.index()].get())
+    }
+
+    pub(super) fn usage(&self) -> LocalUse {
+        let table = self.table();
+        LocalUse { addresses: table.locals.len(), clients_without: table.clients_without }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            locals: HashMap::new(),
+            // The place of `Local::NONE`, whose clients are not counted.
+            clients: vec![0],
+            free: Vec::new(),
+            loopback: 0,
+            clients_without: 0,
+        }
+    }
+}
+
+impl Table {
+    /// Gives `address`, a new one, a number, if there is room.
+    fn insert(&mut self, address: IpAddr) -> Option<Local> {
+        let is_loopback = address.is_loopback();
+        if is_loopback && self.loopback == MAX_LOOPBACK {
+            return None;
+        }
+        let local = self.free.pop().or_else(|| self.unused())?;
+        self.loopback += u32::from(is_loopback);
+        self.locals.insert(address, local);
+        Some(local)
+    }
+
+    /// A number that no address has had before.
+    fn unused(&mut self) -> Option<Local> {
+        let number = u16::try_from(self.clients.len()).ok().filter(|n| *n <= Local::MAX)?;
+        self.clients.push(0);
+        Some(Local(number))
+    }
+
+    fn forget(&mut self, local: Local, address: IpAddr) {
+        self.locals.remove(&address);
+        self.free.push(local);
+        self.loopback -= u32::from(address.is_loopback());
     }
 }
 
@@ -68,32 +229,74 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    fn address(number: u32) -> IpAddr {
-        Ipv4Addr::from_bits(number).into()
+    #[expect(clippy::unnecessary_wraps, reason = "it is what the kernel may tell")]
+    fn address(number: u32) -> Option<IpAddr> {
+        Some(Ipv4Addr::from_bits(number).into())
+    }
+
+    fn full() -> (Locals, Vec<Local>) {
+        let locals = Locals::default();
+        let taken = (1..=u32::from(Local::MAX)).map(|n| locals.take(address(n))).collect();
+        (locals, taken)
     }
 
     #[test]
-    fn each_address_has_one_short_form() {
+    fn each_address_has_one_number() {
         let locals = Locals::default();
-        assert_eq!(locals.intern(None), Local::NONE);
+        assert_eq!(locals.take(None), Local::NONE);
         assert_eq!(locals.address_of(Local::NONE), None);
-        let one = locals.intern(Some(address(1)));
-        let other = locals.intern(Some("2001:db8::1".parse().unwrap()));
+        let v6 = "2001:db8::1".parse().ok();
+        let [one, other] = [address(1), v6].map(|address| locals.take(address));
         assert!(one != other && one != Local::NONE && other != Local::NONE);
-        assert_eq!(locals.intern(Some(address(1))), one);
-        assert_eq!(locals.address_of(one), Some(address(1)));
-        assert_eq!(locals.address_of(other), Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(locals.take(address(1)), one);
+        assert_eq!([one, other].map(|local| locals.address_of(local)), [address(1), v6]);
+        assert!(locals.fits(one, address(1)) && locals.fits(Local::NONE, None));
+        assert!(!locals.fits(one, None) && !locals.fits(one, v6));
+        assert!(!locals.fits(Local::NONE, v6) && !locals.fits(Local::NO_ROOM, None));
+        assert_eq!(locals.usage(), LocalUse { addresses: 2, clients_without: 0 });
     }
 
     #[test]
-    fn when_all_are_taken_the_kernel_chooses() {
-        let locals = Locals::default();
-        let last = u32::from(Local::MASK);
-        for number in 1..=last {
-            let local = locals.intern(Some(address(number)));
-            assert_eq!(locals.address_of(local), Some(address(number)));
+    fn an_address_lasts_as_long_as_a_client_holds_it() {
+        let (locals, taken) = full();
+        assert_eq!(locals.take(address(1)), taken[0]);
+        locals.release(taken[0]);
+        assert_eq!(locals.take(address(20_000)), Local::NO_ROOM, "one client still holds it");
+        assert_eq!(locals.address_of(taken[0]), address(1));
+        locals.release(taken[0]);
+        let next = locals.take(address(20_000));
+        assert_eq!(locals.address_of(next), address(20_000));
+        for (number, local) in (1..).zip(taken).skip(1) {
+            assert_eq!(locals.address_of(local), address(number));
         }
-        assert_eq!(locals.intern(Some(address(last + 1))), Local::NONE);
-        assert_eq!(locals.address_of(locals.intern(Some(address(last)))), Some(address(last)));
+    }
+
+    #[test]
+    fn when_all_are_taken_the_kernel_chooses_until_there_is_room() {
+        let (locals, taken) = full();
+        assert_eq!([0; 3].map(|_| locals.take(address(20_000))), [Local::NO_ROOM; 3]);
+        assert_eq!(locals.address_of(Local::NO_ROOM), None);
+        assert_eq!(locals.usage(), LocalUse { addresses: taken.len(), clients_without: 3 });
+        locals.release(Local::NO_ROOM);
+        for local in &taken {
+            locals.release(*local);
+        }
+        assert_eq!(locals.usage(), LocalUse { addresses: 0, clients_without: 2 });
+        assert_eq!(locals.address_of(locals.take(address(20_000))), address(20_000));
+    }
+
+    #[test]
+    fn loopback_addresses_leave_room_for_others() {
+        let locals = Locals::default();
+        let loopback = |n: u32| address(0x7f00_0000 + n);
+        let taken: Vec<_> = (1..=MAX_LOOPBACK).map(|n| locals.take(loopback(n))).collect();
+        assert_eq!(locals.take(loopback(0)), Local::NO_ROOM);
+        assert_eq!(locals.take("::1".parse().ok()), Local::NO_ROOM);
+        for n in MAX_LOOPBACK..Local::MAX.into() {
+            assert_ne!(locals.take(address(n)), Local::NO_ROOM);
+        }
+        assert_eq!(locals.take(address(0)), Local::NO_ROOM);
+        locals.release(taken[7]);
+        assert_eq!(locals.take(loopback(0)), taken[7]);
     }
 }

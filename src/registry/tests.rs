@@ -9,7 +9,7 @@ fn client(port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-type Live = Vec<(SocketAddr, Local)>;
+type Live = Vec<(SocketAddr, Option<IpAddr>)>;
 
 fn sweep_all(registry: &Registry, now: Time) -> (Live, Vec<SocketAddr>) {
     let (live, removed) = sweep_pressed(registry, now, false);
@@ -26,8 +26,9 @@ fn sweep_pressed(
     let mut sweep = Sweep::default();
     for shard in 0..SHARDS {
         registry.sweep(shard, now, |_| is_pressed, &mut sweep);
-        live.extend(sweep.v4.iter().map(|target| (target.client.into(), target.local)));
-        live.extend(sweep.v6.iter().map(|target| (target.client.into(), target.local)));
+        let Sweep { v4, v6, locals, .. } = &sweep;
+        live.extend(v4.iter().map(|target| (target.client.into(), locals.of(target.local))));
+        live.extend(v6.iter().map(|target| (target.client.into(), locals.of(target.local))));
         removed.append(&mut sweep.removed);
     }
     (live, removed)
@@ -51,7 +52,7 @@ fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
         let last = START + EXPIRATION;
         let over = last + Duration::from_nanos(1);
         registry.heard_until(over);
-        assert_eq!(sweep_all(&registry, last), (vec![(client, Local::NONE)], vec![]));
+        assert_eq!(sweep_all(&registry, last), (vec![(client, None)], vec![]));
         assert_eq!(sweep_all(&registry, over), (vec![], vec![client]));
         assert!(registry.is_empty());
     }
@@ -69,7 +70,7 @@ fn nobody_is_removed_while_heartbeats_may_be_waiting() {
 
     registry.refresh(client(2), None, later, || true);
     registry.heard_until(later);
-    let live = vec![(client(2), Local::NONE)];
+    let live = vec![(client(2), None)];
     assert_eq!(sweep_all(&registry, later), (live, vec![client(1)]));
 }
 
@@ -81,7 +82,7 @@ fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
         registry.refresh(client(1), address, START, || true);
         let (live, _) = sweep_all(&registry, START);
         assert_eq!(live.len(), 1);
-        assert_eq!(registry.address_of(live[0].1), address);
+        assert_eq!(live[0].1, address);
     }
 }
 
@@ -92,7 +93,7 @@ fn a_heartbeat_recorded_late_takes_nothing_from_a_newer_one() {
     registry.refresh(client(1), None, newer, || true);
     registry.refresh(client(1), Some("192.0.2.10".parse().unwrap()), START, || true);
     registry.heard_until(newer + EXPIRATION);
-    let live = vec![(client(1), Local::NONE)];
+    let live = vec![(client(1), None)];
     assert_eq!(sweep_all(&registry, newer + EXPIRATION), (live, vec![]));
 }
 
@@ -114,7 +115,7 @@ fn the_scope_is_part_of_who_a_client_is() {
     }
     let (mut live, _) = sweep_all(&registry, START);
     live.sort_unstable();
-    assert_eq!(live, [(client(2), Local::NONE), (client(3), Local::NONE)]);
+    assert_eq!(live, [(client(2), None), (client(3), None)]);
 }
 
 #[test]
@@ -161,7 +162,7 @@ fn who_has_not_repeated_its_heartbeat_makes_way_after_three_eighths() {
         registry.heard_until(over);
         assert_eq!(sweep_pressed(&registry, probation, true).0.len(), 2);
         assert_eq!(sweep_pressed(&registry, over, false).0.len(), 2);
-        let expected = (vec![(twice, Local::NONE)], vec![(once, Removal::MadeWay)]);
+        let expected = (vec![(twice, None)], vec![(once, Removal::MadeWay)]);
         assert_eq!(sweep_pressed(&registry, over, true), expected);
     }
 }
@@ -180,7 +181,7 @@ fn a_muted_client_is_pinged_again_after_its_next_heartbeat() {
         assert_eq!(registry.last_heartbeat(client, START), None);
         assert_eq!(sweep_all(&registry, START), (vec![], vec![]));
         registry.refresh(client, None, START, || true);
-        assert_eq!(sweep_all(&registry, START), (vec![(client, Local::NONE)], vec![]));
+        assert_eq!(sweep_all(&registry, START), (vec![(client, None)], vec![]));
         registry.mute(client);
         let over = last + Duration::from_secs(1);
         registry.heard_until(over);
@@ -224,7 +225,7 @@ fn all_that_is_known_of_a_client_can_be_looked_at() {
             heartbeats: 2,
             pings: 2,
             is_muted: true,
-            local: Local::NONE,
+            local: None,
         };
         assert_eq!(registry.view(client, later), Some(expected));
         let mut seen = Vec::new();
@@ -249,20 +250,116 @@ fn a_client_that_is_restored_is_as_it_was_and_in_the_same_shard() {
         sweep_all(&before, START + Duration::from_secs(2));
         before.mute(client);
         let now = START + Duration::from_secs(3);
-        let mut known = before.view(client, now).unwrap();
+        let known = before.view(client, now).unwrap();
+        assert_eq!(known.local, hit);
 
         let after = Registry::new(SHARDS, EXPIRATION, before.seed());
-        let _other = after.local("192.0.2.1".parse().ok());
-        known.local = after.local(before.address_of(known.local));
         assert_eq!(after.restore(&known, || false), Refreshed::Refused);
+        assert_eq!(after.local_use().addresses, 0);
         let restored = after.restore(&known, || true);
         let home = (0..SHARDS).find(|shard| !before.is_shard_empty(*shard)).unwrap();
         assert_eq!(restored, Refreshed::Registered { shard: home, is_first: true });
         assert_eq!(after.view(client, now), Some(known));
-        assert_eq!(after.address_of(known.local), hit);
 
         after.refresh(client, None, now, || true);
         assert_eq!(after.restore(&known, || true), Refreshed::Renewed);
         assert_eq!(after.view(client, now).unwrap().last_heartbeat, now, "the younger one stays");
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is what the kernel may tell")]
+fn local(number: u32) -> Option<IpAddr> {
+    Some(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into())
+}
+
+#[test]
+fn a_client_takes_up_one_local_address_however_many_it_sends_to() {
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
+    for number in 0..20_000 {
+        registry.refresh(client(1), local(number), START, || true);
+        registry.refresh(client(2), local(number), START, || false);
+    }
+    assert_eq!(registry.local_use(), LocalUse { addresses: 1, clients_without: 0 });
+    assert_eq!(sweep_all(&registry, START).0, [(client(1), local(19_999))]);
+}
+
+#[test]
+fn a_client_without_room_for_its_local_address_gets_it_when_there_is_room() {
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
+    let full = 16_382;
+    for number in 0..=full {
+        let client = client(u16::try_from(number).unwrap());
+        registry.refresh(client, local(number), START, || true);
+    }
+    assert_eq!(registry.local_use(), LocalUse { addresses: 16_382, clients_without: 1 });
+    let last = client(16_382);
+    let hit = || registry.view(last, START).unwrap().local;
+    assert_eq!(hit(), None);
+    registry.refresh(last, local(full), START, || true);
+    assert_eq!(hit(), None, "there is still no room");
+    registry.refresh(client(7), local(8), START, || true);
+    registry.refresh(last, local(full), START, || true);
+    assert_eq!(hit(), local(full));
+    assert_eq!(registry.local_use(), LocalUse { addresses: 16_382, clients_without: 0 });
+}
+
+#[test]
+fn a_local_address_is_forgotten_with_its_last_client_however_that_goes() {
+    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
+    let addresses = || registry.local_use().addresses;
+    for port in 1..=10 {
+        registry.refresh(client(port), local((port / 2).into()), START, || true);
+    }
+    assert_eq!(addresses(), 6);
+    registry.refresh(client(1), None, START, || true);
+    assert_eq!(addresses(), 5);
+    registry.refresh(client(2), None, START, || true);
+    assert_eq!(addresses(), 5, "another client sends to it");
+    registry.refresh(client(10), local(4), START, || true);
+    assert_eq!(addresses(), 4);
+    for shard in 0..SHARDS {
+        registry.evict(shard, |ip| ip.is_ipv4(), &mut Vec::new());
+    }
+    assert_eq!(addresses(), 3);
+    registry.heard_until(START + EXPIRATION * 2);
+    sweep_all(&registry, START + EXPIRATION * 2);
+    assert_eq!(registry.local_use(), LocalUse::default());
+}
+
+/// Clients move on to new local addresses while they are swept and shown. The high half of each client's
+/// addresses is its number.
+#[test]
+fn nobody_is_told_the_local_address_of_another_client() {
+    const CLIENTS: u16 = 64;
+    let registry = Registry::new(2, EXPIRATION, Seed::random());
+    let of = |port: u16, step: u16| local(u32::from(port) << 16 | u32::from(step));
+    let is_its_own = |client: SocketAddr, local: Option<IpAddr>| {
+        let Some(IpAddr::V4(local)) = local else { panic!("{client} has {local:?}") };
+        assert_eq!(local.octets()[1], u8::try_from(client.port()).unwrap());
+    };
+    let register = |step| {
+        for port in 0..CLIENTS {
+            registry.refresh(client(port), of(port, step), START, || true);
+        }
+    };
+    register(0);
+    std::thread::scope(|scope| {
+        let moving = scope.spawn(|| (1..=5_000).for_each(register));
+        let mut sweep = Sweep::default();
+        while !moving.is_finished() {
+            for shard in 0..2 {
+                registry.sweep(shard, START, |_| false, &mut sweep);
+                std::thread::yield_now();
+                let Sweep { v4, v6, locals, .. } = &sweep;
+                for to in v4 {
+                    is_its_own(to.client.into(), locals.of(to.local));
+                }
+                for to in v6 {
+                    is_its_own(to.client.into(), locals.of(to.local));
+                }
+                registry.look_at(shard, START, |view| is_its_own(view.address, view.local));
+            }
+        }
+    });
+    assert_eq!(registry.local_use().addresses, usize::from(CLIENTS));
 }

@@ -1,6 +1,7 @@
 //! What a snapshot holds: the [`Header`], a [`Frame::Shard`] for each shard that is not empty, and
 //! [`Frame::End`]. What is changed here makes another version of the format.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 use crate::clock::Time;
-use crate::registry::{Local, Registry, Seed, View};
+use crate::registry::{Seed, View};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -64,21 +65,22 @@ pub(super) struct Known {
 
 impl Shard {
     /// The clients as they were looked at.
-    pub(super) fn of(views: &[View], registry: &Registry, at: Time) -> Self {
+    pub(super) fn of(views: &[View], at: Time) -> Self {
         let millis = |time: Time| time.as_nanos() / NANOS_PER_MILLI;
         let saturated = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let mut shard = Self { at: millis(at), ..Self::default() };
-        let mut places: Vec<Local> = Vec::new();
+        let mut places = HashMap::new();
+        // Most clients hit the address that the one before hit.
+        let (mut before, mut local) = (None, 0);
         for view in views {
-            let mut local = 0;
-            if let Some(address) = registry.address_of(view.local) {
-                let known = places.iter().position(|place| *place == view.local);
-                let place = known.unwrap_or_else(|| {
-                    places.push(view.local);
-                    shard.locals.push(address);
-                    places.len() - 1
+            if view.local != before {
+                before = view.local;
+                local = view.local.map_or(0, |address| {
+                    *places.entry(address).or_insert_with(|| {
+                        shard.locals.push(address);
+                        u16::try_from(shard.locals.len()).unwrap_or_default()
+                    })
                 });
-                local = u16::try_from(place + 1).unwrap_or_default();
             }
             let known = Known {
                 silence: saturated(shard.at.saturating_sub(millis(view.last_heartbeat))),
@@ -98,13 +100,8 @@ impl Shard {
         shard
     }
 
-    /// Its clients, and the local addresses that their last heartbeats hit. Their times are told as if the
-    /// snapshot, which says that it was begun at `begun`, had been begun at `taken`.
-    pub(super) fn clients(
-        &self,
-        begun: Time,
-        taken: Time,
-    ) -> impl Iterator<Item = (View, Option<IpAddr>)> + '_ {
+    /// The clients, their times shifted as if the snapshot had been begun at `taken` instead of `begun`.
+    pub(super) fn clients(&self, begun: Time, taken: Time) -> impl Iterator<Item = View> + '_ {
         let at = Time::from_nanos(self.at.saturating_mul(NANOS_PER_MILLI));
         let at = (taken + at.since(begun)).before(begun.since(at));
         let v4 = self.v4.iter().map(|&(ip, port, known)| (SocketAddr::from((ip, port)), known));
@@ -113,17 +110,16 @@ impl Shard {
             .iter()
             .map(|&(ip, port, scope, known)| (SocketAddrV6::new(ip, port, 0, scope).into(), known));
         v4.chain(v6).map(move |(address, known)| {
-            let view = View {
+            let place = usize::from(known.local).checked_sub(1);
+            View {
                 address,
                 first_seen: at.second().before(Duration::from_secs(known.age.into())),
                 last_heartbeat: at.before(Duration::from_millis(known.silence.into())),
                 heartbeats: known.heartbeats,
                 pings: known.pings,
                 is_muted: known.is_muted,
-                local: Local::NONE,
-            };
-            let place = usize::from(known.local).checked_sub(1);
-            (view, place.and_then(|place| self.locals.get(place).copied()))
+                local: place.and_then(|place| self.locals.get(place).copied()),
+            }
         })
     }
 

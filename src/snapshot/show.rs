@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
@@ -87,7 +86,7 @@ impl Sums {
             ages: histogram(),
         };
         let begun = snapshot.header().taken.now;
-        snapshot.for_each(begun, |client, _| {
+        snapshot.for_each(begun, |client| {
             sums.v6 += u64::from(client.address.is_ipv6());
             sums.muted += u64::from(client.is_muted);
             sums.heartbeats += u64::from(client.heartbeats);
@@ -166,21 +165,16 @@ fn show_clients(snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
     )?;
     let begun = snapshot.header().taken.now;
     let mut result = Ok(());
-    snapshot.for_each(begun, |client, local| {
+    snapshot.for_each(begun, |client| {
         if result.is_ok() {
-            result = show_client(&client, local, begun, out);
+            result = show_client(&client, begun, out);
         }
     });
     result
 }
 
-fn show_client(
-    client: &View,
-    local: Option<IpAddr>,
-    begun: Time,
-    out: &mut impl Write,
-) -> io::Result<()> {
-    let local = local.map_or("any".to_owned(), |ip| ip.to_string());
+fn show_client(client: &View, begun: Time, out: &mut impl Write) -> io::Result<()> {
+    let local = client.local.map_or("any".to_owned(), |ip| ip.to_string());
     writeln!(
         out,
         "{:<47} {:>14} {:>14} {:>10} {:>10}  {local}{}",

@@ -61,6 +61,8 @@ pub struct Seen<'a> {
     pub snapshot: Option<&'a Snapshot>,
     /// The reads of `DENY_FILE`, if there is one.
     pub deny_file: Option<&'a DenyFile>,
+    /// The clients whose local address is not in the table because that is full.
+    pub clients_without_local_address: u32,
     /// Whether the guard refuses anybody.
     pub is_enforcing: bool,
     /// What was counted in the last minute.
@@ -77,6 +79,7 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
         pings_failed(seen),
         clients_near_cap(seen),
         clients_turned_away(seen),
+        local_addresses_full(seen),
         pings_late(seen),
         control_truncated(seen),
         snapshot_old(seen),
@@ -244,6 +247,22 @@ fn clients_turned_away(seen: &Seen) -> Option<Finding> {
     ))
 }
 
+fn local_addresses_full(seen: &Seen) -> Option<Finding> {
+    let clients = seen.clients_without_local_address;
+    if clients == 0 {
+        return None;
+    }
+    Some(Finding::new(
+        "local_addresses_full",
+        Severity::Critical,
+        format!(
+            "The table of local addresses has no room for {}, so the kernel chooses the source address of their pings.",
+            counted(clients.into(), "client", "clients")
+        ),
+        "A client that expects pings from the address it sends to may not receive them. Set HOST to that address, or route a smaller network to this machine: see `ip route show table local type local`.",
+    ))
+}
+
 fn pings_late(seen: &Seen) -> Option<Finding> {
     let late: u64 = seen.recent.lateness[LATE_BOUND + 1..].iter().sum();
     if late < SOME || late * 100 < seen.recent.pings() {
@@ -391,6 +410,7 @@ mod tests {
             clients: &clients,
             snapshot: None,
             deny_file: None,
+            clients_without_local_address: 0,
             is_enforcing: true,
             recent: &recent,
         };
@@ -465,15 +485,18 @@ mod tests {
             clients: &Clients { ipv4: 0, ipv6: 0, max: 1 },
             snapshot: None,
             deny_file: None,
+            clients_without_local_address: 2,
             is_enforcing: false,
             recent: &Totals::default(),
         };
         let findings = find(&seen);
         assert_eq!(findings[0].id, "stuck");
         assert!(findings[0].summary.contains("worker 3"));
-        assert_eq!(findings[1].id, "not_enforcing");
-        assert_eq!(findings[1].more, "docs/operations.md#not-enforcing");
-        assert_eq!(findings.len(), 2);
+        assert_eq!(findings[1].id, "local_addresses_full");
+        assert!(findings[1].summary.contains("2 clients"));
+        assert_eq!(findings[2].id, "not_enforcing");
+        assert_eq!(findings[2].more, "docs/operations.md#not-enforcing");
+        assert_eq!(findings.len(), 3);
 
         let told = |age_seconds, failure: Option<&str>| {
             let snapshot = Snapshot {

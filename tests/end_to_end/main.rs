@@ -47,6 +47,8 @@ mod failing;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(target_os = "linux")]
+mod local_addresses;
+#[cfg(target_os = "linux")]
 mod loops;
 #[cfg(target_os = "linux")]
 mod memory;

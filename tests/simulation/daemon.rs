@@ -10,7 +10,7 @@ use wakeupd::daemon::LONGEST_CATCH_UP;
 use wakeupd::guard::{Backlog, Budget, Guard, Mode, Networks, Rules, Stale, Unreachable};
 use wakeupd::listener::LOOK_INTERVAL;
 use wakeupd::net::BATCH;
-use wakeupd::registry::{Refreshed, Registry, SHARDS, Seed, Sweep, Target};
+use wakeupd::registry::{LocalAddresses, Refreshed, Registry, SHARDS, Seed, Sweep, Target};
 use wakeupd::schedule::{Schedule, owner};
 use wakeupd::snapshot::Snapshot;
 use wakeupd::wire::DEFAULT_PORT;
@@ -323,8 +323,8 @@ impl Daemon {
         }
         registry.sweep(slot.shard, time, |ip| guard.is_pressed(ip), sweep);
         let due = outside.clocks.when(slot.due);
-        self.ping(&sweep.v4, due, outside);
-        self.ping(&sweep.v6, due, outside);
+        self.ping(&sweep.v4, &sweep.locals, due, outside);
+        self.ping(&sweep.v6, &sweep.locals, due, outside);
         outside.oracle.removed(&sweep.removed, outside.clocks.now, outside.socket);
         for (client, _) in sweep.removed.drain(..) {
             guard.release(client.ip());
@@ -334,6 +334,7 @@ impl Daemon {
     fn ping<A: Copy + Into<SocketAddr>>(
         &self,
         targets: &[Target<A>],
+        locals: &LocalAddresses,
         due: When,
         outside: &mut Outside,
     ) {
@@ -347,7 +348,7 @@ impl Daemon {
             } else {
                 registry.take_ping_back(client);
             }
-            let local = registry.address_of(target.local);
+            let local = locals.of(target.local);
             outside.oracle.pinged(client, local, due, outside.clocks.now, is_sent);
         }
     }

@@ -131,12 +131,11 @@ impl Oracle {
             }
             let was_pinged = client.is_registered && client.muted.is_none();
             if let Some(view) = views.remove(address) {
-                let local = registry.address_of(view.local);
                 let believed = clocks.when(view.last_heartbeat);
-                let found = memory.brought_back(client, &view, (believed, local));
+                let found = memory.brought_back(client, &view, (believed, view.local));
                 wrong.extend(found.map(|wrong| (*address, wrong)));
                 client.heard.clear();
-                client.heard.extend(local.map(|local| (believed, local)));
+                client.heard.extend(view.local.map(|local| (believed, local)));
                 (client.heartbeats, client.pings) = (view.heartbeats, view.pings);
                 client.unanswered = 0;
                 client.muted = view.is_muted.then_some(since);

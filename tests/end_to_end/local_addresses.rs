@@ -1,0 +1,116 @@
+//! A host that owns whole networks, and clients that send to very many of its addresses.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use crate::daemon::{Client, PROGRAM, output, wait_until};
+use crate::network::Host;
+use crate::scene::{PORT, SERVER, Scene, address, at, number, possible};
+use crate::web::{get, metric};
+
+/// More than there is room for in the daemon's table.
+const MANY: u32 = 17_000;
+
+/// A scene whose server owns a network of each family.
+fn scene(variables: &[(&str, &str)]) -> Scene {
+    let scene = Scene::new(&[&[("HTTP_ADDR", "127.0.0.1:7561")], variables].concat());
+    scene.server.run(
+        "ip route add local 198.18.0.0/16 dev lo
+         ip route add local 2001:db8:a::/64 dev lo
+         ip address add 2001:db8:b::7/128 dev wire nodad",
+    );
+    scene.client.run(
+        "ip route add 198.18.0.0/16 via 192.0.2.1
+         ip route add 2001:db8:a::/64 via 2001:db8::1
+         ip route add 2001:db8:b::/64 via 2001:db8::1",
+    );
+    scene
+}
+
+/// Does something for each number, no faster than the daemon takes it.
+fn for_many(mut act: impl FnMut(u32)) {
+    for n in 0..MANY {
+        act(n);
+        if n % 500 == 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Sends from one socket to many addresses.
+fn send_to_many(host: &Host, local: &str, of: impl Fn(u32) -> IpAddr) {
+    let socket = host.within(|| UdpSocket::bind((local, 0)).unwrap());
+    for_many(|n| {
+        socket.send_to(b"", SocketAddr::new(of(n), PORT)).unwrap();
+    });
+}
+
+fn is_pinged_from(host: &Host, local: &str, server: SocketAddr) {
+    let client = Client::new(host.within(|| UdpSocket::bind((local, 0)).unwrap()), server);
+    client.heartbeat(b"");
+    client.ping();
+}
+
+/// What the daemon finds wrong.
+fn findings(server: &Host) -> String {
+    output(server.command(PROGRAM).env_clear().arg("status")).1
+}
+
+#[test]
+fn one_client_cannot_fill_the_table_of_local_addresses() {
+    if !possible("one_client_cannot_fill_the_table_of_local_addresses", &[]) {
+        return;
+    }
+    let scene = scene(&[]);
+    let of_network = |n: u32| Ipv6Addr::from_bits(0x2001_0db8_000a << 80 | u128::from(n));
+    send_to_many(&scene.client, "::", |n| of_network(n).into());
+    // The kernel sends from an IPv6 address that no interface has only if that is switched on.
+    scene.server.run("echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind");
+    is_pinged_from(&scene.client, "::", SocketAddr::new(of_network(MANY).into(), PORT));
+    let loopback = |n: u32| Ipv4Addr::from_bits(0x7f01_0000 + n);
+    send_to_many(&scene.server, "127.0.0.1", |n| loopback(n).into());
+
+    is_pinged_from(&scene.client, "::", at("2001:db8:b::7", PORT));
+    is_pinged_from(&scene.client, "0.0.0.0", at("198.18.7.7", PORT));
+    is_pinged_from(&scene.server, "127.0.0.1", SocketAddr::new(loopback(MANY).into(), PORT));
+    let metrics = scene.server.within(|| get(address("127.0.0.1"), "/metrics")).body;
+    let addresses = metric(&metrics, "wakeupd_local_addresses");
+    assert!((3.0..=7.0).contains(&addresses), "one for each client: {addresses}");
+    assert!(metric(&metrics, "wakeupd_clients_without_local_address") < 1.0);
+    let lines = scene.end();
+    let heartbeats = number(&lines, "heartbeats");
+    assert!(heartbeats > u64::from(MANY) + 16_384, "{heartbeats}");
+}
+
+#[test]
+fn a_full_table_of_local_addresses_is_told_and_empties_with_its_clients() {
+    if !possible("a_full_table_of_local_addresses_is_told_and_empties_with_its_clients", &[]) {
+        return;
+    }
+    let scene = scene(&[("CLIENT_EXPIRATION_SECONDS", "8")]);
+    let is_told = || findings(&scene.server).contains("table of local addresses has no room");
+    let fill = || {
+        for_many(|n| {
+            let source = SocketAddr::new(Ipv4Addr::from_bits(0xc633_0000 + n).into(), 5_000);
+            let local = Ipv4Addr::from_bits(0xc612_0000 + n);
+            scene.stranger.heartbeat(source, SocketAddr::new(local.into(), PORT));
+        });
+    };
+    wait_until("the table is full", || {
+        fill();
+        is_told()
+    });
+    let far = at("198.18.255.7", PORT);
+    let client = Client::new(scene.client.within(|| UdpSocket::bind("0.0.0.0:0").unwrap()), far);
+    client.heartbeat(b"");
+    assert_eq!(client.ping_from(), address(SERVER), "the kernel chooses");
+
+    wait_until("the others are gone", || {
+        client.heartbeat(b"");
+        client.ping_from() == far
+    });
+    client.forget_pings();
+    client.pings(2);
+    wait_until("all is well", || !is_told());
+    scene.end();
+}
