@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
 use wakeupd::clock::Time;
-use wakeupd::guard::{Caps, Guard, Mode, Networks, Refused, Rules};
+use wakeupd::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules};
 use wakeupd::registry::{Refreshed, Registry, SHARDS, Seed, Sweep};
 use wakeupd::schedule::Schedule;
 use wakeupd::wire::DEFAULT_PORT;
@@ -132,6 +132,7 @@ fn guard(clients: u32) -> Guard {
         mode: Mode::Enforce,
         refuse_nets: nobody.clone(),
         local_nets: nobody.clone(),
+        nat64_prefixes: Nat64Prefixes::default(),
         caps,
     };
     Guard::new(rules, DEFAULT_PORT, nobody)

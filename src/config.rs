@@ -11,7 +11,7 @@ mod variables;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::guard::{Caps, Networks, NotANetwork, Rules};
+use crate::guard::{Caps, Rules};
 use crate::registry::SHARDS;
 
 pub use deny_file::{DenyFile, DenyFileError, parse as parse_deny_file};
@@ -30,8 +30,8 @@ pub use misspelt::Misspelt;
 use variables::{
     ADMIN_TOKEN, CLIENT_EXPIRATION_SECONDS, DENY_FILE, GUARD_MODE, HOST, HTTP_ADDR, HTTP_HOSTS,
     LOCAL_NETS, LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS,
-    MAX_CLIENTS_PER_PREFIX, PORT, REFUSE_NETS, SNAPSHOT_INTERVAL_SECONDS, SNAPSHOT_PATH,
-    WORKER_POOL_SIZE,
+    MAX_CLIENTS_PER_PREFIX, NAT64_PREFIXES, PORT, REFUSE_NETS, SNAPSHOT_INTERVAL_SECONDS,
+    SNAPSHOT_PATH, WORKER_POOL_SIZE,
 };
 pub use variables::{VARIABLES, Variable};
 
@@ -58,7 +58,7 @@ pub struct Config {
     pub client_expiration: Duration,
     /// `WORKER_POOL_SIZE`.
     pub worker_pool_size: usize,
-    /// `GUARD_MODE`, `REFUSE_NETS`, `LOCAL_NETS`, `MAX_CLIENTS` and its like.
+    /// `GUARD_MODE`, `REFUSE_NETS`, `LOCAL_NETS`, `NAT64_PREFIXES`, `MAX_CLIENTS` and its like.
     pub guard: Rules,
     /// `DENY_FILE` and what it held.
     pub deny_file: Option<DenyFile>,
@@ -117,6 +117,7 @@ struct Texts {
     max_clients_per_address: Option<String>,
     max_clients_per_prefix: Option<String>,
     local_nets: Option<String>,
+    nat64_prefixes: Option<String>,
     refuse_nets: Option<String>,
     deny_file: Option<String>,
     guard_mode: Option<String>,
@@ -183,8 +184,9 @@ impl Config {
             worker_pool_size: read.number(&WORKER_POOL_SIZE, texts.worker_pool_size, 1..=SHARDS),
             guard: Rules {
                 mode: read.value(&GUARD_MODE, texts.guard_mode, plain),
-                refuse_nets: read.value(&REFUSE_NETS, texts.refuse_nets, networks),
-                local_nets: read.value(&LOCAL_NETS, texts.local_nets, networks),
+                refuse_nets: read.value(&REFUSE_NETS, texts.refuse_nets, listed),
+                local_nets: read.value(&LOCAL_NETS, texts.local_nets, listed),
+                nat64_prefixes: read.value(&NAT64_PREFIXES, texts.nat64_prefixes, listed),
                 caps: Caps {
                     clients: read.number(&MAX_CLIENTS, texts.max_clients, CAPS),
                     per_address: read.number(
@@ -210,7 +212,7 @@ impl Config {
                 texts.snapshot_interval_seconds,
                 1..=3_600,
             )),
-            http_address: read.value(&HTTP_ADDR, texts.http_addr, optional(plain)),
+            http_address: read.value(&HTTP_ADDR, texts.http_addr, optional(http::address)),
             http_hosts: read.value(&HTTP_HOSTS, texts.http_hosts, http::hosts),
             admin_token: read.value(&ADMIN_TOKEN, texts.admin_token, optional(http::token)),
             log_level: read.value(&LOG_LEVEL, texts.log_level, plain),
@@ -240,6 +242,7 @@ impl Config {
             (MAX_CLIENTS_PER_ADDRESS.name, self.guard.caps.per_address.to_string()),
             (MAX_CLIENTS_PER_PREFIX.name, self.guard.caps.per_prefix.to_string()),
             (LOCAL_NETS.name, or_none(&self.guard.local_nets)),
+            (NAT64_PREFIXES.name, or_none(&self.guard.nat64_prefixes)),
             (REFUSE_NETS.name, or_none(&self.guard.refuse_nets)),
             (DENY_FILE.name, self.deny_file.as_ref().map_or(NONE.to_owned(), DenyFile::path)),
             (GUARD_MODE.name, self.guard.mode.to_string()),
@@ -347,31 +350,53 @@ fn optional<T>(
 }
 
 fn host(text: &str) -> Result<String, Option<String>> {
+    if is_odd_number(text) {
+        return Err(Some(
+            "write an IPv4 address as four decimal numbers without leading zeros, because systems read other forms differently"
+                .to_owned(),
+        ));
+    }
     let is_plausible = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
     // An IPv6 address has two colons at least, so a single one is that of a port.
     let has_port = text.matches(':').count() == 1;
     if text.chars().all(is_plausible) && !has_port { Ok(text.to_owned()) } else { Err(None) }
 }
 
-fn networks(text: &str) -> Result<Networks, Option<String>> {
+/// Reads a list, which may be empty, with the reason for an error.
+fn listed<T>(text: &str) -> Result<T, Option<String>>
+where
+    T: Default + FromStr<Err: Display>,
+{
     if text.eq_ignore_ascii_case(NONE) {
-        return Ok(Networks::default());
+        return Ok(T::default());
     }
-    text.parse().map_err(|error: NotANetwork| Some(error.to_string()))
+    text.parse().map_err(|error: T::Err| Some(error.to_string()))
+}
+
+/// Whether a resolver would take `text` for an IPv4 address in hexadecimal, octal or with fewer numbers.
+fn is_odd_number(text: &str) -> bool {
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_number = match hexadecimal {
+        Some(digits) => digits.bytes().all(|c| c.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|c| c.is_ascii_digit()),
+    };
+    is_number && text.parse::<Ipv4Addr>().is_err()
 }
 
 fn deny_file(text: &str) -> Result<DenyFile, Option<String>> {
     DenyFile::find(text.into()).map_err(|error| Some(error.to_string()))
 }
 
-fn or_none(networks: &Networks) -> String {
-    if networks.is_empty() { NONE.to_owned() } else { networks.to_string() }
+fn or_none(list: &impl Display) -> String {
+    let text = list.to_string();
+    if text.is_empty() { NONE.to_owned() } else { text }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::Mode;
+    use crate::guard::{Mode, Nat64Prefixes, Networks};
     use crate::wire::DEFAULT_PORT;
 
     fn read(vars: &[(&str, &str)]) -> Result<(Config, Vec<Misspelt>), Mistakes> {
@@ -393,6 +418,7 @@ mod tests {
                 mode: Mode::Enforce,
                 refuse_nets: Networks::default(),
                 local_nets: LOCAL_NETS.default.parse().unwrap(),
+                nat64_prefixes: Nat64Prefixes::default(),
                 caps: Caps { clients: 200_000, per_address: 1_024, per_prefix: 4_096 },
             },
             deny_file: None,
@@ -453,12 +479,40 @@ mod tests {
     }
 
     #[test]
+    fn networks_are_read_as_they_are_compared() {
+        let networks = "::ffff:203.0.113.0/120,2001:db8::/32";
+        let config = config(&[
+            ("LOCAL_NETS", networks),
+            ("REFUSE_NETS", networks),
+            ("NAT64_PREFIXES", "2001:db8:64::/96,2001:db8::/32"),
+        ]);
+        let plain = "203.0.113.0/24,2001:db8::/32".parse().unwrap();
+        assert_eq!((&config.guard.local_nets, &config.guard.refuse_nets), (&plain, &plain));
+        let shown = config.to_string();
+        assert!(shown.contains("\nNAT64_PREFIXES=2001:db8:64::/96,2001:db8::/32\n"), "{shown}");
+        for (name, value, reason) in [
+            ("LOCAL_NETS", "010.0.0.0/8", "leading zero"),
+            ("REFUSE_NETS", "::ffff:0:0/90", "0.0.0.0/0 for all of IPv4"),
+            ("NAT64_PREFIXES", "2001:db8::/33", "32, 40, 48, 56, 64 or 96"),
+        ] {
+            let mistakes = read(&[(name, value)]).unwrap_err().to_string();
+            assert!(mistakes.contains(name) && mistakes.contains(reason), "{mistakes}");
+        }
+    }
+
+    #[test]
     fn an_empty_http_address_is_none() {
         for text in ["", " ", "\"\"", "none", "NONE"] {
             assert_eq!(config(&[("HTTP_ADDR", text)]).http_address, None, "{text:?}");
         }
-        assert_eq!(config(&[("HTTP_ADDR", "[::1]:80")]).http_address, "[::1]:80".parse().ok());
-        for text in ["7561", "localhost:7561", "127.0.0.1", "::1:80"] {
+        for (text, address) in [
+            ("[::1]:80", "[::1]:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+        ] {
+            assert_eq!(config(&[("HTTP_ADDR", text)]).http_address, address.parse().ok(), "{text}");
+        }
+        for text in ["7561", "localhost:7561", "127.0.0.1", "::1:80", "127.0.0.01:80"] {
             assert!(read(&[("HTTP_ADDR", text)]).is_err(), "{text}");
         }
     }
@@ -491,6 +545,10 @@ mod tests {
         for host in ["two words", "[::]", "http://example", "a,b", "127.0.0.1/8", "localhost:7561"]
         {
             assert!(read(&[("HOST", host)]).is_err(), "{host}");
+        }
+        for host in ["010.0.0.1", "127.0.0.01", "127.1", "2130706433", "0x7f.0.0.1", "0x7F000001"] {
+            let mistakes = read(&[("HOST", host)]).unwrap_err().to_string();
+            assert!(mistakes.contains("four decimal numbers"), "{mistakes}");
         }
     }
 

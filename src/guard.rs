@@ -6,6 +6,7 @@
 
 mod backlog;
 mod counts;
+mod nat64;
 mod networks;
 mod unreachable;
 
@@ -13,10 +14,11 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 pub use self::backlog::{Backlog, Stale};
-use self::counts::{Count, Counts};
+use self::counts::{Address, Count, Counts};
+pub use self::nat64::{Nat64Prefixes, NotPrefixes};
 pub use self::networks::{Networks, NotANetwork, network};
 pub use self::unreachable::{Budget, Unreachable};
 use crate::wire::DEFAULT_PORT;
@@ -46,6 +48,8 @@ pub enum Refused {
     Ipv4Mapped,
     /// Its source is the broadcast address of a network that this machine is on (RFC 919).
     Broadcast,
+    /// Its source embeds an address of 127.0.0.0/8, which never leaves its host.
+    TranslatedLoopback,
     /// Its source is in one of `REFUSE_NETS`.
     RefuseNets,
     /// Its source is in one of the networks of `DENY_FILE`.
@@ -72,6 +76,7 @@ impl Refused {
         Self::LinkLocal,
         Self::Ipv4Mapped,
         Self::Broadcast,
+        Self::TranslatedLoopback,
         Self::RefuseNets,
         Self::DenyFile,
         Self::MaxClients,
@@ -93,6 +98,7 @@ impl Refused {
             Self::LinkLocal => "link_local",
             Self::Ipv4Mapped => "ipv4_mapped",
             Self::Broadcast => "broadcast",
+            Self::TranslatedLoopback => "translated_loopback",
             Self::RefuseNets => "refuse_nets",
             Self::DenyFile => "deny_file",
             Self::MaxClients => "max_clients",
@@ -166,6 +172,8 @@ pub struct Rules {
     pub refuse_nets: Networks,
     /// Where an address may stand for a crowd, so that the caps of addresses and prefixes do not apply.
     pub local_nets: Networks,
+    /// The translation prefixes. Addresses behind them obey the rules for their embedded IPv4 addresses too.
+    pub nat64_prefixes: Nat64Prefixes,
     /// How many may register.
     pub caps: Caps,
 }
@@ -223,13 +231,14 @@ impl Guard {
             return Err(Refused::DaemonPort);
         }
         let ip = source.ip();
-        if let Some(reason) = never(ip) {
+        let embedded = self.embedded(ip);
+        if let Some(reason) = never(ip).or_else(|| embedded.and_then(never_translated)) {
             return Err(reason);
         }
-        if self.rules.refuse_nets.contains(ip) {
+        if is_any_in(&self.rules.refuse_nets, ip, embedded) {
             return Err(Refused::RefuseNets);
         }
-        if self.denies(ip) {
+        if is_any_in(&self.denied_networks(), ip, embedded) {
             return Err(Refused::DenyFile);
         }
         Ok(())
@@ -253,13 +262,29 @@ impl Guard {
     /// How many networks the file says to deny.
     #[must_use]
     pub fn denied(&self) -> usize {
-        self.denied.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.denied_networks().len()
     }
 
-    /// Whether `ip` is in one of the networks that the file says to deny.
+    fn denied_networks(&self) -> RwLockReadGuard<'_, Networks> {
+        self.denied.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the file denies `ip` or the IPv4 address embedded in it.
     #[must_use]
     pub fn denies(&self, ip: IpAddr) -> bool {
-        self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(ip)
+        is_any_in(&self.denied_networks(), ip, self.embedded(ip))
+    }
+
+    /// The IPv4 address that a translator has embedded in `ip`.
+    #[must_use]
+    pub fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
+        self.rules.nat64_prefixes.embedded(ip)
+    }
+
+    /// The address that the clients of `ip` count under. A host has one count, with or without a translator
+    /// in between.
+    fn counted(&self, ip: IpAddr) -> Address {
+        self.embedded(ip).map_or(ip, IpAddr::from).into()
     }
 
     /// Counts one client more at `ip`, which was admitted, if there is room for it or the guard only
@@ -284,7 +309,7 @@ impl Guard {
             }
         }
         if !self.rules.local_nets.contains(ip) {
-            let address = ip.into();
+            let address = self.counted(ip);
             let mut table = self.counts.table(address);
             verdict = verdict.and(caps.check(table.count(address)));
             if verdict.is_ok() || !self.enforces() {
@@ -320,7 +345,7 @@ impl Guard {
     /// Counts one client less at `ip`.
     pub fn release(&self, ip: IpAddr) {
         if !self.rules.local_nets.contains(ip) {
-            let address = ip.into();
+            let address = self.counted(ip);
             self.counts.table(address).remove(address);
         }
         self.total.fetch_sub(1, Relaxed);
@@ -343,11 +368,22 @@ impl Guard {
         let Caps { clients, per_address, per_prefix } = self.rules.caps;
         is_nearly_full(self.total(), clients)
             || !self.rules.local_nets.contains(ip) && {
-                let address = ip.into();
+                let address = self.counted(ip);
                 let Count { of_address, of_prefix } = self.counts.table(address).count(address);
                 is_nearly_full(of_address, per_address) || is_nearly_full(of_prefix, per_prefix)
             }
     }
+}
+
+/// Whether `networks` contain a source's own address or the IPv4 address embedded in it.
+fn is_any_in(networks: &Networks, ip: IpAddr, embedded: Option<Ipv4Addr>) -> bool {
+    networks.contains(ip) || embedded.is_some_and(|embedded| networks.contains(embedded.into()))
+}
+
+/// Why an address with `ip` embedded may never register, if so. A translator must not forward such packets,
+/// but a careless one does.
+fn never_translated(ip: Ipv4Addr) -> Option<Refused> {
+    if ip.is_loopback() { Some(Refused::TranslatedLoopback) } else { never(ip.into()) }
 }
 
 /// Why nobody may ever register from `ip`, if so (RFC 6890).
@@ -377,6 +413,7 @@ mod tests {
             mode,
             refuse_nets: "198.51.100.0/24".parse().unwrap(),
             local_nets: "10.0.0.0/8,fd00::/8".parse().unwrap(),
+            nat64_prefixes: "2001:db8:64::/48".parse().unwrap(),
             caps,
         };
         Guard::new(rules, 9000, "203.0.113.0/24".parse().unwrap())
@@ -425,6 +462,20 @@ mod tests {
             ("[ff02::1]:5000", Err(Refused::Multicast)),
             ("[fe80::1]:5000", Ok(())),
             ("[::ffff:192.0.2.1]:5000", Err(Refused::Ipv4Mapped)),
+            ("[64:ff9b::192.0.2.1]:5000", Ok(())),
+            ("[64:ff9b::192.0.2.1]:53", Err(Refused::SystemPort)),
+            ("[64:ff9b::10.0.0.1]:5000", Ok(())),
+            ("[64:ff9b::0.1.2.3]:5000", Err(Refused::Unspecified)),
+            ("[64:ff9b:1::127.0.0.1]:5000", Err(Refused::TranslatedLoopback)),
+            ("[64:ff9b::169.254.169.254]:5000", Err(Refused::LinkLocal)),
+            ("[64:ff9b::224.0.0.1]:5000", Err(Refused::Multicast)),
+            ("[64:ff9b::255.255.255.255]:5000", Err(Refused::Reserved)),
+            ("[64:ff9b:1:7::198.51.100.9]:5000", Err(Refused::RefuseNets)),
+            ("[64:ff9b::203.0.113.9]:5000", Err(Refused::DenyFile)),
+            // 203.0.113.9, 127.0.0.1 and 192.0.2.1 behind the operator's own prefix.
+            ("[2001:db8:64:cb00:71:900::]:5000", Err(Refused::DenyFile)),
+            ("[2001:db8:64:7f00:0:100::]:5000", Err(Refused::TranslatedLoopback)),
+            ("[2001:db8:64:c000:2:100::]:5000", Ok(())),
         ] {
             assert_eq!(guard.admit(source.parse().unwrap()), expected, "{source}");
         }
@@ -486,6 +537,40 @@ mod tests {
         assert_eq!(guard.reserve(ip("192.0.9.1")), Err(Refused::MaxClients));
         guard.release(ip("10.0.0.1"));
         assert_eq!(guard.reserve(ip("192.0.9.1")), Ok(()));
+    }
+
+    #[test]
+    fn behind_a_translator_ipv4_hosts_are_counted_as_such() {
+        let guard = guard(Mode::Enforce, CAPS);
+        let ways = [
+            "192.0.2.1",
+            "64:ff9b::c000:201",
+            "64:ff9b:1:7::192.0.2.1",
+            "2001:db8:64:c000:2:100::",
+        ]
+        .map(ip);
+        for way in ways {
+            assert_eq!(guard.reserve(way), Ok(()));
+        }
+        for way in ways {
+            assert_eq!(guard.reserve(way), Err(Refused::MaxClientsPerAddress));
+            assert!(guard.is_pressed(way));
+        }
+        let neighbour = ip("64:ff9b::192.0.2.2");
+        for _ in 0..4 {
+            assert_eq!(guard.reserve(neighbour), Ok(()));
+        }
+        assert_eq!(guard.reserve(ip("64:ff9b::192.0.2.3")), Err(Refused::MaxClientsPerPrefix));
+        // Other networks have room, and a private address there is not a local one.
+        for _ in 0..4 {
+            assert_eq!(guard.reserve(ip("64:ff9b::198.18.0.1")), Ok(()));
+            assert_eq!(guard.reserve(ip("64:ff9b::10.0.0.1")), Ok(()));
+        }
+        assert_eq!(guard.reserve(ip("64:ff9b::10.0.0.1")), Err(Refused::MaxClientsPerAddress));
+        assert_eq!(guard.reserve(ip("10.0.0.1")), Ok(()));
+        guard.release(ways[3]);
+        assert_eq!(guard.reserve(ways[0]), Ok(()));
+        assert_eq!(guard.reserve(ways[0]), Err(Refused::MaxClientsPerAddress));
     }
 
     #[test]

@@ -123,6 +123,7 @@ fn serve(config: &Config, misspelt: &[Misspelt], env_file: Option<&Path>) -> Exi
         max_clients_per_address = caps.per_address,
         max_clients_per_prefix = caps.per_prefix,
         local_nets = %config.guard.local_nets,
+        nat64_prefixes = %config.guard.nat64_prefixes,
         refuse_nets = %config.guard.refuse_nets,
         deny_file = config.deny_file.as_ref().map(DenyFile::path),
         guard_mode = %config.guard.mode,

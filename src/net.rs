@@ -487,8 +487,9 @@ fn granted(size: usize) -> usize {
     if cfg!(target_os = "linux") { size / 2 } else { size }
 }
 
-/// The canonical form of an address as a socket of either family tells it.
-fn canonical(address: SocketAddr) -> SocketAddr {
+/// The canonical form of an address as a socket of either family, or an operator, tells it.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => (ip, address.port()).into(),
         IpAddr::V6(_) => without_flow(address),

@@ -1,7 +1,7 @@
 //! Guard and registry, joined as the daemon joins them, against a plain map that is counted anew for
 //! every question.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use wakeupd::clock::Time;
-use wakeupd::guard::{Caps, Guard, Mode, Networks, Refused, Rules, Unreachable};
-use wakeupd::registry::{Refreshed, Registry, Removal, Seed, Sweep};
+use wakeupd::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules, Unreachable};
+use wakeupd::registry::{LocalUse, Refreshed, Registry, Removal, Seed, Sweep};
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero at a multiple of 2³².
 const STARTS: [u64; 4] = [0, 1 << 25, (1 << 32) - 20_000, (7 << 32) - 1];
@@ -23,12 +23,13 @@ const OWN_PORT: u16 = 9000;
 /// half of the last one has the bits of the first one.
 const HOSTS: &str = "192.0.2.1 192.0.2.127 192.0.2.128 192.0.2.255 192.0.3.1 10.0.0.1 10.0.0.2 \
     [2001:db8::1] [2001:db8::2] [2001:db8:0:80::1] [2001:db8:0:ff::1] [2001:db8:0:100::1] \
-    [fd00::1] [fe80::1%2] [fe80::1%3] [0:0:c000:201::1]";
+    [fd00::1] [fe80::1%2] [fe80::1%3] [0:0:c000:201::1] \
+    [64:ff9b::192.0.2.1] [64:ff9b::192.0.2.128] [64:ff9b:1:7::192.0.2.2] [64:ff9b::10.0.0.1]";
 
 const PORTS: [u16; 6] = [1024, 5000, 5001, 5002, 5003, 65535];
 
 /// Who may never register.
-const BARRED: [(&str, Refused); 7] = [
+const BARRED: [(&str, Refused); 9] = [
     ("192.0.2.1:0", Refused::SourcePortZero),
     ("[2001:db8::1]:1023", Refused::SystemPort),
     ("10.0.0.1:7561", Refused::DaemonPort),
@@ -36,6 +37,8 @@ const BARRED: [(&str, Refused); 7] = [
     ("[::]:5000", Refused::Unspecified),
     ("169.254.0.1:5000", Refused::LinkLocal),
     ("198.51.100.7:5000", Refused::RefuseNets),
+    ("[64:ff9b::198.51.100.7]:5000", Refused::RefuseNets),
+    ("[64:ff9b::127.0.0.1]:5000", Refused::TranslatedLoopback),
 ];
 
 const REFUSE_NETS: &str = "198.51.100.0/24";
@@ -62,6 +65,21 @@ fn is_in(networks: &[IpNet], ip: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&ip))
 }
 
+/// The IPv4 address that a translator has written into an address, or that itself.
+fn untranslated(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(ip) if ip.segments()[..2] == [0x64, 0xff9b] => {
+            let [.., a, b, c, d] = ip.octets();
+            [a, b, c, d].into()
+        }
+        _ => ip,
+    }
+}
+
+fn is_denied(networks: &[IpNet], ip: IpAddr) -> bool {
+    is_in(networks, ip) || is_in(networks, untranslated(ip))
+}
+
 fn addresses() -> Vec<SocketAddr> {
     let of_host = |host| PORTS.map(|port| format!("{host}:{port}").parse().unwrap());
     HOSTS.split_whitespace().flat_map(of_host).collect()
@@ -85,6 +103,7 @@ enum Event {
     },
     Heartbeat {
         source: Source,
+        local: Option<IpAddr>,
         after: Duration,
     },
     Sweep {
@@ -118,6 +137,8 @@ struct Client {
     heartbeat: Time,
     has_repeated: bool,
     is_muted: bool,
+    /// The local address that the last heartbeat hit.
+    local: Option<IpAddr>,
 }
 
 /// What should be.
@@ -141,7 +162,7 @@ impl Model {
     }
 
     fn admit(&self, source: Source) -> Result<(), Refused> {
-        let is_denied = is_in(&self.denied, source.address.ip());
+        let is_denied = is_denied(&self.denied, source.address.ip());
         source.barred.or(is_denied.then_some(Refused::DenyFile)).map_or(Ok(()), Err)
     }
 
@@ -151,10 +172,12 @@ impl Model {
         let mut rooms = vec![(self.clients.len(), clients as usize, Refused::MaxClients)];
         if !is_in(&LOCAL_NETS, ip) {
             let count = |v4_length, v6_length| {
+                let ip = untranslated(ip);
                 let length = if ip.is_ipv4() { v4_length } else { v6_length };
                 let network = IpNet::new(ip, length).unwrap();
                 let others = self.clients.keys().map(SocketAddr::ip);
-                others.filter(|ip| network.contains(ip) && !is_in(&LOCAL_NETS, *ip)).count()
+                let others = others.filter(|ip| !is_in(&LOCAL_NETS, *ip));
+                others.filter(|ip| network.contains(&untranslated(*ip))).count()
             };
             rooms.push((count(32, 64), per_address as usize, Refused::MaxClientsPerAddress));
             rooms.push((count(24, 56), per_prefix as usize, Refused::MaxClientsPerPrefix));
@@ -173,7 +196,7 @@ impl Model {
 
     /// How many clients more there may be at `ip`.
     fn room(&self, ip: IpAddr) -> usize {
-        if self.enforces() && is_in(&self.denied, ip) {
+        if self.enforces() && is_denied(&self.denied, ip) {
             return 0;
         }
         self.rooms(ip).iter().map(|(count, cap, _)| cap.saturating_sub(*count)).min().unwrap()
@@ -225,6 +248,7 @@ impl Daemon {
             mode,
             refuse_nets: REFUSE_NETS.parse().unwrap(),
             local_nets: LOCAL_NETS.iter().copied().collect(),
+            nat64_prefixes: Nat64Prefixes::default(),
             caps,
         };
         let model = Model {
@@ -247,7 +271,9 @@ impl Daemon {
     fn live(&mut self, event: Event) {
         match event {
             Event::Pass { eighths, millis, is_heard } => self.pass(eighths, millis, is_heard),
-            Event::Heartbeat { source, after } => self.hear(source, self.clock + after),
+            Event::Heartbeat { source, local, after } => {
+                self.hear(source, local, self.clock + after);
+            }
             Event::Sweep { shard, after } => {
                 self.sweep(shard % self.model.settings.shards, self.clock + after);
             }
@@ -258,6 +284,10 @@ impl Daemon {
         }
         let count = self.model.clients.len();
         assert_eq!((self.registry.len(), self.guard.total() as usize), (count, count));
+        let locals = self.model.clients.values().filter_map(|client| client.local);
+        let locals =
+            LocalUse { addresses: locals.collect::<BTreeSet<_>>().len(), clients_without: 0 };
+        assert_eq!(self.registry.local_use(), locals, "those that clients use and no others");
     }
 
     fn pass(&mut self, eighths: u32, millis: u64, is_heard: bool) {
@@ -270,7 +300,7 @@ impl Daemon {
     }
 
     /// As the listener does.
-    fn hear(&mut self, source: Source, now: Time) {
+    fn hear(&mut self, source: Source, local: Option<IpAddr>, now: Time) {
         let Self { guard, registry, model, clock, .. } = self;
         let Source { address, .. } = source;
         let known = model.clients.get(&address).copied();
@@ -280,7 +310,7 @@ impl Daemon {
             return assert!(known.is_none());
         }
         let mut verdict = None;
-        let refreshed = registry.refresh(address, None, now, || {
+        let refreshed = registry.refresh(address, local, now, || {
             let verdict = verdict.insert(guard.reserve(address.ip()));
             verdict.is_ok() || !guard.enforces()
         });
@@ -295,7 +325,7 @@ impl Daemon {
             lie => panic!("{lie:?}"),
         };
         let has_repeated = known.is_some();
-        let client = Client { shard, heartbeat: *clock, has_repeated, is_muted: false };
+        let client = Client { shard, heartbeat: *clock, has_repeated, is_muted: false, local };
         model.clients.insert(address, client);
         let rooms = model.rooms(address.ip());
         assert!(!model.enforces() || rooms.iter().all(|(count, cap, _)| count <= cap), "{rooms:?}");
@@ -305,9 +335,10 @@ impl Daemon {
     fn sweep(&mut self, shard: usize, now: Time) {
         let Self { guard, registry, model, sweep, .. } = self;
         registry.sweep(shard, now, |ip| guard.is_pressed(ip), sweep);
-        let v4 = sweep.v4.iter().map(|target| SocketAddr::from(target.client));
-        let v6 = sweep.v6.iter().map(|target| SocketAddr::from(target.client));
-        let mut pinged: Vec<_> = v4.chain(v6).collect();
+        let Sweep { v4, v6, locals, .. } = &sweep;
+        let v4 = v4.iter().map(|target| (target.client.into(), locals.of(target.local)));
+        let v6 = v6.iter().map(|target| (target.client.into(), locals.of(target.local)));
+        let mut pinged: Vec<(SocketAddr, _)> = v4.chain(v6).collect();
         let mut removed: Vec<_> = sweep.removed.drain(..).collect();
         for (client, _) in &removed {
             guard.release(client.ip());
@@ -318,7 +349,7 @@ impl Daemon {
             if let Some(removal) = model.removal(*address, *client, now) {
                 gone.push((*address, removal));
             } else if model.is_pinged(*client, now) {
-                live.push(*address);
+                live.push((*address, client.local));
             }
         }
         pinged.sort_unstable();
@@ -367,9 +398,9 @@ impl Daemon {
             guard.release(client.ip());
         }
         removed.sort_unstable();
-        let denied = model.clients.keys().filter(|client| is_in(&model.denied, client.ip()));
+        let denied = model.clients.keys().filter(|client| is_denied(&model.denied, client.ip()));
         assert_eq!(removed, denied.copied().collect::<Vec<_>>());
-        model.clients.retain(|client, _| !is_in(&model.denied, client.ip()));
+        model.clients.retain(|client, _| !is_denied(&model.denied, client.ip()));
     }
 
     /// Takes all the room there is at `ip`, and gives it back.
@@ -423,12 +454,14 @@ fn event() -> impl Strategy<Value = Event> {
     let open = prop_oneof![8 => select(addresses.clone()), 1 => select(closed.clone())]
         .prop_map(|address| Source { address, barred: None });
     let source = prop_oneof![9 => open, 1 => select(barred)];
+    let locals = ["192.0.2.201", "192.0.2.202", "2001:db8::201"].map(|ip| ip.parse().ok());
+    let local = select([&locals[..], &[None]].concat());
     let nanos = |range: RangeInclusive<u64>| range.prop_map(Duration::from_nanos);
     let eighths = prop_oneof![4 => Just(0_u32), 4 => Just(1), 3 => 2_u32..=4, 1 => 8_u32..=9];
     let is_heard = prop::bool::weighted(0.8);
     prop_oneof![
-        60 => (source, nanos(0..=999_999))
-            .prop_map(|(source, after)| Event::Heartbeat { source, after }),
+        60 => (source, local, nanos(0..=999_999))
+            .prop_map(|(source, local, after)| Event::Heartbeat { source, local, after }),
         10 => (eighths, select(&[0, 0, 1, 700]), is_heard)
             .prop_map(|(eighths, millis, is_heard)| Event::Pass { eighths, millis, is_heard }),
         14 => (0_usize..8, nanos(0..=1)).prop_map(|(shard, after)| Event::Sweep { shard, after }),

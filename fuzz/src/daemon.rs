@@ -38,6 +38,7 @@ impl Daemon {
             mode: if mode.is_multiple_of(4) { Mode::Observe } else { Mode::Enforce },
             refuse_nets: "203.0.113.0/24,2001:db8:0:ff::/64".parse().unwrap(),
             local_nets: "10.0.0.0/8,fd00::/8".parse().unwrap(),
+            nat64_prefixes: "2001:db8:64::/48".parse().unwrap(),
             caps: Caps {
                 clients: cap(clients, 32),
                 per_address: cap(per_address, 4),
@@ -106,7 +107,7 @@ impl Daemon {
 
     /// A source as the socket tells it: without a flow, and with a scope only where that means something.
     fn source(&self, bytes: &mut Bytes) -> Option<SocketAddr> {
-        let kind = bytes.byte()? % 8;
+        let kind = bytes.byte()? % 9;
         if kind == 0 {
             return Some(self.known[usize::from(bytes.byte()?) % self.known.len()]);
         }
@@ -125,6 +126,7 @@ impl Daemon {
                 let scope = u32::from_be_bytes(bytes.take()?);
                 return Some(SocketAddrV6::new(ip, port, 0, scope).into());
             }
+            7 => Ipv6Addr::from(0x64_ff9b << 96 | u128::from(bytes.byte()?) | 0xc000_0200).into(),
             _ => IpAddr::from(bytes.take::<16>()?),
         };
         Some((ip, port).into())
@@ -224,6 +226,7 @@ impl Daemon {
             assert_eq!(self.guard.admit(*client), Ok(()));
             let ip = client.ip();
             if !self.rules.local_nets.contains(ip) {
+                let ip = self.guard.embedded(ip).map_or(ip, IpAddr::from);
                 *addresses.entry(first_bits(ip, 32, 64)).or_insert(0) += 1;
                 *prefixes.entry(first_bits(ip, 24, 56)).or_insert(0) += 1;
             }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use wakeupd::guard::{Caps, Guard, Mode, Networks, Rules};
+use wakeupd::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Rules};
 use wakeupd::registry::Registry;
 use wakeupd::snapshot::{Header, MAGIC, Moment, Snapshot, VERSION, write};
 
@@ -65,6 +65,7 @@ fn guard() -> Guard {
         mode: Mode::Enforce,
         refuse_nets: "203.0.113.0/24".parse().unwrap(),
         local_nets: "10.0.0.0/8".parse().unwrap(),
+        nat64_prefixes: Nat64Prefixes::default(),
         caps: Caps { clients: MAX_CLIENTS, per_address: 5, per_prefix: 10 },
     };
     Guard::new(rules, 7561, Networks::default())

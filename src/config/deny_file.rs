@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn the_line_that_is_wrong_is_told() {
         let error = parse(b"# one\n203.0.113.0/24\n203.0.113.0/24 ::1\n").unwrap_err();
-        assert!(error.to_string().starts_with("line 3: \"203.0.113.0/24 ::1\" is no network"));
+        assert!(error.to_string().starts_with("line 3: \"203.0.113.0/24 ::1\" is not a network"));
         assert_eq!(error.without_text(), "line 3 is not a network");
     }
 }

@@ -2,11 +2,13 @@
 //! may see addresses.
 
 use std::fmt::{self, Display};
+use std::net::SocketAddr;
 
 use constant_time_eq::constant_time_eq;
 use sha2::{Digest, Sha256};
 
 use super::NONE;
+use crate::net;
 
 /// The least length of a token. Sixteen random letters and digits cannot be guessed.
 const LEAST_TOKEN: usize = 16;
@@ -51,6 +53,10 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token")
     }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, Option<String>> {
+    text.parse().map(net::canonical).map_err(|_| None)
 }
 
 pub(super) fn hosts(text: &str) -> Result<Hosts, Option<String>> {

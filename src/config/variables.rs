@@ -80,6 +80,12 @@ pub(super) const LOCAL_NETS: Variable = Variable {
     allowed: "networks with commas between them, or none",
     about: "Networks to which the caps per address and prefix do not apply, or none",
 };
+pub(super) const NAT64_PREFIXES: Variable = Variable {
+    name: "NAT64_PREFIXES",
+    default: "none",
+    allowed: "up to 16 IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits with commas between them, or none",
+    about: "IPv6 prefixes of translators besides 64:ff9b::/96, behind which clients count by their IPv4 addresses, or none",
+};
 pub(super) const REFUSE_NETS: Variable = Variable {
     name: "REFUSE_NETS",
     default: "none",
@@ -126,7 +132,7 @@ pub(super) const ADMIN_TOKEN: Variable = Variable {
 };
 
 /// Every variable of the daemon, in the order in which they are shown.
-pub const VARIABLES: [&Variable; 18] = [
+pub const VARIABLES: [&Variable; 19] = [
     &HOST,
     &PORT,
     &CLIENT_EXPIRATION_SECONDS,
@@ -135,6 +141,7 @@ pub const VARIABLES: [&Variable; 18] = [
     &MAX_CLIENTS_PER_ADDRESS,
     &MAX_CLIENTS_PER_PREFIX,
     &LOCAL_NETS,
+    &NAT64_PREFIXES,
     &REFUSE_NETS,
     &DENY_FILE,
     &GUARD_MODE,

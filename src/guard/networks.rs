@@ -1,7 +1,7 @@
 //! Sets of networks, as operators write them.
 
 use std::fmt::{self, Display};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -15,10 +15,22 @@ pub struct Networks {
     v6: Vec<Ipv6Net>,
 }
 
-/// A text that is no network.
+/// Why a text is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("\"{}\" is no network: write it like 203.0.113.0/24, 2001:db8::/32 or 203.0.113.7", .0.escape_debug())]
-pub struct NotANetwork(String);
+pub enum NotANetwork {
+    /// It is something else.
+    #[error("\"{}\" is not a network: write it like 203.0.113.0/24, 2001:db8::/32 or 203.0.113.7", .0.escape_debug())]
+    Malformed(String),
+    /// A decimal number in it has a leading zero.
+    #[error("\"{}\" has a number with a leading zero, which other programs read as octal: write the number without it", .0.escape_debug())]
+    LeadingZero(String),
+    /// It has the zone of a link-local address.
+    #[error("\"{}\" names an interface: leave out the % and what follows it, because a network holds on every interface", .0.escape_debug())]
+    Zone(String),
+    /// It holds IPv4-mapped addresses, but not as an IPv4 network.
+    #[error("\"{}\" holds IPv4-mapped addresses and others: write the IPv4 network instead, like 203.0.113.0/24, or 0.0.0.0/0 for all of IPv4", .0.escape_debug())]
+    PartlyMapped(String),
+}
 
 impl Networks {
     /// Whether `ip` is in one of them.
@@ -49,13 +61,62 @@ impl Networks {
     }
 }
 
-/// Reads a network, or an address as the network that holds it alone.
+/// Reads a network, or an address as the network that holds it alone. One of IPv4-mapped addresses becomes
+/// the IPv4 network, because addresses are compared in their canonical form.
 ///
 /// # Errors
 /// With the text if it is neither.
 pub fn network(text: &str) -> Result<IpNet, NotANetwork> {
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map_err(|_| NotANetwork(text.to_owned()))
+    let wrong = |kind: fn(String) -> NotANetwork| kind(text.to_owned());
+    let malformed = || {
+        wrong(match text {
+            _ if has_leading_zero(text) => NotANetwork::LeadingZero,
+            _ if text.contains(':') && text.contains('%') => NotANetwork::Zone,
+            _ => NotANetwork::Malformed,
+        })
+    };
+    let (ip, length) = match text.split_once('/') {
+        Some((ip, length)) => (ip, Some(prefix_length(length).ok_or_else(malformed)?)),
+        None => (text, None),
+    };
+    let ip: IpAddr = ip.parse().map_err(|_| malformed())?;
+    let network = match length {
+        Some(length) => IpNet::new(ip, length).map_err(|_| malformed())?.trunc(),
+        None => ip.into(),
+    };
+    canonical(ip, network).ok_or_else(|| wrong(NotANetwork::PartlyMapped))
+}
+
+/// A decimal number as everybody reads it: without a sign or leading zeros.
+fn prefix_length(text: &str) -> Option<u8> {
+    let is_plain =
+        text.bytes().all(|c| c.is_ascii_digit()) && !(text.len() > 1 && text.starts_with('0'));
+    text.parse().ok().filter(|_| is_plain)
+}
+
+/// Whether a decimal number of an IPv4 address or of a prefix length begins with a superfluous zero.
+fn has_leading_zero(text: &str) -> bool {
+    let is_padded = |number: &str| {
+        number.len() > 1 && number.starts_with('0') && number.bytes().all(|c| c.is_ascii_digit())
+    };
+    let (ip, length) = text.split_once('/').unwrap_or((text, ""));
+    let ipv4 = ip.rsplit(':').next().unwrap_or_default();
+    is_padded(length) || ipv4.contains('.') && ipv4.split('.').any(is_padded)
+}
+
+/// The network, which was written with the address `ip`, without IPv4-mapped addresses. Those that `::/0` and
+/// its like hold besides others do not count.
+fn canonical(ip: IpAddr, network: IpNet) -> Option<IpNet> {
+    const MAPPED: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+    let IpNet::V6(v6) = network else { return Some(network) };
+    if let (Some(ipv4), Some(length)) =
+        (v6.network().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
+    {
+        return Some(Ipv4Net::new_assert(ipv4, length).into());
+    }
+    let is_meant =
+        ip.to_canonical().is_ipv4() || v6.contains(&MAPPED) && !v6.network().is_unspecified();
+    (!is_meant).then_some(network)
 }
 
 impl FromIterator<IpNet> for Networks {
@@ -132,15 +193,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_told() {
-        for text in
-            ["10.0.0.0/33", "10.0.0", "example.com", "::/129", "10.0.0.1-10.0.0.9", "fe80::1%1"]
-        {
-            let error = format!("1.1.1.1, {text}").parse::<Networks>().unwrap_err();
-            assert_eq!(error, NotANetwork(text.to_owned()));
+    fn what_is_not_a_network_is_told_with_the_reason() {
+        let malformed = "10.0.0.0/33 10.0.0 example.com ::/129 10.0.0.1-10.0.0.9 10.0.0.0/+8 10.0.0.0/ \
+            10.0.0.0/8/8 /8 ::ffff:10.0.0.0/129 0x7f.0.0.1 100% %";
+        let zero = "0127.0.0.0/8 010.0.0.0/08 10.0.0.0/08 10.00.0.0 10.0.0.007 2001:db8::/032 \
+            ::ffff:010.0.0.0/104 10.0.0.0/00";
+        let mapped = "::ffff:0:0/95 ::ffff:0:0/90 ::ffff:203.0.113.0/24 ::ffff:0:0/0 ::fffe:0:0/95 ::f000:0:0/84";
+        for (texts, reason) in [
+            (malformed, NotANetwork::Malformed as fn(String) -> NotANetwork),
+            (zero, NotANetwork::LeadingZero),
+            ("fe80::1%1 fe80::%eth0/64 fe80::/64%2", NotANetwork::Zone),
+            (mapped, NotANetwork::PartlyMapped),
+        ] {
+            for text in texts.split_whitespace() {
+                let error = format!("1.1.1.1, {text}").parse::<Networks>().unwrap_err();
+                assert_eq!(error, reason(text.to_owned()));
+            }
         }
         let error = networks_error("\u{1b}[2J");
-        assert!(error.contains(r#""\u{1b}[2J" is no network"#), "{error}");
+        assert!(error.contains(r#""\u{1b}[2J" is not a network"#), "{error}");
+    }
+
+    #[test]
+    fn mapped_networks_are_those_of_ipv4() {
+        for (mapped, plain) in [
+            ("::ffff:203.0.113.0/120", "203.0.113.0/24"),
+            ("::ffff:203.0.113.9/120", "203.0.113.0/24"),
+            ("::FFFF:cb00:7107", "203.0.113.7"),
+            ("::ffff:203.0.113.7/128", "203.0.113.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:a00:0/104", "10.0.0.0/8"),
+        ] {
+            assert_eq!(network(mapped), network(plain), "{mapped}");
+        }
+        for plain in ["::/0", "::/80", "::/16", "::fffe:0:0/96", "::1:0:0:0/96", "64:ff9b::/96"] {
+            assert_eq!(network(plain).unwrap().to_string(), plain);
+        }
     }
 
     fn networks_error(text: &str) -> String {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::answer::{Body, Failure, json};
 use crate::clock::{self, Time};
 use crate::guard;
 use crate::monitor::rfc3339;
+use crate::net;
 use crate::registry::{SHARDS, View};
 use crate::state::State;
 use crate::status::{Client, Refusal};
@@ -81,8 +82,10 @@ impl Moment {
 
 /// One client.
 pub(super) fn one(state: &State, address: &str) -> Result<Response<Body>, Failure> {
-    let address = address.parse().map_err(|_| {
-        Failure::bad_request("a client is named like 192.0.2.1:5000 or [2001:db8::1]:5000")
+    let address = address.parse().map(net::canonical).map_err(|_| {
+        Failure::bad_request(
+            "a client is named like 192.0.2.1:5000, [2001:db8::1]:5000 or, with the number of its interface, [fe80::1%2]:5000",
+        )
     })?;
     let moment = Moment::of(state);
     if let Some(view) = state.registry.view(address, moment.now) {
@@ -272,7 +275,12 @@ impl Query {
     /// Appends those of a shard who are asked for.
     fn find(&self, state: &State, shard: usize, now: Time, found: &mut Vec<View>) {
         state.registry.look_at(shard, now, |view| {
-            if self.network.is_none_or(|network| network.contains(&view.address.ip())) {
+            let ip = view.address.ip();
+            let is_in = |network: IpNet| {
+                let embedded = state.guard.embedded(ip).map(IpAddr::from);
+                network.contains(&ip) || embedded.is_some_and(|ip| network.contains(&ip))
+            };
+            if self.network.is_none_or(is_in) {
                 found.push(view);
             }
         });

@@ -33,12 +33,17 @@ pub(super) async fn list(
             _ => return Err(Failure::bad_request("there is the parameter limit")),
         }
     }
+    // Clients behind a translator are shown where they count.
+    let prefix_of = |view: &View| {
+        let ip = view.address.ip();
+        prefix_of(state.guard.embedded(ip).map_or(ip, IpAddr::from))
+    };
     let mut candidates = Candidates::default();
-    for_each(state, |view| candidates.add(prefix_of(view.address.ip()))).await;
+    for_each(state, |view| candidates.add(prefix_of(view))).await;
     let mut tallies: HashMap<_, _> =
         candidates.0.into_keys().map(|prefix| (prefix, Tally::default())).collect();
     for_each(state, |view| {
-        if let Some(tally) = tallies.get_mut(&prefix_of(view.address.ip())) {
+        if let Some(tally) = tallies.get_mut(&prefix_of(view)) {
             tally.add(view);
         }
     })

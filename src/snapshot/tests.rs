@@ -2,7 +2,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use super::*;
-use crate::guard::{Caps, Mode, Networks, Rules};
+use crate::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
 
 const EXPIRATION: Duration = Duration::from_secs(120);
 const SHARDS: usize = 8;
@@ -13,6 +13,7 @@ fn guard(clients: u32, denied: &str) -> Guard {
         mode: Mode::Enforce,
         refuse_nets: Networks::default(),
         local_nets: Networks::default(),
+        nat64_prefixes: Nat64Prefixes::default(),
         caps: Caps { clients, per_address: 1_000, per_prefix: 1_000 },
     };
     Guard::new(rules, 7561, denied.parse().unwrap())

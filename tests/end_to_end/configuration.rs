@@ -8,7 +8,7 @@ use wakeupd::config::{VARIABLES, Variable};
 
 use crate::daemon::{Daemon, output, wakeupd};
 
-const WRONG: [(&str, &str); 18] = [
+const WRONG: [(&str, &str); 19] = [
     ("HOST", "no host"),
     ("PORT", "65536"),
     ("CLIENT_EXPIRATION_SECONDS", "0"),
@@ -17,6 +17,7 @@ const WRONG: [(&str, &str); 18] = [
     ("MAX_CLIENTS_PER_ADDRESS", "many"),
     ("MAX_CLIENTS_PER_PREFIX", "100000001"),
     ("LOCAL_NETS", "10.0.0.0/33"),
+    ("NAT64_PREFIXES", "64:ff9b::/95"),
     ("REFUSE_NETS", "192.0.2.0/24 198.51.100.0/24"),
     ("DENY_FILE", "/nowhere"),
     ("GUARD_MODE", "off"),

@@ -43,7 +43,8 @@ fn whom_the_file_denies_goes_at_once_and_comes_back_when_it_does_not() {
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.ping();
-    file.write("127.0.0.0/8 # everybody here\n");
+    // The IPv4-mapped form of 127.0.0.0/8.
+    file.write("::ffff:127.0.0.0/104 # everybody here\n");
     daemon.signal(Signal::SIGHUP);
     let line = daemon.wait_for_line("read DENY_FILE again");
     assert_eq!((field(&line, "networks"), field(&line, "removed")), ("1", "1"));

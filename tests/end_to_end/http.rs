@@ -239,6 +239,8 @@ fn a_client_is_shown_with_all_that_is_known_of_it() {
 
     let listed = get(http, "/clients").json();
     assert_eq!(addresses(&listed), [client.address().to_string()]);
+    let mapped = format!("/clients/%5B::ffff:127.0.0.1%5D:{}", client.address().port());
+    assert_eq!(get(http, &mapped).json()["address"], client.address().to_string());
     assert_eq!(get(http, "/clients/127.0.0.1:1").status, 404);
     assert_eq!(get(http, "/clients/localhost:1").status, 400);
     assert_eq!(get(http, "/clients/%5B::1%5D:1").status, 404);
@@ -313,6 +315,8 @@ fn clients_are_found_by_network_and_listed_page_by_page() {
     assert_eq!(everybody, all.iter().cloned().collect());
     let some = get(http, "/clients?limit=all&network=127.0.1.0/24").json();
     assert_eq!(addresses(&some).len(), 3);
+    let mapped = get(http, "/clients?limit=all&network=::ffff:127.0.1.0/120").json();
+    assert_eq!(addresses(&mapped).len(), 3);
 }
 
 #[test]
@@ -324,7 +328,9 @@ fn a_wrong_query_is_told_what_is_right() {
         ("limit=x", "1 to 1000"),
         ("sort=colour", "sort is address"),
         ("order=up", "asc or desc"),
-        ("network=127.0.0.1/33", "no network"),
+        ("network=127.0.0.1/33", "not a network"),
+        ("network=0127.0.0.0/08", "leading zero"),
+        ("network=::ffff:0:0/90", "IPv4 network instead"),
         ("cursor=nonsense", "cursor is"),
         ("cursor=cGluZ3MgYXNjIDEgMTI3LjAuMC4xOjE", "another order"),
         ("limit=all&sort=pings", "limit=all"),

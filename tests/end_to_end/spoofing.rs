@@ -9,6 +9,7 @@ use crate::daemon::{Client, count, field};
 use crate::needs::Need;
 use crate::scene::{PORT, SERVER, SERVER_V6, Scene, address, at, number, possible};
 use crate::stranger::Sniffer;
+use crate::web::get;
 
 const MILLION: u32 = 1_000_000;
 
@@ -101,6 +102,60 @@ fn all_addresses_of_a_prefix_get_no_more_than_its_cap() {
     let lines = scene.end();
     assert!(count(&lines, "reason=\"max_clients_per_prefix\"") > 0);
     assert_eq!(number(&lines, "clients"), 2 * 4_096 + 1);
+}
+
+#[test]
+fn hosts_behind_a_translator_count_by_their_ipv4_addresses() {
+    if !possible("hosts_behind_a_translator_count_by_their_ipv4_addresses", &[]) {
+        return;
+    }
+    let variables = [
+        ("HTTP_ADDR", "127.0.0.1:7561"),
+        ("NAT64_PREFIXES", "2001:db8:64::/48"),
+        ("REFUSE_NETS", "198.51.100.0/24"),
+    ];
+    let scene = Scene::new(&variables);
+    let (well_known, local) = (0x0064_ff9b_u128 << 96, 0x0064_ff9b_0001_0007_u128 << 64);
+    let behind = |prefix: u128, ip: u32| Ipv6Addr::from_bits(prefix | u128::from(ip));
+    // More hosts than an address may have clients, each for itself.
+    for prefix in [well_known, local] {
+        for n in 0..2_000 {
+            let host = behind(prefix, 0xc612_0000 + n);
+            scene.stranger.heartbeat(source(host, 5_000), address(SERVER_V6));
+        }
+    }
+    let _ = scene.wire.pings(Duration::ZERO);
+    let hosts = abroad(scene.wire.pings(A_WHILE));
+    assert_eq!(hosts.len(), 4_000, "all of them");
+    let ask = |path| scene.server.within(|| get(address("127.0.0.1"), path)).json();
+    let prefixes = ask("/prefixes");
+    let first = &prefixes["prefixes"][0];
+    assert_eq!((&first["prefix"], &first["clients"]), (&"198.18.0.0/24".into(), &512.into()));
+    let clients = ask("/clients?limit=1000&network=198.18.0.0/24");
+    assert_eq!(clients["clients"].as_array().unwrap().len(), 512);
+
+    // One host has one count over all of its paths.
+    let host = Ipv4Addr::new(203, 0, 113, 7);
+    let own: Ipv6Addr = "2001:db8:64:cb00:71:700::".parse().unwrap();
+    for n in 0..1_000 {
+        for way in [behind(well_known, host.to_bits()), behind(local, host.to_bits()), own] {
+            scene.stranger.heartbeat(source(way, any_port(n)), address(SERVER_V6));
+        }
+        scene.stranger.heartbeat(source(host, any_port(n)), address(SERVER));
+    }
+    let barred = ["64:ff9b::224.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b:1:7::198.51.100.7"];
+    for ip in barred {
+        scene.stranger.heartbeat(at(ip, 5_000), address(SERVER_V6));
+    }
+    let _ = scene.wire.pings(Duration::ZERO);
+    let pings = abroad(scene.wire.pings(A_WHILE));
+    let others: HashSet<_> = pings.keys().filter(|client| !hosts.contains_key(client)).collect();
+    assert_eq!(others.len(), 1_024);
+    assert!(barred.iter().all(|ip| !pings.contains_key(&at(ip, 5_000))));
+    let lines = scene.end();
+    for reason in ["max_clients_per_address", "multicast", "translated_loopback", "refuse_nets"] {
+        assert!(count(&lines, &format!("reason=\"{reason}\"")) > 0, "{reason}");
+    }
 }
 
 #[test]

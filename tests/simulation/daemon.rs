@@ -7,7 +7,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use wakeupd::clock::Time;
 use wakeupd::daemon::LONGEST_CATCH_UP;
-use wakeupd::guard::{Backlog, Budget, Guard, Mode, Networks, Rules, Stale, Unreachable};
+use wakeupd::guard::{
+    Backlog, Budget, Guard, Mode, Nat64Prefixes, Networks, Rules, Stale, Unreachable,
+};
 use wakeupd::listener::LOOK_INTERVAL;
 use wakeupd::net::BATCH;
 use wakeupd::registry::{LocalAddresses, Refreshed, Registry, SHARDS, Seed, Sweep, Target};
@@ -110,6 +112,7 @@ impl Daemon {
             mode: Mode::Enforce,
             refuse_nets: REFUSE_NETS.parse().unwrap(),
             local_nets: LOCAL_NETS.parse().unwrap(),
+            nat64_prefixes: Nat64Prefixes::default(),
             caps: plan.caps,
         };
         let core = Core {

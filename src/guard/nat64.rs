@@ -1,0 +1,204 @@
+//! IPv4 addresses inside IPv6 ones, as translators write them (RFC 6052).
+
+use std::fmt::{self, Display};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv6Net};
+use thiserror::Error;
+
+use super::networks::{NotANetwork, network};
+
+/// The lengths that a translation prefix may have (RFC 6052, section 2.2).
+const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+/// So many prefixes may be named: each costs a comparison for each IPv6 datagram.
+const MAX_PREFIXES: usize = 16;
+
+/// The first 32 bits of both well-known prefixes, `64:ff9b::/96` (RFC 6052) and `64:ff9b:1::/48` (RFC 8215).
+const WELL_KNOWN: u128 = 0x0064_ff9b;
+
+/// The prefixes behind which translators (NAT64, SIIT) put IPv4 hosts: those that an operator names, and the
+/// well-known ones.
+///
+/// From `64:ff9b:1::/48` each network takes prefixes as it likes (RFC 8215). What is common there are the /96
+/// in which the IPv4 address follows a 64-bit prefix, `64:ff9b:1:X::192.0.2.1`. These are read so. In the
+/// forms with other lengths the octets between are not zero, so their addresses are not mistaken for these;
+/// an operator has to name them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nat64Prefixes(
+    /// The longest first, because that decides.
+    Vec<Ipv6Net>,
+);
+
+/// Why a list of translation prefixes is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotPrefixes {
+    /// An entry is not a network.
+    #[error(transparent)]
+    NotANetwork(#[from] NotANetwork),
+    /// An entry is an IPv4 network.
+    #[error("\"{0}\" is not an IPv6 network, and IPv4 addresses are translated to IPv6 ones")]
+    Ipv4(IpNet),
+    /// An entry has a length that no translation prefix has.
+    #[error(
+        "\"{0}\" has a length that RFC 6052 does not allow: it must be 32, 40, 48, 56, 64 or 96"
+    )]
+    Length(Ipv6Net),
+    /// An entry of 96 bits is not zero where RFC 6052 says so.
+    #[error("\"{0}\" is not zero in bits 64 to 71, as RFC 6052 demands of a /96")]
+    Octet(Ipv6Net),
+    /// There are too many.
+    #[error("there are {0} prefixes, and there may be {MAX_PREFIXES}: name shorter ones")]
+    TooMany(usize),
+}
+
+impl Nat64Prefixes {
+    /// The IPv4 address of the host that stands behind `ip`, if a translator made that.
+    #[must_use]
+    pub fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
+        let IpAddr::V6(ip) = ip else { return None };
+        let named = self.0.iter().find(|prefix| prefix.contains(&ip)).map(Ipv6Net::prefix_len);
+        let length = named.or_else(|| is_well_known(ip).then_some(96))?;
+        Some(extract(ip, length))
+    }
+}
+
+fn is_well_known(ip: Ipv6Addr) -> bool {
+    let bits = ip.to_bits();
+    bits >> 96 == WELL_KNOWN
+        && matches!(ip.segments(), [_, _, 0, 0, 0, 0, ..] | [_, _, 1, _, 0, 0, ..])
+}
+
+/// The IPv4 address after a prefix of that length. Between 32 and 64 bits it leaves bits 64 to 71 out, which
+/// are zero, and what follows it is of no meaning.
+fn extract(ip: Ipv6Addr, length: u8) -> Ipv4Addr {
+    const OCTET_AT: u32 = 56;
+    let mut bits = ip.to_bits();
+    if length < 96 {
+        let after = bits & ((1 << OCTET_AT) - 1);
+        bits = (bits >> 64 << OCTET_AT | after) >> (88 - u32::from(length));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the address is in the last 32 bits")]
+    Ipv4Addr::from_bits(bits as u32)
+}
+
+fn prefix(text: &str) -> Result<Ipv6Net, NotPrefixes> {
+    let prefix = match network(text)? {
+        IpNet::V4(_) => return Err(NotPrefixes::Ipv4(network(text)?)),
+        IpNet::V6(prefix) => prefix,
+    };
+    if !LENGTHS.contains(&prefix.prefix_len()) {
+        Err(NotPrefixes::Length(prefix))
+    } else if prefix.network().octets()[8] != 0 {
+        Err(NotPrefixes::Octet(prefix))
+    } else {
+        Ok(prefix)
+    }
+}
+
+/// From a list with commas between the prefixes.
+impl FromStr for Nat64Prefixes {
+    type Err = NotPrefixes;
+
+    fn from_str(text: &str) -> Result<Self, NotPrefixes> {
+        let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        let mut prefixes = texts.map(prefix).collect::<Result<Vec<_>, _>>()?;
+        prefixes.sort_unstable_by_key(|prefix| (u8::MAX - prefix.prefix_len(), prefix.network()));
+        prefixes.dedup();
+        if prefixes.len() > MAX_PREFIXES {
+            return Err(NotPrefixes::TooMany(prefixes.len()));
+        }
+        Ok(Self(prefixes))
+    }
+}
+
+/// As [`FromStr`] reads it: empty if the operator named none.
+impl Display for Nat64Prefixes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.0.iter().map(Ipv6Net::to_string).collect();
+        f.write_str(&texts.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn embedded(prefixes: &str, ip: &str) -> Option<String> {
+        let prefixes: Nat64Prefixes = prefixes.parse().unwrap();
+        prefixes.embedded(ip.parse().unwrap()).map(|ip| ip.to_string())
+    }
+
+    /// The table of RFC 6052, section 2.4.
+    #[test]
+    fn each_length_has_its_form() {
+        for (prefix, ip) in [
+            ("2001:db8::/32", "2001:db8:c000:221::"),
+            ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+        ] {
+            assert_eq!(embedded(prefix, ip).as_deref(), Some("192.0.2.33"), "{prefix}");
+            let all = "2001:db8::/32,2001:db8:100::/40,2001:db8:122::/48,2001:db8:122:300::/56";
+            assert_eq!(embedded(&format!("{all},{prefix}"), ip), embedded(prefix, ip), "{prefix}");
+        }
+        // What follows the address is of no meaning, nor are bits 64 to 71.
+        let ip = "2001:db8:122:344:ffc0:2:21ff:ffff";
+        assert_eq!(embedded("2001:db8:122:344::/64", ip).as_deref(), Some("192.0.2.33"));
+    }
+
+    #[test]
+    fn the_well_known_prefixes_need_no_name() {
+        for ip in ["64:ff9b::c000:221", "64:ff9b:1::c000:221", "64:ff9b:1:fffe::192.0.2.33"] {
+            assert_eq!(embedded("", ip).as_deref(), Some("192.0.2.33"), "{ip}");
+        }
+        for ip in [
+            "192.0.2.33",
+            "2001:db8::c000:221",
+            "64:ff9b:0:1::c000:221",
+            "64:ff9b::1:c000:221",
+            "64:ff9b:2::c000:221",
+            "64:ff9c::c000:221",
+            // The forms of a /48, a /56 and a /64.
+            "64:ff9b:1:c000:2:2100::",
+            "64:ff9b:1:c0:0:221::",
+            "64:ff9b:1:7:c0:2:2100:0",
+        ] {
+            assert_eq!(embedded("", ip), None, "{ip}");
+        }
+        let named = embedded("64:ff9b:1:7::/64", "64:ff9b:1:7:c0:2:2100:0");
+        assert_eq!(named.as_deref(), Some("192.0.2.33"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_prefix_is_told() {
+        for (text, reason) in [
+            ("10.0.0.0/8", "is not an IPv6 network"),
+            ("::ffff:0:0/96", "is not an IPv6 network"),
+            ("2001:db8::/33", "32, 40, 48, 56, 64 or 96"),
+            ("2001:db8::", "32, 40, 48, 56, 64 or 96"),
+            ("2001:db8:0:0:100::/96", "bits 64 to 71"),
+            ("2001:db8::/032", "leading zero"),
+            ("nat64.example", "is not a network"),
+        ] {
+            let error = format!("64:ff9b::/96, {text}").parse::<Nat64Prefixes>().unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+        let many = |n: usize| {
+            let all: Vec<_> = (0..n).map(|n| format!("2001:db8:{n:x}::/48")).collect();
+            all.join(",").parse::<Nat64Prefixes>()
+        };
+        assert_eq!((many(16).is_ok(), many(17)), (true, Err(NotPrefixes::TooMany(17))));
+    }
+
+    #[test]
+    fn they_are_shown_as_they_are_read() {
+        let prefixes: Nat64Prefixes =
+            "2001:db8::1/32, 2001:db8:1::/96,,2001:db8::/32".parse().unwrap();
+        assert_eq!(prefixes.to_string(), "2001:db8:1::/96,2001:db8::/32");
+        assert_eq!(Nat64Prefixes::default().to_string(), "");
+    }
+}
