@@ -66,7 +66,7 @@ pub enum Refused {
 
 impl Refused {
     /// Every reason, each at the index `reason as usize`.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SourcePortZero,
         Self::SystemPort,
         Self::DaemonPort,
@@ -337,7 +337,7 @@ impl Guard {
         if self.rules.local_nets.contains(source.ip()) {
             return Ok(());
         }
-        let address = source.ip().into();
+        let address = self.counted(source.ip());
         let count = self.counts.table(address).count(address);
         self.rules.caps.check(count)
     }

@@ -545,6 +545,7 @@ mod tests {
                 clients: &clients,
                 snapshot: None,
                 deny_file: Some(&deny_file),
+                clients_without_local_address: 0,
                 is_enforcing: true,
                 recent: &recent,
             };

@@ -50,6 +50,10 @@ impl From<Refused> for Refusal {
                 "The source address is an IPv4-mapped IPv6 address, which must not appear on a network.",
                 "Let the client send over IPv4, and look for it by its IPv4 address.",
             ),
+            Refused::TranslatedLoopback => (
+                "The source address is a loopback address behind a NAT64 prefix, which no host has.",
+                "A real client has another address: this one is forged.",
+            ),
             Refused::Broadcast => (
                 "The source address is a broadcast address of a network of this machine.",
                 "A real client has another address: this one is forged.",

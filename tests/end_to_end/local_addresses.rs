@@ -13,7 +13,7 @@ const MANY: u32 = 17_000;
 
 /// A scene whose server owns a network of each family.
 fn scene(variables: &[(&str, &str)]) -> Scene {
-    let scene = Scene::new(&[&[("HTTP_ADDR", "127.0.0.1:7561")], variables].concat());
+    let scene = Scene::flooded(&[&[("HTTP_ADDR", "127.0.0.1:7561")], variables].concat());
     scene.server.run(
         "ip route add local 198.18.0.0/16 dev lo
          ip route add local 2001:db8:a::/64 dev lo
