@@ -265,7 +265,7 @@ fn it_finds_clients_and_explains_why_others_are_none() {
         ("[2001:db8::1]:53", &["The source port is below 1024."]),
         ("2001:db8::1", &["2001:db8::1 is no client. The guard would let it in"]),
         ("203.0.113.0/24", &["No client is in 203.0.113.0/24."]),
-        ("somewhere", &["no network"]),
+        ("somewhere", &["is not a network"]),
     ] {
         find(&mut browser, wanted);
         for outcome in outcomes {
