@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tracing::{debug, trace, warn};
+use tracing::{debug, info, trace, warn};
 
 use crate::clock::{self, Time};
 use crate::guard::{Backlog, Refused, Stale};
@@ -137,6 +137,9 @@ impl Listener {
             Refreshed::Registered { shard, is_first } => {
                 if is_first {
                     self.alarm.wake(shard, now);
+                }
+                if self.state.metrics.registered.get() == 0 {
+                    info!(client = %source, "first client; LOG_LEVEL=DEBUG shows every client");
                 }
                 self.state.metrics.registered.add(1);
                 debug!(client = %source, "registered");

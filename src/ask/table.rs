@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{BinaryBytes, HumanCount};
 
 use crate::output::printable;
-use crate::status::{Lateness, Severity, Status};
+use crate::status::{Lateness, Severity, Status, counted};
 
 /// A status as an operator reads it.
 pub(super) struct Table<'a> {
@@ -101,8 +101,8 @@ fn snapshot(status: &Status) -> String {
         clients => format!("; {} brought back at the start", HumanCount(clients)),
     };
     format!(
-        "{} clients, {}, {:.1} s ago{restored}",
-        HumanCount(snapshot.clients),
+        "{}, {}, {:.1} s ago{restored}",
+        counted(snapshot.clients, "client", "clients"),
         BinaryBytes(snapshot.bytes),
         snapshot.age_seconds
     )

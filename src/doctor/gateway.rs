@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::diagnosis::Diagnosis;
 use super::running::{Ask, read};
 use crate::guard::network;
-use crate::status::{Client, Prefix, Status};
+use crate::status::{Client, Prefix, Status, counted};
 
 const CHECK: &str = "gateway";
 
@@ -65,7 +65,10 @@ fn look(ask: Ask, status: &Status) -> Result<Crowd, String> {
 fn judge(crowd: &Crowd) -> Diagnosis {
     let Crowd { port, total, densest_percent, sample } = crowd;
     if *total < FEW {
-        return Diagnosis::ok(CHECK, format!("there are {total} clients, too few to tell"));
+        return Diagnosis::ok(
+            CHECK,
+            format!("{}, too few to tell", counted(*total, "client", "clients")),
+        );
     }
     let mut counts = HashMap::new();
     for ip in sample {

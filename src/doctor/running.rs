@@ -10,7 +10,7 @@ use super::words::advice;
 use crate::ask::get;
 use crate::config::Config;
 use crate::output::printable;
-use crate::status::{Finding, Status};
+use crate::status::{Finding, Status, counted};
 
 const CHECK: &str = "running daemon";
 
@@ -68,7 +68,10 @@ pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
         let (clients, address) = (status.clients.total(), status.address);
         return Diagnosis::ok(
             CHECK,
-            format!("it serves {clients} clients at {address}, and finds nothing wrong itself"),
+            format!(
+                "it serves {} at {address}, and finds nothing wrong itself",
+                counted(clients as u64, "client", "clients")
+            ),
         );
     }
     let join = |text: &dyn Fn(&Finding) -> String, between| {

@@ -104,7 +104,9 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
     findings
 }
 
-fn counted(n: u64, one: &str, more: &str) -> String {
+/// A number with its noun: `1 client`, `1,000 clients`.
+#[must_use]
+pub fn counted(n: u64, one: &str, more: &str) -> String {
     format!("{} {}", HumanCount(n), if n == 1 { one } else { more })
 }
 
@@ -222,9 +224,9 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
         "clients_near_cap",
         severity,
         format!(
-            "{} of at most {} clients (MAX_CLIENTS) are there. {consequence}",
+            "{} of at most {} registered (MAX_CLIENTS). {consequence}",
             HumanCount(total as u64),
-            HumanCount(max.into())
+            counted(max.into(), "client", "clients")
         ),
         "If they are yours, set a larger MAX_CLIENTS, after `wakeupd bench` has told what the machine carries. If not, see the top prefixes, and deny the networks in DENY_FILE.",
     ))

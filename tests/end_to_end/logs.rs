@@ -56,6 +56,20 @@ fn an_operator_reads_what_is_in_force_and_what_was_done() {
 }
 
 #[test]
+fn the_first_client_is_logged_once_for_a_newcomer_to_see() {
+    let daemon = Daemon::start(&[("LOG_LEVEL", "info")]);
+    let clients = [Client::of(&daemon), Client::of(&daemon)];
+    for client in &clients {
+        client.heartbeat(&[]);
+        client.ping();
+    }
+    let lines = daemon.stop();
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("client=")).collect();
+    assert!(told.len() == 1 && told[0].contains("INFO first client"), "{lines:#?}");
+    assert_eq!(field(told[0], "client"), clients[0].address().to_string());
+}
+
+#[test]
 fn every_datagram_is_logged_where_everything_is() {
     let daemon = Daemon::start(&[("LOG_LEVEL", "notset")]);
     let client = Client::of(&daemon);

@@ -39,7 +39,10 @@ fn what_is_critical_is_the_exit_code() {
     crate::web::wait_for(daemon.http(), "/status", |json| json["now"]["clients"] == 1);
     let (status, stdout, _) = output(wakeupd(&[("HTTP_ADDR", &http)]).arg("status"));
     assert_eq!(status.code(), Some(1), "{stdout}");
-    assert!(stdout.contains("CRITICAL: 1 of at most 1 clients"), "{stdout}");
+    assert!(
+        stdout.contains("CRITICAL: 1 of at most 1 client registered (MAX_CLIENTS)"),
+        "{stdout}"
+    );
     assert!(stdout.contains("See docs/operations.md#clients-near-cap"), "{stdout}");
 }
 
