@@ -5,14 +5,16 @@ mod denials;
 use std::future;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
+use std::thread::Thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use thiserror::Error;
-use tokio::signal::unix::Signal;
-use tokio::task::{JoinError, JoinSet};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
@@ -32,7 +34,9 @@ use crate::registry::{Registry, Removal, SHARDS, Seed};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, Found, Keeper, Moment, Snapshot};
 use crate::state::State;
+use crate::status::counted;
 use crate::supervisor::Supervisor;
+use crate::threads;
 use crate::worker::{Alarm, Warnings, Worker};
 
 /// Pings that were due while nobody served are sent as soon as somebody does, unless they are older: then
@@ -73,6 +77,9 @@ pub enum StartError {
     #[error("{ip} is not an address of this machine: set HOST to one that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
         ip = .0.ip())]
     NotLocal(SocketAddr),
+    /// There can be no runtime for the listener.
+    #[error("cannot start the listener: {0}")]
+    Runtime(io::Error),
     /// The system does not speak the address's protocol.
     #[error("this system has no {family}: set HOST to an address of the other family, 0.0.0.0 or ::",
         family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
@@ -89,9 +96,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
-    /// The snapshot has no thread.
-    #[error("cannot start the thread that keeps the snapshot: {0}")]
-    Snapshots(io::Error),
+    /// A thread cannot be started.
+    #[error(transparent)]
+    Thread(io::Error),
     /// The service manager handed something else over.
     #[error("cannot serve the socket that was handed over, see wakeupd.socket: {0}")]
     HandedOver(io::Error),
@@ -117,15 +124,20 @@ pub enum TaskEnded {
     /// The operator's endpoint has no thread.
     #[error("cannot serve HTTP: {0}")]
     Http(io::Error),
-    /// A task panicked.
-    #[error("a task ended: {0}")]
-    Panicked(#[from] JoinError),
+    /// A thread of the daemon cannot be started.
+    #[error(transparent)]
+    Thread(io::Error),
+    /// A thread panicked.
+    #[error("a thread panicked")]
+    Panicked,
 }
 
 /// A daemon that is bound to its port.
 #[derive(Debug)]
 pub struct Daemon {
     socket: Arc<Socket>,
+    /// The listener's: it watches the socket.
+    runtime: Option<Runtime>,
     /// One for each worker.
     senders: Vec<Sender>,
     http: Option<Server>,
@@ -144,15 +156,12 @@ impl Daemon {
     ///
     /// # Errors
     /// With what stands in the way and what to do about it.
-    pub async fn bind(config: &Config, handed_over: Option<UdpSocket>) -> Result<Self, StartError> {
+    pub fn bind(config: &Config, handed_over: Option<UdpSocket>) -> Result<Self, StartError> {
         // A handed-over socket may hold what came at any time.
         let drained_until = if handed_over.is_some() { clock::MACHINE_START } else { clock::now() };
-        let mut socket = if let Some(socket) = handed_over {
-            adopt(config, socket)?
-        } else {
-            let address = resolve(&config.host, config.port).await?;
-            Socket::bind(address).map_err(|error| bind_error(address, error))?
-        };
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(StartError::Runtime)?;
+        let mut socket = open_socket(config, handed_over, &runtime)?;
         needs(config, socket.address()).check(&Machine::new("/"))?;
         let senders = open_senders(&mut socket, config.worker_pool_size)
             .map_err(|error| bind_error(socket.address(), error))?;
@@ -162,7 +171,7 @@ impl Daemon {
         let guard = Guard::new(config.guard.clone(), port, denied.unwrap_or_default());
         guard.set_broadcasts(net::broadcasts());
         let begun = Moment::now();
-        let (keeper, Found { snapshot, unused }) = start_keeper(config, port).await?;
+        let (keeper, Found { snapshot, unused }) = runtime.block_on(start_keeper(config, port))?;
         let seed = snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed);
         let registry = Registry::new(SHARDS, config.client_expiration, seed);
         let mut state = State::new(guard, registry, config.worker_pool_size);
@@ -172,6 +181,7 @@ impl Daemon {
         let from = snapshot.and_then(|snapshot| restore(&snapshot, &socket, &state, &begun));
         Ok(Self {
             socket: Arc::new(socket),
+            runtime: Some(runtime),
             senders,
             http,
             deny_file: config.deny_file.clone(),
@@ -182,28 +192,49 @@ impl Daemon {
         })
     }
 
-    /// Serves until `stop` is ready, and tells `supervisor` how it is. At each `hangup` it reads the file
+    /// Serves until `stop` is ready, and tells `supervisor` how it is. At each `reload` it reads the file
     /// of those to deny again.
     ///
     /// # Errors
     /// Where a task ended before that.
-    pub async fn run(
+    pub fn run(
         mut self,
-        stop: impl Future,
-        mut hangup: Signal,
-        supervisor: &Supervisor,
+        runtime: &Runtime,
+        stop: oneshot::Receiver<()>,
+        reload: mpsc::Receiver<()>,
+        supervisor: &mut Supervisor,
     ) -> Result<(), TaskEnded> {
         self.announce();
-        let alarm = Arc::new(Alarm::new(self.senders.len()));
-        let mut denials = self.begin_to_deny();
-        let mut tasks = self.start_tasks(&alarm);
-        if let Some(keeper) = &self.keeper {
-            keeper.keep(self.state.clone());
-        }
-        let mut monitor = Monitor::new(self.state.clone(), self.socket.clone());
+        let within = runtime.enter();
+        let threads = self.start_threads()?;
+        drop(within);
+        runtime.block_on(self.serve(threads, stop, reload, supervisor))
+    }
+
+    /// Starts all threads, so that a limit on threads stops the start and nothing later.
+    fn start_threads(&mut self) -> Result<Threads, TaskEnded> {
+        let denials = self.begin_to_deny()?;
+        let monitor = Monitor::new(self.state.clone(), self.socket.clone());
         if let Some(http) = self.http.take() {
             http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
         }
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(self.state.clone());
+        }
+        let mut tasks = Tasks::default();
+        let alarm = self.start_workers(&mut tasks)?;
+        let end_listener = self.start_listener(&alarm, &mut tasks)?;
+        Ok(Threads { monitor, denials, tasks, alarm, end_listener })
+    }
+
+    async fn serve(
+        self,
+        threads: Threads,
+        stop: oneshot::Receiver<()>,
+        mut reload: mpsc::Receiver<()>,
+        supervisor: &mut Supervisor,
+    ) -> Result<(), TaskEnded> {
+        let Threads { mut monitor, mut denials, mut tasks, alarm, end_listener } = threads;
         self.state.health.set_ready(true);
         supervisor.ready(&format!("listening on {}", self.socket.address()));
         let mut stuck = Vec::new();
@@ -214,14 +245,11 @@ impl Daemon {
         let ended = loop {
             tokio::select! {
                 _ = &mut stop => break Ok(()),
-                Some(ended) = tasks.join_next() => {
-                    if let Err(ended) = ended.map_err(TaskEnded::from).and_then(|done| done) {
-                        break Err(ended);
-                    }
-                }
-                Some(()) = hangup.recv() => read_again(denials.as_mut()),
+                Some(Err(ended)) = tasks.next() => break Err(ended),
+                Some(()) = reload.recv() => read_again(denials.as_mut()),
                 read = news(&mut denials) => self.apply(read),
                 _ = second.tick() => {
+                    supervisor.retry();
                     self.restore_interface();
                     let (worst_lateness, now_stuck) = monitor.look();
                     report_health(&stuck, &now_stuck, supervisor);
@@ -237,7 +265,8 @@ impl Daemon {
         supervisor.stopping();
         let end = clock::now() + NOTICE;
         alarm.end(end);
-        let have_ended = timeout(LONGEST_FAREWELL, tasks.shutdown()).await.is_ok();
+        drop(end_listener);
+        let have_ended = timeout(LONGEST_FAREWELL, tasks.all()).await.is_ok();
         if !have_ended {
             warn!("not every task has ended after {LONGEST_FAREWELL:?}, so it is left alone");
         }
@@ -280,33 +309,54 @@ impl Daemon {
         }
     }
 
-    fn start_tasks(&mut self, alarm: &Arc<Alarm>) -> JoinSet<Result<(), TaskEnded>> {
-        let mut tasks = JoinSet::new();
-        let (socket, state) = (self.socket.clone(), self.state.clone());
-        let listener = Listener::new(socket, state, alarm.clone(), self.drained_until);
-        tasks.spawn(async { Err(TaskEnded::Listener(listener.run().await)) });
+    fn start_workers(&mut self, tasks: &mut Tasks) -> Result<Arc<Alarm>, TaskEnded> {
+        let alarm = Arc::new(Alarm::new(self.senders.len()));
         let now = clock::now();
         let from = if now.since(self.from) <= LONGEST_CATCH_UP { self.from } else { now };
         let warnings = Arc::new(Warnings::default());
         let workers = self.senders.len();
         for (number, sender) in mem::take(&mut self.senders).into_iter().enumerate() {
             let schedule = Schedule::new(from, SHARDS, number, workers);
-            let (state, alarm, warnings) = (self.state.clone(), alarm.clone(), warnings.clone());
-            let worker = Worker::new(sender, state, alarm, warnings, schedule);
-            tasks.spawn_blocking(|| worker.run().map_err(TaskEnded::Worker));
+            let (state, alarm_of_it) = (self.state.clone(), alarm.clone());
+            let worker = Worker::new(sender, state, alarm_of_it, warnings.clone(), schedule);
+            let run = || worker.run().map_err(TaskEnded::Worker);
+            alarm.set_thread(number, tasks.start(&format!("worker-{number}"), run)?);
         }
-        tasks
+        Ok(alarm)
+    }
+
+    /// Starts the listener, which ends when what is returned is dropped. It leaves the heartbeats that come then
+    /// in the socket, which the next daemon may take over.
+    fn start_listener(
+        &mut self,
+        alarm: &Arc<Alarm>,
+        tasks: &mut Tasks,
+    ) -> Result<oneshot::Sender<()>, TaskEnded> {
+        let (socket, state) = (self.socket.clone(), self.state.clone());
+        let listener = Listener::new(socket, state, alarm.clone(), self.drained_until);
+        let (end, ended) = oneshot::channel::<()>();
+        let runtime = self.runtime.take().expect("there is one listener");
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    error = listener.run() => Err(TaskEnded::Listener(error)),
+                    _ = ended => Ok(()),
+                }
+            })
+        };
+        tasks.start("listener", run)?;
+        Ok(end)
     }
 
     /// Watches over `DENY_FILE`, if there is one.
-    fn begin_to_deny(&mut self) -> Option<Denials> {
-        let file = self.deny_file.take()?;
+    fn begin_to_deny(&mut self) -> Result<Option<Denials>, TaskEnded> {
+        let Some(file) = self.deny_file.take() else { return Ok(None) };
         if file.networks().is_some() {
             self.state.metrics.deny_file.succeed(clock::wall());
         } else {
             self.apply(Err((file.clone(), disk::no_answer().into())));
         }
-        Some(Denials::new(file))
+        Denials::start(file).map(Some).map_err(TaskEnded::Thread)
     }
 
     fn restore_interface(&self) {
@@ -362,13 +412,53 @@ impl Daemon {
     }
 }
 
+/// What runs beside the main thread, and how to end it.
+#[derive(Debug)]
+struct Threads {
+    monitor: Monitor,
+    denials: Option<Denials>,
+    tasks: Tasks,
+    alarm: Arc<Alarm>,
+    /// Ends the listener when it is dropped.
+    end_listener: oneshot::Sender<()>,
+}
+
+/// The threads without which a daemon would only seem to be alive.
+#[derive(Debug, Default)]
+struct Tasks(JoinSet<Result<(), TaskEnded>>);
+
+impl Tasks {
+    fn start(
+        &mut self,
+        name: &str,
+        run: impl FnOnce() -> Result<(), TaskEnded> + Send + 'static,
+    ) -> Result<Thread, TaskEnded> {
+        let (says, ended) = oneshot::channel();
+        let started = threads::start(name, move || drop(says.send(run())));
+        let thread = started.map_err(TaskEnded::Thread)?;
+        // A thread that panics says nothing.
+        self.0.spawn(async { ended.await.unwrap_or(Err(TaskEnded::Panicked)) });
+        Ok(thread.thread().clone())
+    }
+
+    /// Waits for the next that ends.
+    async fn next(&mut self) -> Option<Result<(), TaskEnded>> {
+        Some(self.0.join_next().await?.unwrap_or(Err(TaskEnded::Panicked)))
+    }
+
+    /// Waits until all have ended.
+    async fn all(&mut self) {
+        while self.next().await.is_some() {}
+    }
+}
+
 /// Starts the thread that keeps the snapshot, if there is to be one, and waits for what it finds.
 async fn start_keeper(config: &Config, port: u16) -> Result<(Option<Keeper>, Found), StartError> {
     let Some(path) = config.snapshot_path.clone() else {
         return Ok((None, Found::default()));
     };
     let settings = snapshot::Settings { path, interval: config.snapshot_interval };
-    let (keeper, found) = Keeper::start(settings, port).await.map_err(StartError::Snapshots)?;
+    let (keeper, found) = Keeper::start(settings, port).await.map_err(StartError::Thread)?;
     Ok((Some(keeper), found))
 }
 
@@ -393,8 +483,8 @@ async fn news(denials: &mut Option<Denials>) -> Result<DenyFile, (DenyFile, Deny
 ///
 /// # Errors
 /// If the daemon would not start.
-pub async fn check(config: &Config) -> Result<(), StartError> {
-    let address = resolve(&config.host, config.port).await?;
+pub fn check(config: &Config) -> Result<(), StartError> {
+    let address = resolve(&config.host, config.port)?;
     Ok(needs(config, address).check(&Machine::new("/"))?)
 }
 
@@ -471,11 +561,11 @@ impl Summary {
             "summary"
         );
         let short = format!(
-            "{} clients; in the last minute {} heartbeats, {} pings, {} refused",
-            state.registry.len(),
-            recent.heartbeats,
-            recent.pings(),
-            recent.refused()
+            "{}; in the last minute {}, {}, {} refused",
+            counted(state.registry.len() as u64, "client", "clients"),
+            counted(recent.heartbeats, "heartbeat", "heartbeats"),
+            counted(recent.pings(), "ping", "pings"),
+            counted(recent.refused(), "datagram", "datagrams")
         );
         *self = Self { last: totals, ..Self::default() };
         short
@@ -507,13 +597,27 @@ fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {
     Ok(socket)
 }
 
+/// The socket that was handed over, or else one that is bound to the address of the settings.
+fn open_socket(
+    config: &Config,
+    handed_over: Option<UdpSocket>,
+    runtime: &Runtime,
+) -> Result<Socket, StartError> {
+    let _within = runtime.enter();
+    if let Some(socket) = handed_over {
+        return adopt(config, socket);
+    }
+    let address = resolve(&config.host, config.port)?;
+    Socket::bind(address).map_err(|error| bind_error(address, error))
+}
+
 /// The address to bind. The original served IPv4 alone, so of a name's addresses that goes first.
-async fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip.to_canonical(), port));
     }
     let unresolved = |error| StartError::Unresolved { host: host.to_owned(), error };
-    let found: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(unresolved)?.collect();
+    let found: Vec<_> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
     let first = found.iter().min_by_key(|address| address.is_ipv6());
     let address = *first.ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
     if found.iter().any(|other| *other != address) {
@@ -523,10 +627,9 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
 }
 
 fn bind_http(config: &Config) -> Result<Option<Server>, StartError> {
-    Server::bind(config).map_err(|error| {
-        let address = config.http_address.expect("only a set address can be in the way");
-        StartError::Http { address, error }
-    })
+    let Some(address) = config.http_address else { return Ok(None) };
+    let bound = Server::bind(address, config);
+    bound.map(Some).map_err(|error| StartError::Http { address, error })
 }
 
 fn http_remedy(address: SocketAddr, error: &io::Error) -> String {

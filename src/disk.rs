@@ -8,10 +8,11 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+
+use crate::threads;
 
 /// How long the start waits for a file.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub fn within_patience<T: Send + 'static>(
     act: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, result) = mpsc::sync_channel(1);
-    thread::Builder::new().name("disk".to_owned()).spawn(move || {
+    threads::start("disk", move || {
         let _ = done.send(act());
     })?;
     result.recv_timeout(PATIENCE).map_err(|_| no_answer())

@@ -16,7 +16,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -34,6 +33,7 @@ use crate::config::Config;
 use crate::monitor::Board;
 use crate::net;
 use crate::state::State;
+use crate::threads;
 use crate::throttle::Throttle;
 
 /// How long a request may take to arrive, and how long a connection may wait for the next.
@@ -70,12 +70,11 @@ struct Endpoint {
 }
 
 impl Server {
-    /// Binds the endpoint, if there is to be one.
+    /// Binds the endpoint to `address`.
     ///
     /// # Errors
     /// With what the system said.
-    pub fn bind(config: &Config) -> io::Result<Option<Self>> {
-        let Some(address) = config.http_address else { return Ok(None) };
+    pub fn bind(address: SocketAddr, config: &Config) -> io::Result<Self> {
         let (listener, refused) = net::listen_tcp(address)?;
         if let Some(error) = refused {
             warn!(option = "SO_REUSEADDR", %error, "serving HTTP without a socket option that the kernel refuses: after a restart the port may be in use for a minute");
@@ -83,7 +82,7 @@ impl Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let access = Access::new(address, config.http_hosts.clone(), config.admin_token.clone());
-        Ok(Some(Self { listener, address, access }))
+        Ok(Self { listener, address, access })
     }
 
     /// Serves in a thread of its own until the process ends.
@@ -100,7 +99,7 @@ impl Server {
         let endpoint =
             Arc::new(Endpoint { access, state, board, wrong_tokens: Throttle::default() });
         let serve = move || runtime.block_on(accept(&listener, &endpoint));
-        thread::Builder::new().name("http".to_owned()).spawn(serve)?;
+        threads::start("http", serve)?;
         info!(%address, "listening for HTTP");
         Ok(())
     }

@@ -1,22 +1,22 @@
 //! Log lines on standard error, as text or as JSON, and in the manner of the journal where it listens.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{OnceLock, mpsc};
-use std::thread;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{LogFormat, LogLevel};
+use crate::threads;
 
 /// Lines that may wait for standard error to take them; more are dropped, because nobody's ping may
 /// wait for a log.
@@ -28,39 +28,19 @@ const LONGEST_FLUSH: Duration = Duration::from_millis(100);
 /// How long it waits where they tell why it came.
 const LONGEST_EXPLANATION: Duration = Duration::from_secs(1);
 
-/// Counts the lines that were dropped.
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
-
-/// Logging that goes on.
-#[derive(Debug)]
-#[must_use = "the last lines are written only when it is finished"]
-pub struct Logging {
-    worker: WorkerGuard,
-}
-
-impl Logging {
-    /// Writes the lines that are still waiting, unless standard error is stuck. If something failed, it is
-    /// given more time.
-    pub fn finish(self, failed: bool) {
-        let longest = if failed { LONGEST_EXPLANATION } else { LONGEST_FLUSH };
-        let (done, finished) = mpsc::channel();
-        thread::spawn(move || {
-            drop(self.worker);
-            let _ = done.send(());
-        });
-        let _ = finished.recv_timeout(longest);
-    }
-}
+/// The lines of this process.
+static LINES: Lines = Lines::new();
 
 /// Starts logging.
-pub fn start(level: LogLevel, format: LogFormat) -> Logging {
-    let (writer, worker) =
-        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(io::stderr());
-    let _ = DROPPED.set(writer.error_counter());
+///
+/// # Errors
+/// If the thread that writes cannot be started.
+pub fn start(level: LogLevel, format: LogFormat) -> io::Result<()> {
+    threads::start("log", || LINES.write_all(|line| io::stderr().write_all(line)))?;
     let builder = SubscriberBuilder::default()
         .with_max_level(filter(level))
         .with_ansi(may_colour(&io::stderr()))
-        .with_writer(writer);
+        .with_writer(|| &LINES);
     let line = Format::default().with_target(false);
     match (format, is_journal(&io::stderr())) {
         (LogFormat::Text, false) => builder.event_format(line).init(),
@@ -77,13 +57,91 @@ pub fn start(level: LogLevel, format: LogFormat) -> Logging {
             }
         }
     }
-    Logging { worker }
+    Ok(())
+}
+
+/// Waits for the last lines to be written, unless standard error is stuck. If something failed, it gets more
+/// time.
+pub fn finish(failed: bool) {
+    LINES.wait(if failed { LONGEST_EXPLANATION } else { LONGEST_FLUSH });
 }
 
 /// How many lines were dropped because standard error did not take them in time.
 #[must_use]
 pub fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
+    LINES.lock().dropped
+}
+
+/// Hands log lines to the thread that writes them.
+///
+/// `tracing-appender` does the same, but panics if it cannot start its thread.
+#[derive(Debug)]
+struct Lines {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    lines: VecDeque<Vec<u8>>,
+    is_writing: bool,
+    dropped: u64,
+}
+
+impl Lines {
+    const fn new() -> Self {
+        let waiting = Waiting { lines: VecDeque::new(), is_writing: false, dropped: 0 };
+        Self { waiting: Mutex::new(waiting), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut waiting = self.lock();
+        if waiting.lines.len() < WAITING_LINES {
+            waiting.lines.push_back(line.to_owned());
+            self.changed.notify_all();
+        } else {
+            waiting.dropped += 1;
+        }
+    }
+
+    fn write_all(&self, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(line) = waiting.lines.pop_front() {
+                waiting.is_writing = true;
+                drop(waiting);
+                // If standard error is closed, there is no place to report that.
+                let _ = write(&line);
+                waiting = self.lock();
+            } else {
+                waiting.is_writing = false;
+                self.changed.notify_all();
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Waits until all lines are written, but no longer than `longest`.
+    fn wait(&self, longest: Duration) {
+        let is_busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
+        // A line that is still missing then stays missing.
+        drop(self.changed.wait_timeout_while(self.lock(), longest, is_busy));
+    }
+}
+
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether what goes to `stream` may be coloured: a person sees it, and does not object.

@@ -1,12 +1,15 @@
 //! What the kernel tells in files of `/proc` and `/sys`.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fs, io};
 
 /// The file with the kernel parameters that the daemon needs, by the name that all documents give it.
 pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-wakeupd.conf";
+
+/// From here on the limit of a control group is none.
+const UNLIMITED: u64 = 1 << 60;
 
 /// A tree of such files: that of this machine, or one that a test made up.
 #[derive(Debug)]
@@ -88,6 +91,71 @@ impl Machine {
             Some(soft) => soft.parse().map(Some).map_err(|_| self.malformed(&path, soft)),
             None => Err(self.malformed(&path, name)),
         }
+    }
+
+    /// The least limit that the control groups of a process set, by either version of them: that in `file` of
+    /// the unified hierarchy, or in `old_file` of the controller's own.
+    ///
+    /// # Errors
+    /// If a file cannot be read or holds no limit.
+    pub fn limit_of_the_group(
+        &self,
+        process: &str,
+        controller: &str,
+        file: &str,
+        old_file: &str,
+    ) -> io::Result<Option<u64>> {
+        let path = format!("{process}/cgroup");
+        let Some(groups) = if_any(self.text(&path))? else { return Ok(None) };
+        let mut least = None;
+        for line in groups.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
+                return Err(self.malformed(&path, line));
+            };
+            let (root, file) = match controllers {
+                "" => ("sys/fs/cgroup".to_owned(), file),
+                _ if controllers.split(',').any(|name| name == controller) => {
+                    (format!("sys/fs/cgroup/{controller}"), old_file)
+                }
+                _ => continue,
+            };
+            // In a container the group's path may be that of the host, and its files in the root.
+            for folder in Path::new(group.trim_matches('/')).ancestors() {
+                let limit = self.limit(&format!("{root}/{}/{file}", folder.display()))?;
+                least = least.into_iter().chain(limit).min();
+            }
+        }
+        Ok(least)
+    }
+
+    /// The limit in a file of a control group; `None` where it sets none.
+    fn limit(&self, path: &str) -> io::Result<Option<u64>> {
+        match if_any(self.text(path))? {
+            Some(text) if text != "max" => {
+                let limit = text.parse().map_err(|_| self.malformed(path, &text))?;
+                Ok(Some(limit).filter(|limit| *limit < UNLIMITED))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a process, given by its folder, ignores a signal.
+    #[must_use]
+    pub fn ignores_signal(&self, process: &str, signal: u32) -> bool {
+        let mask = self.line(&format!("{process}/status"), "SigIgn:");
+        let mask = mask.ok().and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+        mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    }
+
+    /// Whether a process, given by its folder, has a controlling terminal.
+    #[must_use]
+    pub fn has_terminal(&self, process: &str) -> bool {
+        let stat = self.text(&format!("{process}/stat")).unwrap_or_default();
+        // The process name before the parenthesis may hold any character. The fields after it are the state,
+        // the parent, the group, the session and the terminal.
+        let terminal = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(4));
+        terminal.is_some_and(|device| device != "0")
     }
 
     /// That a file says something which nobody expects there.
@@ -202,6 +270,20 @@ mod tests {
         assert!(of("proc/7", "Max address space").is_err());
         assert!(of("proc/8", "Max open files").is_err());
         assert!(of("proc/9", "Max open files").is_err());
+    }
+
+    #[test]
+    fn a_process_has_a_terminal_and_ignores_signals_or_not() {
+        let fake = Fake::new(&[
+            ("proc/1/stat", "1 (a) b) S 0 1 1 0 -1 4194560"),
+            ("proc/2/stat", "2 (c) S 0 2 2 34816 2 4194560"),
+            ("proc/2/status", "SigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\n"),
+        ]);
+        assert!(!fake.0.has_terminal("proc/1") && fake.0.has_terminal("proc/2"));
+        assert!(!fake.0.has_terminal("proc/3"));
+        let ignored: Vec<_> = (1..=64).filter(|n| fake.0.ignores_signal("proc/2", *n)).collect();
+        assert_eq!(ignored, [1, 13]);
+        assert!(!fake.0.ignores_signal("proc/1", 1));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,8 +12,9 @@ use tracing::{Level, error, info, warn};
 use wakeupd::cli::{self, Cli, Command};
 use wakeupd::config::{Config, DenyFile, EXIT_CONFIG, EnvFileError, Environment, Misspelt};
 use wakeupd::daemon::{self, Daemon, StartError};
+use wakeupd::signals::{self, Signals};
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
-use wakeupd::{ask, logging, memory, output, probe, signals, snapshot};
+use wakeupd::{ask, logging, output, probe, snapshot};
 #[cfg(target_os = "linux")]
 use wakeupd::{bench, doctor};
 
@@ -42,11 +44,11 @@ fn run_command(cli: &Cli) -> ExitCode {
             if let Some(parent) = cli.ends_with {
                 signals::end_with(parent);
             }
-            configured(|config, misspelt, file| match (cli.check_config, cli.print_config) {
-                (true, _) => check(config, misspelt),
-                (_, true) => show(config, misspelt),
-                _ => serve(config, misspelt, file),
-            })
+            match (cli.check_config, cli.print_config) {
+                (true, _) => configured(|config, misspelt, _| check(config, misspelt)),
+                (_, true) => configured(|config, misspelt, _| show(config, misspelt)),
+                _ => serve(),
+            }
         }
     }
 }
@@ -58,7 +60,14 @@ fn environment() -> Result<Environment, EnvFileError> {
 
 /// Does something with all settings, if they are right, and the env file that some of them are from.
 fn configured(act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode) -> ExitCode {
-    let environment = match environment() {
+    with_settings(environment(), act)
+}
+
+fn with_settings(
+    environment: Result<Environment, EnvFileError>,
+    act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode,
+) -> ExitCode {
+    let environment = match environment {
         Ok(environment) => environment,
         Err(error) => return wrong(&error),
     };
@@ -92,26 +101,67 @@ fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
             "wakeupd: the disk of DENY_FILE does not answer, so the file is not checked";
         logging::complain(Level::WARN, unchecked);
     }
-    let runtime = Builder::new_current_thread().build();
-    let checked = runtime.map(|runtime| runtime.block_on(daemon::check(config)));
-    match checked {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => code = wrong(&error),
-        Err(error) => code = wrong(&error),
+    if let Err(error) = daemon::check(config) {
+        code = wrong(&error);
     }
     if code == ExitCode::SUCCESS { print("the configuration is valid\n") } else { code }
 }
 
-fn serve(config: &Config, misspelt: &[Misspelt], env_file: Option<&Path>) -> ExitCode {
-    // Logging has a thread.
+fn serve() -> ExitCode {
+    // No thread may run yet: it would not inherit the mask, and taking the socket changes the environment.
+    let blocked = signals::block();
+    let variables: Vec<_> = std::env::vars_os().collect();
     let handed_over = supervisor::take_socket();
-    let logging = logging::start(config.log_level, config.log_format);
+    let signals = match blocked.watch() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
+    with_settings(Environment::read(variables), |config, misspelt, env_file| {
+        start(config, misspelt, env_file, handed_over, signals)
+    })
+}
+
+fn fail(error: &io::Error) -> ExitCode {
+    logging::complain(Level::ERROR, &format!("wakeupd: {error}"));
+    ExitCode::FAILURE
+}
+
+fn start(
+    config: &Config,
+    misspelt: &[Misspelt],
+    env_file: Option<&Path>,
+    handed_over: Result<Option<UdpSocket>, WrongSocket>,
+    signals: Signals,
+) -> ExitCode {
+    if let Err(error) = logging::start(config.log_level, config.log_format) {
+        return fail(&error);
+    }
     if let Some(path) = env_file {
         info!(path = %path.display(), "read variables from the env file");
     }
     for misspelt in misspelt {
         warn!("{misspelt}");
     }
+    announce(config);
+    let served = handed_over.map_err(Into::into).and_then(|socket| run(config, socket, signals));
+    let code = match &served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            // These are matters of a unit's configuration.
+            let is_too_small = matches!(error.downcast_ref(), Some(StartError::Memory(_)));
+            if is_too_small || error.is::<WrongSocket>() {
+                EXIT_CONFIG.into()
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    };
+    logging::finish(served.is_err());
+    code
+}
+
+fn announce(config: &Config) {
     let caps = &config.guard.caps;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -136,48 +186,19 @@ fn serve(config: &Config, misspelt: &[Misspelt], env_file: Option<&Path>) -> Exi
         log_format = %config.log_format,
         "starting"
     );
-    let runtime = Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(config.worker_pool_size + memory::SPARE_THREADS)
-        .thread_name("wakeupd")
-        .build();
-    let served = match (&runtime, handed_over) {
-        (Ok(runtime), Ok(socket)) => runtime.block_on(run(config, socket)),
-        (_, Err(wrong)) => Err(wrong.into()),
-        (Err(error), _) => Err(format!("cannot start threads: {error}").into()),
-    };
-    let failed = served.is_err();
-    let code = match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!("{error}");
-            // These are matters of a unit's configuration.
-            let is_too_small = matches!(error.downcast_ref(), Some(StartError::Memory(_)));
-            if is_too_small || error.is::<WrongSocket>() {
-                EXIT_CONFIG.into()
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-    };
-    // The runtime lasts until the end, and with it the handler of a second signal.
-    logging.finish(failed);
-    if let Ok(runtime) = runtime {
-        // A name that is still being resolved must not hold up the end.
-        runtime.shutdown_background();
-    }
-    code
 }
 
-async fn run(config: &Config, handed_over: Option<UdpSocket>) -> Result<(), Box<dyn Error>> {
-    let mut stop = signals::stop()?;
-    let hangup = signals::hangup()?;
-    let daemon = tokio::select! {
-        daemon = Daemon::bind(config, handed_over) => daemon?,
-        _ = &mut stop => return Ok(()),
-    };
-    daemon.run(stop, hangup, &Supervisor::of_this_process()).await?;
-    Ok(())
+fn run(
+    config: &Config,
+    handed_over: Option<UdpSocket>,
+    signals: Signals,
+) -> Result<(), Box<dyn Error>> {
+    // It starts no threads: those that it would start may be refused, and then it panics or does without.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let daemon = Daemon::bind(config, handed_over)?;
+    let (stop, reload) = signals.hand_over();
+    let mut supervisor = Supervisor::of_this_process();
+    Ok(daemon.run(&runtime, stop, reload, &mut supervisor)?)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -7,7 +7,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::machine::{Machine, if_any};
+use crate::machine::Machine;
 
 /// What the daemon takes without clients, with what waits in its sockets.
 const IDLE_BYTES: u64 = 32 << 20;
@@ -28,11 +28,9 @@ const IPV6_SNAPSHOT_BYTES: u64 = 50;
 /// What a thread's stack takes of the address space, though not of the memory.
 const STACK_BYTES: u64 = 2 << 20;
 
-/// The threads of the runtime for what blocks now and then, as the resolver does, besides the workers.
-pub const SPARE_THREADS: usize = 16;
-
-/// Those of the process itself, of the log, the endpoint and the snapshots.
-const OTHER_THREADS: u64 = 4;
+/// Besides the workers: the main thread, those of the signals, the log, the listener, the endpoint, the
+/// snapshots and `DENY_FILE`, and two that read files at the start if the disk does not answer.
+const OTHER_THREADS: usize = 9;
 
 /// What glibc takes of the address space for what a thread allocates, though most of it stays empty.
 const ARENA_BYTES: u64 =
@@ -40,9 +38,6 @@ const ARENA_BYTES: u64 =
 
 /// So many of these there are for a processor at the most, unless the environment tells another number.
 const ARENAS_A_PROCESSOR: u64 = 8;
-
-/// From here on the limit of a control group is none.
-const UNLIMITED: u64 = 1 << 60;
 
 /// What is to fit.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +135,7 @@ impl Needs {
             return Ok(None);
         };
         let processors = processors(machine, process)?;
-        let threads = self.threads(processors);
+        let threads = self.threads();
         let arenas = most_arenas(machine, process).unwrap_or(processors * ARENAS_A_PROCESSOR);
         Ok(Some(Limit {
             name: "what its limit on address space, ulimit -v, leaves beside what its threads reserve",
@@ -155,13 +150,13 @@ impl Needs {
         Ok(Some(Limit {
             name: "what its limit on data, ulimit -d, leaves beside the stacks",
             bytes,
-            taken: self.threads(processors(machine, process)?) * STACK_BYTES,
+            taken: self.threads() * STACK_BYTES,
             raise: "systemd: LimitDATA=infinity, shell: ulimit -d unlimited",
         }))
     }
 
-    fn threads(self, processors: u64) -> u64 {
-        (self.workers + SPARE_THREADS) as u64 + OTHER_THREADS + processors
+    fn threads(self) -> u64 {
+        (self.workers + OTHER_THREADS) as u64
     }
 }
 
@@ -195,43 +190,10 @@ fn most_arenas(machine: &Machine, process: &str) -> Option<u64> {
     environment.split('\0').find_map(value)
 }
 
-/// The least limit of the control groups that a process is in, by either version of them.
 fn of_the_group(machine: &Machine, process: &str) -> io::Result<Option<Limit>> {
-    let path = format!("{process}/cgroup");
-    let Some(groups) = if_any(machine.text(&path))? else { return Ok(None) };
-    let mut least = None;
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
-            return Err(machine.malformed(&path, line));
-        };
-        let (root, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        // In a container the group's path may be that of the host, and its files in the root.
-        let mut group = Some(group.trim_matches('/'));
-        while let Some(name) = group {
-            let path = format!("{root}/{name}/{file}");
-            if let Some(text) = if_any(machine.text(&path))? {
-                match text.parse().ok() {
-                    None if text == "max" => {}
-                    Some(limit) if limit >= UNLIMITED => {}
-                    Some(limit) => least = Some(least.map_or(limit, |least: u64| least.min(limit))),
-                    None => return Err(machine.malformed(&path, &text)),
-                }
-            }
-            group = match name.rsplit_once('/') {
-                Some((parent, _)) => Some(parent),
-                None if name.is_empty() => None,
-                None => Some(""),
-            };
-        }
-    }
-    Ok(least.map(|bytes| Limit {
+    let limit =
+        machine.limit_of_the_group(process, "memory", "memory.max", "memory.limit_in_bytes")?;
+    Ok(limit.map(|bytes| Limit {
         name: "the limit of its control group",
         bytes,
         taken: 0,
@@ -297,8 +259,8 @@ Max address space         unlimited            unlimited            bytes
             ),
             (
                 "50000000",
-                "110000000",
-                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 42 MB (what its limit on data, ulimit -d, leaves beside the stacks): set MAX_CLIENTS=93367 or less, or raise the limit to 121 MB (systemd: LimitDATA=infinity, shell: ulimit -d unlimited)",
+                "82291456",
+                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 42 MB (what its limit on data, ulimit -d, leaves beside the stacks): set MAX_CLIENTS=88911 or less, or raise the limit to 94 MB (systemd: LimitDATA=infinity, shell: ulimit -d unlimited)",
             ),
         ] {
             assert_eq!(check(NEEDS, group, data), Err(complaint.to_owned()));
@@ -314,7 +276,7 @@ Max address space         unlimited            unlimited            bytes
             &[][..],
             &[("proc/self/limits", "nonsense"), ("proc/self/cgroup", "nonsense")],
             &[("proc/self/limits", "Max data size many"), ("proc/self/cgroup", "0:\n")],
-            &[("proc/self/limits", "Max data size 1 1\nMax address space 1 1")],
+            &[("proc/self/limits", "Max data size 1e9 1\nMax address space 1 1")],
             &[("proc/self/cgroup", "0::/a"), ("sys/fs/cgroup/a/memory.max", "little")],
             &[("proc/self/cgroup", "0::/../a"), ("sys/fs/cgroup/memory.max", "max")],
         ] {
@@ -335,10 +297,10 @@ Max address space         unlimited            unlimited            bytes
             [space, data].map(|limit| limit.unwrap().taken)
         };
         let (stack, arena) = (STACK_BYTES, ARENA_BYTES);
-        assert_eq!(taken("1", ""), [31 * stack + 8 * arena, 31 * stack]);
-        assert_eq!(taken("00000001,80000003", "")[0], 34 * stack + 32 * arena);
-        assert_eq!(taken("3", "A=B\0MALLOC_ARENA_MAX=1\0C=D")[0], 32 * stack + arena);
-        assert_eq!(taken("3", "MALLOC_ARENA_MAX=x")[0], 32 * stack + 16 * arena);
+        assert_eq!(taken("1", ""), [19 * stack + 8 * arena, 19 * stack]);
+        assert_eq!(taken("00000001,80000003", "")[0], 19 * stack + 19 * arena);
+        assert_eq!(taken("3", "A=B\0MALLOC_ARENA_MAX=1\0C=D")[0], 19 * stack + arena);
+        assert_eq!(taken("3", "MALLOC_ARENA_MAX=x")[0], 19 * stack + 16 * arena);
     }
 
     #[test]

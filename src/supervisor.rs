@@ -10,14 +10,10 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
-use std::time::Duration;
 
 use listenfd::ListenFd;
 use thiserror::Error;
 use tracing::warn;
-
-/// How long it may take to tell something.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What was handed over cannot be served.
 #[derive(Debug, Error)]
@@ -58,12 +54,14 @@ fn sockets_handed_over() -> usize {
     value("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// Tells the service manager how things are, if it wants to know.
+/// Reports to the service manager, if there is one. No report ever waits: the manager's queue may be full.
 #[derive(Debug)]
 pub struct Supervisor {
     /// Connected to where it listens.
     socket: Option<UnixDatagram>,
     is_watching: bool,
+    /// What [`Self::ready`] could not deliver yet.
+    undelivered: Option<String>,
 }
 
 impl Supervisor {
@@ -79,36 +77,41 @@ impl Supervisor {
         let is_meant = |pid: OsString| pid == *process::id().to_string();
         let is_watching = env::var_os("WATCHDOG_USEC").is_some()
             && env::var_os("WATCHDOG_PID").is_none_or(is_meant);
-        Self { socket, is_watching }
+        Self { socket, is_watching, undelivered: None }
     }
 
-    /// Heartbeats are taken from now on.
-    pub fn ready(&self, status: &str) {
-        self.tell(&format!("READY=1\nSTATUS={status}"));
+    /// Reports that heartbeats are received from now on. Without this report a start counts as failed, so
+    /// [`Self::retry`] repeats it until it is delivered.
+    pub fn ready(&mut self, status: &str) {
+        self.undelivered = Some(format!("READY=1\nSTATUS={status}"));
+        self.retry();
     }
 
-    /// What there is to know, for `systemctl status`.
+    /// Repeats the report that could not be delivered, if there is one.
+    pub fn retry(&mut self) {
+        self.undelivered = self.undelivered.take().filter(|report| !self.report(report));
+    }
+
+    /// Sets the text that `systemctl status` shows. It is dropped if the manager's queue is full.
     pub fn status(&self, text: &str) {
-        self.tell(&format!("STATUS={text}"));
+        self.report(&format!("STATUS={text}"));
     }
 
-    /// All is well. Whoever watches ends a process that does not say so for a while.
+    /// Feeds the watchdog. The manager ends a process that does not do so for a while.
     pub fn alive(&self) {
         if self.is_watching {
-            self.tell("WATCHDOG=1");
+            self.report("WATCHDOG=1");
         }
     }
 
-    /// The end is near.
+    /// Reports that the daemon stops.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.report("STOPPING=1");
     }
 
-    fn tell(&self, state: &str) {
-        if let Some(socket) = &self.socket {
-            // It is no reason to end that nobody listens.
-            let _ = socket.send(state.as_bytes());
-        }
+    /// Whether the report needs no repetition.
+    fn report(&self, text: &str) -> bool {
+        self.socket.as_ref().is_none_or(|socket| socket.send(text.as_bytes()).is_ok())
     }
 }
 
@@ -120,6 +123,6 @@ fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    socket.set_write_timeout(Some(LONGEST_WAIT))?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
 }

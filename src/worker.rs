@@ -1,12 +1,10 @@
 //! Pings the clients of the shards it owns, each shard in its slot of the second.
 
-#[cfg(target_os = "linux")]
-use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Release},
 };
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
@@ -45,7 +43,6 @@ pub struct Alarm {
 /// What the alarm knows of a worker.
 #[derive(Debug)]
 struct Sleeper {
-    /// Where it has begun.
     thread: OnceLock<Thread>,
     /// When it was woken first since it looked for empty shards, in nanoseconds.
     woken: AtomicU64,
@@ -64,6 +61,11 @@ impl Alarm {
         Self { sleepers: (0..workers).map(|_| Sleeper::new()).collect(), end: u64::MAX.into() }
     }
 
+    /// Names the thread of a worker. This comes before any wake-up, so that no thread misses one.
+    pub fn set_thread(&self, worker: usize, thread: Thread) {
+        let _ = self.sleepers[worker].thread.set(thread);
+    }
+
     /// Tells the owner of `shard` that it is not empty any more since `now`.
     pub fn wake(&self, shard: usize, now: Time) {
         let sleeper = &self.sleepers[owner(shard, self.sleepers.len())];
@@ -73,16 +75,21 @@ impl Alarm {
         }
     }
 
-    /// Tells every worker to end with the slots that are due before `time`, which is now.
+    /// Tells every worker to end with the slots that are due before `time`, which is now or a little later.
     pub fn end(&self, time: Time) {
-        self.end.store(time.as_nanos(), Relaxed);
+        self.end.store(time.as_nanos(), Release);
         let threads = self.sleepers.iter().filter_map(|sleeper| sleeper.thread.get());
         threads.for_each(Thread::unpark);
     }
 
+    /// When the workers end: in the far future until [`Self::end`] sets it.
+    fn end_time(&self) -> Time {
+        Time::from_nanos(self.end.load(Acquire))
+    }
+
     /// Whether a worker whose next slot is `due` then has ended.
     fn is_over(&self, due: Time, now: Time) -> bool {
-        let end = Time::from_nanos(self.end.load(Relaxed));
+        let end = self.end_time();
         due >= end || now > end + LAST_PATIENCE
     }
 }
@@ -97,16 +104,6 @@ pub struct Worker {
     schedule: Schedule,
     /// What was due before is late by no fault of this daemon.
     begun: Time,
-}
-
-/// Makes `top -H` and its like tell the workers' threads apart.
-fn name_thread(worker: usize) {
-    #[cfg(target_os = "linux")]
-    if let Ok(name) = CString::new(format!("worker-{worker}")) {
-        let _ = nix::sys::prctl::set_name(&name);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = worker;
 }
 
 /// The serving of a slot.
@@ -167,8 +164,6 @@ impl Worker {
         let number = self.schedule.worker();
         let alarm = self.alarm.clone();
         let sleeper = &alarm.sleepers[number];
-        let _ = sleeper.thread.set(thread::current());
-        name_thread(number);
         let mut sweep = Sweep::default();
         let mut destinations = Vec::new();
         loop {
@@ -192,9 +187,10 @@ impl Worker {
         }
     }
 
-    /// When there will be something to do, as far as is known: until then the shards are empty.
+    /// When the worker has to wake up: at the first slot whose shard is not empty, or at the end. Without the
+    /// end, a worker that has empty slots left before it would sleep past it.
     fn next_deadline(&self, now: Time) -> Time {
-        let latest = now + LONGEST_SLEEP;
+        let latest = self.alarm.end_time().min(now + LONGEST_SLEEP);
         self.schedule
             .upcoming()
             .take_while(|(_, deadline)| *deadline < latest)
@@ -297,5 +293,37 @@ impl Worker {
         if let Some(left_out) = self.warnings.failed_sends[failure as usize].pass(now) {
             warn!(%client, reason = failure.label(), %error, left_out, "cannot send");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::guard::{Guard, Networks};
+    use crate::net::Socket;
+    use crate::registry::{Registry, SHARDS, Seed};
+
+    #[test]
+    fn a_worker_never_sleeps_past_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _within = runtime.enter();
+        let mut socket = Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let sender = socket.senders(1).unwrap().remove(0);
+        let (config, _) = Config::from_vars(iter::empty()).unwrap();
+        let guard = Guard::new(config.guard, socket.address().port(), Networks::default());
+        let registry = Registry::new(SHARDS, config.client_expiration, Seed::random());
+        let state = Arc::new(State::new(guard, registry, 1));
+        let (alarm, now) = (Arc::new(Alarm::new(1)), clock::now());
+        let schedule = Schedule::new(now, SHARDS, 0, 1);
+        let worker = Worker::new(sender, state, alarm.clone(), Arc::default(), schedule);
+        assert_eq!(worker.next_deadline(now), now + LONGEST_SLEEP);
+        // Slots of empty shards are due before that.
+        let end = now + Duration::from_millis(100);
+        alarm.end(end);
+        assert_eq!(worker.next_deadline(now), end);
+        worker.run().unwrap();
     }
 }

@@ -93,6 +93,7 @@ fn some_things_are_done_in_some_rooms_only() {
         ("unsafe {", &["registry"]),
         ("clock_gettime", &["clock"]),
         ("listenfd", &["supervisor"]),
+        ("thread::spawn", &["bench"]),
         ("socket2", &["net", "bench"]),
         ("sys::socket", &["net", "bench"]),
         ("env::var", &["logging", "supervisor"]),

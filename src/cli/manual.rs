@@ -7,9 +7,16 @@ use roff::{Inline, Roff, bold, roman};
 use crate::config::{ENV_FILE, VARIABLES, Variable};
 
 /// For each signal what it does.
-const SIGNALS: [(&str, &str); 2] = [
+const SIGNALS: [(&str, &str); 3] = [
     ("SIGTERM, SIGINT", "Stop. A second one ends the program at once."),
-    ("SIGHUP", "Read DENY_FILE again. The clients whose networks it now holds are pinged no more."),
+    (
+        "SIGHUP",
+        "Read DENY_FILE again. The clients whose networks it now holds are pinged no more. Stop if the controlling terminal has closed. Ignored under nohup.",
+    ),
+    (
+        "SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPIPE, SIGPWR, real-time signals",
+        "Ignored. Log rotation needs no signal.",
+    ),
 ];
 
 const FILES: [(&str, &str); 5] = [

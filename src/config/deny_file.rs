@@ -1,6 +1,6 @@
 //! The file of the networks that an operator denies.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -58,18 +58,15 @@ impl DenyFileError {
 
 impl DenyFile {
     /// Reads the file. If the disk does not answer within [`disk::PATIENCE`], the file counts as not yet
-    /// read, because without a daemon no client gets a ping.
+    /// read, because without a daemon no client gets a ping. Likewise if there can be no thread to read it:
+    /// that is no mistake in the configuration.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub fn find(path: PathBuf) -> Result<Self, DenyFileError> {
         let unread = Self { path, networks: None };
         let file = unread.clone();
-        match disk::within_patience(move || file.read()) {
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(unread),
-            Err(error) => Err(error.into()),
-        }
+        disk::within_patience(move || file.read()).unwrap_or(Ok(unread))
     }
 
     /// Reads the file again, for as long as the disk takes.

@@ -2,13 +2,15 @@
 
 use std::future;
 use std::io;
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::{DenyFile, DenyFileError};
 use crate::disk;
+use crate::threads;
 
 /// How long to wait before the next attempt while the file has never been read.
 const RETRY: Duration = Duration::from_secs(5);
@@ -18,7 +20,10 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Denials {
     file: DenyFile,
-    reading: Option<JoinHandle<Result<DenyFile, DenyFileError>>>,
+    /// The thread reads each file that is sent here.
+    requests: Sender<DenyFile>,
+    reads: UnboundedReceiver<Result<DenyFile, DenyFileError>>,
+    is_reading: bool,
     /// When the present read is reported as unanswered. It goes on.
     deadline: Option<Instant>,
     /// Whether to read once more after the present read, which may have begun before the last change.
@@ -27,15 +32,32 @@ pub(super) struct Denials {
 }
 
 impl Denials {
-    /// Begins to read the file if the start could not.
-    pub(super) fn new(file: DenyFile) -> Self {
-        let mut denials =
-            Self { file, reading: None, deadline: None, is_outdated: false, retry: None };
+    /// Starts the thread, and begins to read the file if the start could not.
+    ///
+    /// # Errors
+    /// If the system refuses a new thread.
+    pub(super) fn start(file: DenyFile) -> io::Result<Self> {
+        let (requests, requested) = mpsc::channel::<DenyFile>();
+        let (done, reads) = unbounded_channel();
+        threads::start("deny-file", move || {
+            for file in requested {
+                let _ = done.send(file.read());
+            }
+        })?;
+        let mut denials = Self {
+            file,
+            requests,
+            reads,
+            is_reading: false,
+            deadline: None,
+            is_outdated: false,
+            retry: None,
+        };
         if denials.file.networks().is_none() {
             denials.begin();
             denials.deadline = None;
         }
-        denials
+        Ok(denials)
     }
 
     pub(super) fn file(&self) -> &DenyFile {
@@ -44,7 +66,7 @@ impl Denials {
 
     /// Reads the file again.
     pub(super) fn read_again(&mut self) {
-        if self.reading.is_some() {
+        if self.is_reading {
             self.is_outdated = true;
         } else {
             self.begin();
@@ -52,8 +74,9 @@ impl Denials {
     }
 
     fn begin(&mut self) {
-        let file = self.file.clone();
-        self.reading = Some(spawn_blocking(move || file.read()));
+        // If the thread has panicked, `reads` has ended.
+        let _ = self.requests.send(self.file.clone());
+        self.is_reading = true;
         self.deadline = Some(Instant::now() + disk::PATIENCE);
         self.retry = None;
     }
@@ -64,7 +87,10 @@ impl Denials {
             sleep_until(retry).await;
             self.begin();
         }
-        let Some(reading) = &mut self.reading else { return future::pending().await };
+        if !self.is_reading {
+            return future::pending().await;
+        }
+        let reading = self.reads.recv();
         let read = match self.deadline {
             None => Ok(reading.await),
             Some(deadline) => timeout_at(deadline, reading).await,
@@ -73,15 +99,16 @@ impl Denials {
             self.deadline = None;
             return Err(disk::no_answer().into());
         };
-        self.reading = None;
-        let read = read.unwrap_or_else(|panic| Err(io::Error::other(panic).into()));
+        self.is_reading = false;
+        let read =
+            read.unwrap_or_else(|| Err(io::Error::other("the thread that reads it ended").into()));
         if std::mem::take(&mut self.is_outdated) {
             self.begin();
         }
         match read {
             Ok(file) => self.file = file,
             Err(error) => {
-                let is_to_retry = self.file.networks().is_none() && self.reading.is_none();
+                let is_to_retry = self.file.networks().is_none() && !self.is_reading;
                 self.retry = is_to_retry.then(|| Instant::now() + RETRY);
                 return Err(error);
             }

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -18,6 +17,7 @@ use crate::clock::{self, Time};
 use crate::disk;
 use crate::metrics::{Failure, LastSnapshot};
 use crate::state::State;
+use crate::threads;
 
 /// How long the last snapshot may take. A disk that does not answer must not keep the daemon from ending.
 pub(super) const LONGEST_END: Duration = Duration::from_secs(2);
@@ -60,7 +60,7 @@ impl Keeper {
         let (orders, received) = mpsc::channel();
         let (tell, mut found) = oneshot::channel();
         let (says, ended) = oneshot::channel();
-        thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+        threads::start("snapshot", move || {
             run(settings, port, &received, tell);
             let _ = says.send(());
         })?;

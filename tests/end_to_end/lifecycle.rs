@@ -1,6 +1,7 @@
 //! Start, stop, and standing still.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -18,6 +19,26 @@ fn sigterm_and_sigint_stop_it_cleanly() {
         daemon.wait_for_line(&format!("stopping signal=\"{name}\""));
         daemon.wait_for_line("stopped");
     }
+}
+
+#[test]
+fn fifty_stops_in_a_row_wait_for_no_sleeping_worker() {
+    // A worker that slept past the end took up to half a second, in two of five stops.
+    let longest = Duration::from_secs(6);
+    let mut stops = Duration::ZERO;
+    for number in 0..50 {
+        let mut daemon = Daemon::start(&[]);
+        let clients: Vec<_> = (0..[0, 1, 10][number % 3]).map(|_| Client::of(&daemon)).collect();
+        for client in &clients {
+            client.heartbeat(&[]);
+        }
+        daemon.wait_for_lines(" registered ", clients.len());
+        let begun = Instant::now();
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.wait().code(), Some(0));
+        stops += begun.elapsed();
+    }
+    assert!(stops < longest, "{stops:?}");
 }
 
 #[test]

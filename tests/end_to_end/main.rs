@@ -69,6 +69,8 @@ mod scene;
 #[cfg(target_os = "linux")]
 mod senders;
 #[cfg(target_os = "linux")]
+mod signals;
+#[cfg(target_os = "linux")]
 mod spoofing;
 #[cfg(target_os = "linux")]
 mod standstill;
@@ -76,5 +78,7 @@ mod standstill;
 mod stranger;
 #[cfg(target_os = "linux")]
 mod systemd;
+#[cfg(target_os = "linux")]
+mod threads;
 #[cfg(target_os = "linux")]
 mod witness;

@@ -15,38 +15,48 @@ use crate::doctor::after;
 use crate::needs::{self, Need};
 use crate::web::get;
 
-/// A control group with a limit on memory.
+/// A control group with a limit.
 #[derive(Debug)]
 pub struct ControlGroup(PathBuf);
 
 impl ControlGroup {
+    /// One with a limit on memory in bytes.
+    pub fn with_memory(bytes: u64) -> Option<Self> {
+        Self::new("memory", "memory.max", "memory.limit_in_bytes", bytes)
+    }
+
+    /// One with a limit on threads.
+    pub fn with_threads(threads: u64) -> Option<Self> {
+        Self::new("pids", "pids.max", "pids.max", threads)
+    }
+
     /// One in that of this process, or in the next above it that can have one with a limit.
-    pub fn new(bytes: u64) -> Option<Self> {
+    fn new(controller: &str, file: &str, old_file: &str, limit: u64) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wakeupd-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         groups.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let (root, file) = match fields.next()? {
-                "" => ("/sys/fs/cgroup", "memory.max"),
-                "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                "" => (PathBuf::from("/sys/fs/cgroup"), file),
+                name if name == controller => (Path::new("/sys/fs/cgroup").join(name), old_file),
                 _ => return None,
             };
-            let own = Path::new(root).join(fields.next()?.trim_start_matches('/'));
-            own.ancestors().take_while(|folder| folder.starts_with(root)).find_map(|folder| {
+            let own = root.join(fields.next()?.trim_start_matches('/'));
+            own.ancestors().take_while(|folder| folder.starts_with(&root)).find_map(|folder| {
                 let group = folder.join(&name);
                 fs::create_dir(&group).ok()?;
                 let group = Self(group);
                 // Where it is no control group there is no such file.
-                let mut limit = OpenOptions::new().write(true).open(group.0.join(file)).ok()?;
-                limit.write_all(bytes.to_string().as_bytes()).ok()?;
+                let mut file = OpenOptions::new().write(true).open(group.0.join(file)).ok()?;
+                file.write_all(limit.to_string().as_bytes()).ok()?;
                 Some(group)
             })
         })
     }
 
     /// What puts a shell into it.
-    fn preparation(&self) -> String {
+    pub fn preparation(&self) -> String {
         format!("echo $$ > {}/cgroup.procs", self.0.display())
     }
 }
@@ -130,7 +140,7 @@ fn a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start() {
     if !needs::met(name, &[Need::Root, Need::ControlGroup]) {
         return;
     }
-    let group = ControlGroup::new(36_000_000).unwrap();
+    let group = ControlGroup::with_memory(36_000_000).unwrap();
     let told = complaint(&group.preparation(), "30000");
     assert!(
         told.contains("the limit of its control group") && told.contains("MemoryMax="),
@@ -138,7 +148,7 @@ fn a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start() {
     );
 
     // With what it asks for it serves them all.
-    let larger = ControlGroup::new(enough(&told) * 1_000_000).unwrap();
+    let larger = ControlGroup::with_memory(enough(&told) * 1_000_000).unwrap();
     let daemon = Daemon::start_command(&mut program(&larger.preparation(), "30000"));
     serve(&daemon, 30_000);
     daemon.stop();

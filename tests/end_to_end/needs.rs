@@ -20,7 +20,7 @@ pub enum Need {
     Program(&'static str),
     /// The loopback interface has `::1`.
     Ipv6,
-    /// The test makes a control group with a limit on memory.
+    /// The test makes control groups with limits on memory and on threads.
     #[cfg(target_os = "linux")]
     ControlGroup,
 }
@@ -37,7 +37,10 @@ impl Need {
                 .is_ok(),
             Self::Ipv6 => UdpSocket::bind("[::1]:0").is_ok(),
             #[cfg(target_os = "linux")]
-            Self::ControlGroup => ControlGroup::new(1 << 30).is_some(),
+            Self::ControlGroup => {
+                ControlGroup::with_memory(1 << 30).is_some()
+                    && ControlGroup::with_threads(1 << 10).is_some()
+            }
         }
     }
 

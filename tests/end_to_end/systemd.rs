@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, count, field, output, wakeupd};
 use crate::needs::{self, Need};
 use crate::web::{get, wait_for};
+use crate::witness::Witness;
 
 /// A command that becomes the daemon, with these (two at the most) handed over to it.
 pub fn handed_over(what: Vec<OwnedFd>) -> Command {
@@ -343,6 +344,26 @@ fn a_manager_that_is_not_there_does_no_harm() {
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.ping();
+}
+
+#[test]
+fn a_manager_whose_queue_is_full_costs_no_ping_and_learns_of_the_start_later() {
+    let (manager, address) = Manager::abstract_one("busy");
+    let filler = UnixDatagram::unbound().unwrap();
+    let name = net::SocketAddr::from_abstract_name(address.trim_start_matches('@')).unwrap();
+    filler.connect_addr(&name).unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send(b"STATUS=busy").is_ok() {}
+    let daemon = Daemon::start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "20000000")]);
+    let witness = Witness::of(&daemon);
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.pings(3);
+    manager.wait_for("READY=1");
+    manager.wait_for("WATCHDOG=1");
+    witness.missed_nothing(&daemon);
+    // It was told only once.
+    assert!(manager.misses("READY=1", Duration::from_secs(2)));
 }
 
 /// A thread that stands still until this is dropped. Nothing can wait for its process before that.

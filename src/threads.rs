@@ -1,0 +1,63 @@
+//! Starts threads. The daemon starts all of them at its start and none later, so a limit on threads that is
+//! too small is an error at the start.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+use crate::machine::Machine;
+
+/// Starts a thread of this name, which tools such as `top -H` show.
+///
+/// # Errors
+/// If the system refuses; the message names the limits that may be the reason.
+pub fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
+        let limits = limits(&Machine::new("/"), "proc/self");
+        io::Error::new(
+            error.kind(),
+            format!(
+                "cannot start the thread {name} ({error}; {limits}). Raise the limit on threads (systemd: TasksMax= and LimitNPROC=, Docker: --pids-limit, Compose: pids_limit, shell: ulimit -u) or lower WORKER_POOL_SIZE"
+            ),
+        )
+    })
+}
+
+/// The limits on the threads of a process in words.
+fn limits(machine: &Machine, process: &str) -> String {
+    let group = machine.limit_of_the_group(process, "pids", "pids.max", "pids.max");
+    let user = machine.soft_limit(process, "Max processes");
+    let found = [("control group", group), ("user", user)].map(|(name, limit)| match limit {
+        Ok(Some(limit)) => format!("limit of the {name}: {limit}"),
+        _ => format!("limit of the {name}: none"),
+    });
+    found.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::fake::Fake;
+
+    #[test]
+    fn the_limits_on_threads_are_named() {
+        let line = |soft| format!("Max processes             {soft}   100   processes");
+        let both = Fake::new(&[
+            ("proc/self/limits", &line("70")),
+            ("proc/self/cgroup", "0::/a"),
+            ("sys/fs/cgroup/a/pids.max", "12"),
+        ]);
+        assert_eq!(
+            limits(&both.0, "proc/self"),
+            "limit of the control group: 12, limit of the user: 70"
+        );
+        let neither = Fake::new(&[
+            ("proc/self/limits", &line("unlimited")),
+            ("proc/self/cgroup", "8:pids:/a"),
+            ("sys/fs/cgroup/pids/a/pids.max", "max"),
+        ]);
+        assert_eq!(
+            limits(&neither.0, "proc/self"),
+            "limit of the control group: none, limit of the user: none"
+        );
+    }
+}
