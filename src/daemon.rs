@@ -7,7 +7,7 @@ use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
-use std::thread::Thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -25,7 +25,7 @@ use crate::disk;
 use crate::guard::{Guard, Networks};
 use crate::http::Server;
 use crate::listener::Listener;
-use crate::machine::{Machine, set_sysctl};
+use crate::machine::{Detection, Machine, set_sysctl};
 use crate::memory::{Needs, TooSmall};
 use crate::metrics::{FailedRead, Totals};
 use crate::monitor::{self, Monitor};
@@ -48,6 +48,13 @@ const NOTICE: Duration = Duration::from_millis(2);
 
 /// How long tasks may take to end. One that hangs must not keep the clients from the disk.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long to wait for duplicate address detection, which takes 1 to 2 s unless a link is configured to probe
+/// more often.
+const LONGEST_DETECTION: Duration = Duration::from_secs(10);
+
+/// Between two attempts to bind meanwhile.
+const DETECTION_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A summary a minute.
 const LOOKS_A_SUMMARY: u32 = 60;
@@ -77,6 +84,14 @@ pub enum StartError {
     #[error("{ip} is not an address of this machine: set HOST to one that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
         ip = .0.ip())]
     NotLocal(SocketAddr),
+    /// Duplicate address detection of the address has failed or takes too long.
+    #[error("cannot bind {ip}: {remedy}", ip = .address.ip(), remedy = detection_remedy(*.detection))]
+    Detection {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// Its state.
+        detection: Detection,
+    },
     /// There can be no runtime for the listener.
     #[error("cannot start the listener: {0}")]
     Runtime(io::Error),
@@ -608,7 +623,8 @@ fn open_socket(
         return adopt(config, socket);
     }
     let address = resolve(&config.host, config.port)?;
-    Socket::bind(address).map_err(|error| bind_error(address, error))
+    let bound = after_detection(address.ip(), || Socket::bind(address));
+    bound.map_err(|error| bind_error(address, error))
 }
 
 /// The address to bind. The original served IPv4 alone, so of a name's addresses that goes first.
@@ -623,12 +639,59 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     if found.iter().any(|other| *other != address) {
         info!(%host, ip = %address.ip(), "HOST has several addresses; binding one of them");
     }
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    let means_loopback = name == "localhost" || name.ends_with(".localhost");
+    if address.ip().to_canonical().is_loopback() && !means_loopback {
+        warn!(
+            %host,
+            ip = %address.ip(),
+            "HOST resolves to a loopback address, so no other machine can reach the daemon: /etc/hosts often has such a line for the machine's own name, so set HOST to 0.0.0.0 or to an address that `ip address` shows"
+        );
+    }
     Ok(address)
+}
+
+/// The state of duplicate address detection, if it keeps an address from being bound.
+fn detection(ip: IpAddr) -> Option<Detection> {
+    match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => Machine::new("/").detection(ip),
+    }
+}
+
+/// Binds to an address, and waits for its duplicate address detection.
+fn after_detection<T>(ip: IpAddr, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = clock::now() + LONGEST_DETECTION;
+    let mut is_told = false;
+    loop {
+        let bound = bind();
+        let is_in_the_way = matches!(&bound, Err(error)
+            if error.kind() == io::ErrorKind::AddrNotAvailable && clock::now() < deadline
+                && detection(ip) == Some(Detection::Running));
+        if !is_in_the_way {
+            return bound;
+        }
+        if !mem::replace(&mut is_told, true) {
+            info!(%ip, "waiting for duplicate address detection, up to {LONGEST_DETECTION:?}");
+        }
+        thread::sleep(DETECTION_INTERVAL);
+    }
+}
+
+fn detection_remedy(detection: Detection) -> &'static str {
+    match detection {
+        Detection::Running => {
+            "duplicate address detection takes longer than 10 s, so see the address in `ip -6 address`, or add it with `nodad`"
+        }
+        Detection::Failed => {
+            "another machine on the link has this address (`dadfailed` in `ip -6 address`), so change one of the two"
+        }
+    }
 }
 
 fn bind_http(config: &Config) -> Result<Option<Server>, StartError> {
     let Some(address) = config.http_address else { return Ok(None) };
-    let bound = Server::bind(address, config);
+    let bound = after_detection(address.ip(), || Server::bind(address, config));
     bound.map(Some).map_err(|error| StartError::Http { address, error })
 }
 
@@ -642,9 +705,14 @@ fn http_remedy(address: SocketAddr, error: &io::Error) -> String {
             "a port below 1024 needs CAP_NET_BIND_SERVICE, so set HTTP_ADDR to one from 1024 up"
                 .to_owned()
         }
-        Some(Errno::EADDRNOTAVAIL) => format!(
-            "{} is not an address of this machine, so set HTTP_ADDR to one that `ip address` shows",
-            address.ip()
+        Some(Errno::EADDRNOTAVAIL) => detection(address.ip()).map_or_else(
+            || {
+                format!(
+                    "{} is not an address of this machine, so set HTTP_ADDR to one that `ip address` shows",
+                    address.ip()
+                )
+            },
+            |detection| detection_remedy(detection).to_owned(),
         ),
         _ => "set another HTTP_ADDR".to_owned(),
     }
@@ -654,7 +722,10 @@ fn bind_error(address: SocketAddr, error: io::Error) -> StartError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EADDRINUSE) => StartError::InUse(address),
         Some(Errno::EACCES) if address.port() < 1024 => StartError::NotPermitted(address),
-        Some(Errno::EADDRNOTAVAIL) => StartError::NotLocal(address),
+        Some(Errno::EADDRNOTAVAIL) => match detection(address.ip()) {
+            Some(detection) => StartError::Detection { address, detection },
+            None => StartError::NotLocal(address),
+        },
         Some(Errno::EAFNOSUPPORT) => StartError::NoSuchFamily(address),
         _ => StartError::Bind { address, error },
     }

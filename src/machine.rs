@@ -1,6 +1,7 @@
 //! What the kernel tells in files of `/proc` and `/sys`.
 
 use std::fmt::Display;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fs, io};
@@ -10,6 +11,20 @@ pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-wakeupd.conf";
 
 /// From here on the limit of a control group is none.
 const UNLIMITED: u64 = 1 << 60;
+
+// From linux/if_addr.h.
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
+
+/// Duplicate address detection: the kernel probes the link for another machine with the same IPv6 address.
+/// Until the last probe times out, no socket can be bound to the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detection {
+    /// The address is tentative.
+    Running,
+    /// Another machine has it.
+    Failed,
+}
 
 /// A tree of such files: that of this machine, or one that a test made up.
 #[derive(Debug)]
@@ -158,6 +173,22 @@ impl Machine {
         terminal.is_some_and(|device| device != "0")
     }
 
+    /// The state of duplicate address detection of an address; `None` if it succeeded, or if the machine does
+    /// not have the address.
+    #[must_use]
+    pub fn detection(&self, ip: Ipv6Addr) -> Option<Detection> {
+        let addresses = self.text("proc/net/if_inet6").unwrap_or_default();
+        let digits = format!("{:032x}", ip.to_bits());
+        let line = addresses.lines().find_map(|line| line.strip_prefix(&digits))?;
+        let flags = line.split_whitespace().nth(3)?;
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        match (flags & IFA_F_DADFAILED != 0, flags & IFA_F_TENTATIVE != 0) {
+            (true, _) => Some(Detection::Failed),
+            (false, true) => Some(Detection::Running),
+            (false, false) => None,
+        }
+    }
+
     /// That a file says something which nobody expects there.
     #[must_use]
     pub fn malformed(&self, path: &str, text: &str) -> io::Error {
@@ -270,6 +301,22 @@ mod tests {
         assert!(of("proc/7", "Max address space").is_err());
         assert!(of("proc/8", "Max open files").is_err());
         assert!(of("proc/9", "Max open files").is_err());
+    }
+
+    #[test]
+    fn an_address_is_tentative_or_a_duplicate_or_usable() {
+        let fake = Fake::new(&[(
+            "proc/net/if_inet6",
+            "20010db8000000000000000000000001 02 40 00 c0     wire
+20010db8000000000000000000000002 02 40 00 c8     wire
+20010db8000000000000000000000003 02 40 00 80     wire",
+        )]);
+        let of = |ip: &str| fake.0.detection(ip.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), Some(Detection::Running));
+        assert_eq!(of("2001:db8::2"), Some(Detection::Failed));
+        assert_eq!(of("2001:db8::3"), None);
+        assert_eq!(of("2001:db8::4"), None);
+        assert_eq!(Fake::new(&[]).0.detection("::1".parse().unwrap()), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use wakeupd::snapshot::Snapshot;
 
-use crate::daemon::{Client, Daemon, PROGRAM, count, field, wait_until};
+use crate::daemon::{Client, Daemon, PROGRAM, count, field, send_signal, wait_until, wakeupd};
 use crate::deny_file::DenyFile;
 use crate::needs::{self, Need};
 use crate::restart::{Home, crowd, restored};
@@ -95,6 +95,39 @@ fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
     client.ping();
     let lines = daemon.stop();
     assert_eq!(count(&lines, "the last snapshot takes longer than 2s"), 1, "{lines:#?}");
+}
+
+#[test]
+fn a_start_that_waits_for_a_disk_ends_at_sigterm() {
+    let name = "a_start_that_waits_for_a_disk_ends_at_sigterm";
+    if !Disk::possible(name) {
+        return;
+    }
+    let home = Home::new(119);
+    let file = DenyFile::new(name, "198.51.100.0/24\n");
+    let cases = [(Path::new(file.path()), "disk"), (&home.snapshot(), "snapshot")];
+    for (path, thread) in cases {
+        let disk = Disk::new(&[path], FOREVER, 0);
+        let mut command = wakeupd(&[("HTTP_ADDR", ""), ("DENY_FILE", file.path())]);
+        command.envs(home.variables()).env("DISK_FILES", &disk.files);
+        command.env("LD_PRELOAD", &disk.library).env("DISK_SECONDS", disk.seconds.to_string());
+        command.env("DISK_ERROR", "0");
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("the thread waits", || has_thread(child.id(), thread));
+        send_signal(&child, Signal::SIGTERM);
+        let ended = child.wait_with_output().unwrap();
+        let log = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{log}");
+        // It has not waited until the deadline.
+        let next = if thread == "disk" { "starting" } else { "cannot read the snapshot" };
+        assert!(!log.contains(next), "{log}");
+    }
+}
+
+fn has_thread(process: u32, name: &str) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
+    let names = tasks.flatten().map(|task| fs::read_to_string(task.path().join("comm")));
+    names.flatten().any(|comm| comm.trim() == name)
 }
 
 #[test]

@@ -42,6 +42,30 @@ fn fifty_stops_in_a_row_wait_for_no_sleeping_worker() {
 }
 
 #[test]
+fn a_name_that_means_this_machine_alone_is_pointed_out() {
+    let name = "a_name_that_means_this_machine_alone_is_pointed_out";
+    let needs = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
+    if !needs::met(name, &needs) {
+        return;
+    }
+    let hosts = std::env::temp_dir().join(format!("wakeupd-hosts-{}", std::process::id()));
+    std::fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 box.example box\n").unwrap();
+    let script = format!("mount --bind {} /etc/hosts && exec {PROGRAM}", hosts.display());
+    for (host, is_pointed_out) in [("box", true), ("box.example", true), ("localhost", false)] {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).envs(SERVING).env("HOST", host);
+        let lines = Daemon::start_command(&mut command).stop();
+        let warning =
+            lines.iter().find(|line| line.contains("HOST resolves to a loopback address"));
+        assert_eq!(warning.is_some(), is_pointed_out, "{lines:#?}");
+        assert!(
+            warning.is_none_or(|line| line.contains("ip=127.0.1.1") && line.contains("0.0.0.0"))
+        );
+    }
+    std::fs::remove_file(&hosts).unwrap();
+}
+
+#[test]
 fn the_first_process_of_a_container_stops_too() {
     let needs = [Need::Root, Need::Program("unshare")];
     if !needs::met("the_first_process_of_a_container_stops_too", &needs) {

@@ -37,6 +37,8 @@ mod crowd;
 #[cfg(target_os = "linux")]
 mod descriptors;
 #[cfg(target_os = "linux")]
+mod detection;
+#[cfg(target_os = "linux")]
 mod disks;
 #[cfg(target_os = "linux")]
 mod doctor;

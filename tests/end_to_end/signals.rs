@@ -97,7 +97,9 @@ fn pid_1_stops_at_once_while_it_waits_for_the_name_server() {
             format!("mount --bind {} /etc/resolv.conf && exec {PROGRAM}", resolver.display());
         let mut command = host.command("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script]);
-        command.envs([("HOST", name), ("HTTP_ADDR", "")]).stderr(Stdio::piped());
+        command
+            .envs([("HOST", name), ("HTTP_ADDR", ""), ("ENV_FILE", "none")])
+            .stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         wait_for_query(&name_server, name);
         signal::kill(child_of(&child), signal).unwrap();
@@ -137,7 +139,12 @@ impl AtATerminal {
         let command = format!("exec 2>{log_path}; exec env --default-signal=HUP sh -c '{shell}'");
         let mut script = Command::new("script");
         script.args(["--quiet", "--command", &command, "/dev/null"]);
-        script.env("SHELL", "/bin/sh").envs(SERVING).stdin(Stdio::piped()).stdout(Stdio::null());
+        script
+            .env("SHELL", "/bin/sh")
+            .env("ENV_FILE", "none")
+            .envs(SERVING)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
         let mut at = Self {
             terminal: script.spawn().unwrap(),
             log,
