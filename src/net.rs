@@ -100,6 +100,10 @@ pub fn is_broken(error: &io::Error) -> bool {
 /// (`struct sk_buff`) is 232 bytes.
 const LEAST_IN_BUFFER: usize = 232;
 
+/// The least that a kernel grants to send, in the unit of `net.core.wmem_max` (`SOCK_MIN_SNDBUF`, halved).
+/// Less would mean that it does not tell.
+const LEAST_SEND_BUFFER: usize = 64 << 10;
+
 /// The bound UDP socket that receives. [`Sender`]s are made of it.
 #[derive(Debug)]
 pub struct Socket {
@@ -317,11 +321,21 @@ impl Socket {
     ///
     /// [`shared_senders`]: Self::shared_senders
     pub fn senders(&mut self, count: usize) -> io::Result<Vec<Sender>> {
-        let sockets = batch::open_senders(count, self.io.as_fd(), self.address, &mut self.missing)?;
+        let all = count + self.spares();
+        let sockets = batch::open_senders(all, self.io.as_fd(), self.address, &mut self.missing)?;
         self.senders = sockets.into_iter().map(Arc::new).collect();
         let receiver = self.receiver()?;
-        let sender = |socket: &Arc<UdpSocket>| self.sender(Arc::clone(socket), &receiver);
-        Ok(self.senders.iter().map(sender).collect())
+        let (own, spares) = self.senders.split_at(count);
+        let spares = Arc::from(spares);
+        let sender = |socket: &Arc<UdpSocket>| self.sender(Arc::clone(socket), &spares, &receiver);
+        Ok(own.iter().map(sender).collect())
+    }
+
+    /// How many more sockets it takes to have as much room to send as was asked for. Pings to hosts that
+    /// answer no address resolution wait for seconds in the buffer of the socket that sent them, and must
+    /// leave room for the others.
+    fn spares(&self) -> usize {
+        BUFFERS.send.div_ceil(self.buffers.send.max(LEAST_SEND_BUFFER)) - 1
     }
 
     /// Senders that all send from the socket that receives. Threads wait for each other there, and each
@@ -333,15 +347,22 @@ impl Socket {
         let size = batch::request_send_buffer(&self.io, BUFFERS.send);
         self.missing.note(SocketOption::SendBuffer, size);
         let receiver = self.receiver()?;
-        Ok((0..count).map(|_| self.sender(Arc::clone(&receiver), &receiver)).collect())
+        let spares = Arc::from([]);
+        Ok((0..count).map(|_| self.sender(Arc::clone(&receiver), &spares, &receiver)).collect())
     }
 
     fn receiver(&self) -> io::Result<Arc<UdpSocket>> {
         Ok(Arc::new(self.io.as_fd().try_clone_to_owned()?.into()))
     }
 
-    fn sender(&self, socket: Arc<UdpSocket>, receiver: &Arc<UdpSocket>) -> Sender {
-        Sender { socket, receiver: Arc::clone(receiver), address: self.address }
+    fn sender(
+        &self,
+        socket: Arc<UdpSocket>,
+        spares: &Arc<[Arc<UdpSocket>]>,
+        receiver: &Arc<UdpSocket>,
+    ) -> Sender {
+        let (spares, receiver) = (Arc::clone(spares), Arc::clone(receiver));
+        Sender { socket, spares, receiver, address: self.address }
     }
 
     /// Binds the sockets to their network interface again that have lost it, and returns how many had. A
@@ -364,6 +385,8 @@ impl Socket {
 #[derive(Debug)]
 pub struct Sender {
     socket: Arc<UdpSocket>,
+    /// All workers share these. They take over while the buffer of the own socket is full.
+    spares: Arc<[Arc<UdpSocket>]>,
     receiver: Arc<UdpSocket>,
     address: SocketAddr,
 }
@@ -381,12 +404,19 @@ impl Sender {
         let bound = self.address.ip();
         let local = local.or_else(|| (!bound.is_unspecified()).then_some(bound));
         // Only the receiving socket leaves the choice of a source address to the kernel.
-        let socket = if local.is_none() { &self.receiver } else { &self.socket };
+        let (mut socket, mut spares) = match local {
+            Some(_) => (&self.socket, self.spares.iter()),
+            None => (&self.receiver, [].iter()),
+        };
         let (mut sent, mut tries) = (0, 0);
         while sent < destinations.len() {
             let batch = &destinations[sent..destinations.len().min(sent + BATCH)];
             match batch::send(socket, self.address.is_ipv6(), payload, local, batch) {
                 Ok(n) => (sent, tries) = (sent + n, 0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match spares.next() {
+                    Some(spare) => socket = spare,
+                    None => return (sent, Some(error)),
+                },
                 Err(error) if tries < SendFailure::from(&error).retries() => tries += 1,
                 Err(error) => return (sent, Some(error)),
             }

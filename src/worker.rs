@@ -291,7 +291,8 @@ impl Worker {
         self.state.registry.take_ping_back(client);
         self.state.metrics.failed_sends[failure as usize].add(1);
         if let Some(left_out) = self.warnings.failed_sends[failure as usize].pass(now) {
-            warn!(%client, reason = failure.label(), %error, left_out, "cannot send");
+            let (reason, advice) = (failure.label(), failure.advice());
+            warn!(%client, reason, %error, left_out, advice, "cannot send");
         }
     }
 }

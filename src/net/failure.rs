@@ -56,7 +56,15 @@ struct Row {
     /// reported yet, and that error may be about another datagram.
     retries: usize,
     reaction: Reaction,
+    /// What an operator can do about many of these, in the log and in the finding.
+    advice: &'static str,
 }
+
+const ROUTE: &str =
+    "See with `ip address` and `ip route` whether the machine still has its address and a route.";
+const ROOM: &str = "A queue of a network device, the send buffer or the neighbour table is full: see `tc -s qdisc` and `wakeupd doctor`. If `dmesg` reports a neighbour table overflow, raise net.ipv4.neigh.default.gc_thresh3 and net.ipv6.neigh.default.gc_thresh3 above the number of clients on the local network.";
+const OTHER: &str =
+    "The log names some of the clients and the reason, and `wakeupd doctor` looks for causes.";
 
 #[rustfmt::skip]
 const TABLE: [Row; 11] = {
@@ -68,22 +76,23 @@ const TABLE: [Row; 11] = {
         label: &'static str,
         retries: usize,
         reaction: Reaction,
+        advice: &'static str,
     ) -> Row {
-        Row { failure, errno, label, retries, reaction }
+        Row { failure, errno, label, retries, reaction, advice }
     }
     [
-        row(Failure::Invalid, Some(Errno::EINVAL), "invalid", 0, CheckSource),
-        row(Failure::NotPermitted, Some(Errno::EPERM), "not_permitted", 0, GiveUp),
-        row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp),
-        row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource),
-        row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp),
+        row(Failure::Invalid, Some(Errno::EINVAL), "invalid", 0, CheckSource, ROUTE),
+        row(Failure::NotPermitted, Some(Errno::EPERM), "not_permitted", 0, GiveUp, "A firewall rule drops them: see `nft list ruleset`. A full connection tracking table does the same: see `wakeupd doctor`."),
+        row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp, ROUTE),
+        row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource, ROUTE),
+        row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp, ROUTE),
         // A sender without a peer gets this only for other datagrams, and several may be pending.
-        row(Failure::ConnectionRefused, Some(Errno::ECONNREFUSED), "connection_refused", 4, GiveUp),
-        row(Failure::AddressNotAvailable, Some(Errno::EADDRNOTAVAIL), "address_not_available", 0, CheckSource),
-        row(Failure::NoBuffers, Some(Errno::ENOBUFS), "no_buffers", 0, Wait),
-        row(Failure::WouldBlock, Some(Errno::EAGAIN), "would_block", 0, Wait),
-        row(Failure::MessageTooLong, Some(Errno::EMSGSIZE), "message_too_long", 1, GiveUp),
-        row(Failure::Other, None, "other", 1, GiveUp),
+        row(Failure::ConnectionRefused, Some(Errno::ECONNREFUSED), "connection_refused", 4, GiveUp, OTHER),
+        row(Failure::AddressNotAvailable, Some(Errno::EADDRNOTAVAIL), "address_not_available", 0, CheckSource, ROUTE),
+        row(Failure::NoBuffers, Some(Errno::ENOBUFS), "no_buffers", 0, Wait, ROOM),
+        row(Failure::WouldBlock, Some(Errno::EAGAIN), "would_block", 0, Wait, ROOM),
+        row(Failure::MessageTooLong, Some(Errno::EMSGSIZE), "message_too_long", 1, GiveUp, OTHER),
+        row(Failure::Other, None, "other", 1, GiveUp, OTHER),
     ]
 };
 
@@ -109,6 +118,12 @@ impl SendFailure {
     #[must_use]
     pub const fn reaction(self) -> Reaction {
         TABLE[self as usize].reaction
+    }
+
+    /// What an operator can do about many of these.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        TABLE[self as usize].advice
     }
 
     /// How often to repeat the call at once.

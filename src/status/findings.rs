@@ -171,22 +171,6 @@ fn pings_failed(seen: &Seen) -> Option<Finding> {
     let most = SendFailure::ALL
         .into_iter()
         .max_by_key(|failure| seen.recent.failed_sends[*failure as usize])?;
-    let advice = match most {
-        SendFailure::NotPermitted => {
-            "A firewall rule drops them: see `nft list ruleset`. A full connection tracking table does the same: see `wakeupd doctor`."
-        }
-        SendFailure::NoBuffers | SendFailure::WouldBlock => {
-            "The network device's queue or the send buffer is full: see `tc -s qdisc` and `wakeupd doctor`."
-        }
-        SendFailure::NetworkUnreachable
-        | SendFailure::HostUnreachable
-        | SendFailure::AddressNotAvailable => {
-            "See with `ip address` and `ip route` whether the machine still has its address and a route."
-        }
-        _ => {
-            "The log names some of the clients and the reason, and `wakeupd doctor` looks for causes."
-        }
-    };
     Some(Finding::new(
         "pings_failed",
         Severity::Critical,
@@ -195,7 +179,7 @@ fn pings_failed(seen: &Seen) -> Option<Finding> {
             HumanCount(failed),
             most.label()
         ),
-        advice,
+        most.advice(),
     ))
 }
 

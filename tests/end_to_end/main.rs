@@ -57,6 +57,8 @@ mod memory;
 #[cfg(target_os = "linux")]
 mod moved;
 #[cfg(target_os = "linux")]
+mod neighbours;
+#[cfg(target_os = "linux")]
 mod network;
 #[cfg(target_os = "linux")]
 mod networks;

@@ -23,7 +23,7 @@ const REFUSALS: [Errno; 3] = [Errno::ENOPROTOOPT, Errno::EOPNOTSUPP, Errno::EPER
 
 /// A call about an option.
 #[derive(Clone, Copy, Debug)]
-struct Call {
+pub struct Call {
     /// `set` or `get`.
     kind: &'static str,
     level: i32,
@@ -41,9 +41,9 @@ const fn get(level: i32, option: i32, name: &'static str) -> Call {
 }
 
 const SET_RCVBUF: Call = set(libc::SOL_SOCKET, libc::SO_RCVBUF, "SO_RCVBUF");
-const SET_SNDBUF: Call = set(libc::SOL_SOCKET, libc::SO_SNDBUF, "SO_SNDBUF");
+pub const SET_SNDBUF: Call = set(libc::SOL_SOCKET, libc::SO_SNDBUF, "SO_SNDBUF");
 const FORCE_RCVBUF: Call = set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, "SO_RCVBUFFORCE");
-const FORCE_SNDBUF: Call = set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, "SO_SNDBUFFORCE");
+pub const FORCE_SNDBUF: Call = set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, "SO_SNDBUFFORCE");
 const GET_RCVBUF: Call = get(libc::SOL_SOCKET, libc::SO_RCVBUF, "SO_RCVBUF");
 const GET_SNDBUF: Call = get(libc::SOL_SOCKET, libc::SO_SNDBUF, "SO_SNDBUF");
 const REUSEADDR: Call = set(libc::SOL_SOCKET, libc::SO_REUSEADDR, "SO_REUSEADDR");
@@ -145,10 +145,10 @@ const EVERYTHING_V6: [&str; 9] = [
 ];
 
 /// The program that refuses.
-struct Refuser(PathBuf);
+pub struct Refuser(PathBuf);
 
 impl Refuser {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         let name = format!("refuse-{test}-{}", std::process::id());
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/refuse.c");
@@ -159,7 +159,7 @@ impl Refuser {
     }
 
     /// The words of a command that runs the daemon while these calls fail with this error.
-    fn words(&self, error: Errno, calls: &[Call]) -> Vec<String> {
+    pub fn words(&self, error: Errno, calls: &[Call]) -> Vec<String> {
         let mut words = vec![self.0.to_str().unwrap().to_owned(), (error as i32).to_string()];
         let calls = calls.iter();
         words.extend(

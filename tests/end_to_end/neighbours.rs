@@ -1,0 +1,59 @@
+//! Clients on the server's own network whose hosts no longer answer address resolution (ARP).
+
+use std::net::{Ipv4Addr, UdpSocket};
+
+use nix::errno::Errno;
+
+use crate::crowd::Crowd;
+use crate::daemon::{Daemon, count};
+use crate::needs::Need;
+use crate::network::Host;
+use crate::options::{FORCE_SNDBUF, Refuser, SET_SNDBUF};
+use crate::scene::{alone, at, possible};
+use crate::witness::Witness;
+
+/// So many phones that the pings that wait for them do not fit into the buffer of one socket.
+const PHONES: u32 = 600;
+
+#[test]
+fn phones_behind_a_dead_access_point_cost_no_other_client_a_ping() {
+    let name = "phones_behind_a_dead_access_point_cost_no_other_client_a_ping";
+    if !possible(name, &[Need::Program("cc")]) {
+        return;
+    }
+    let _alone = alone();
+    let (server, client) = (Host::new(), Host::new());
+    server.wire("wire", &client, "wire");
+    server.run("ip address add 10.9.0.1/16 dev wire");
+    client.run(
+        "ip address add 10.9.0.9/16 dev wire
+         ip route add local 10.9.64.0/18 dev lo",
+    );
+    // The send buffers keep the size that Linux gives them by default.
+    let refuser = Refuser::new(name);
+    let words = refuser.words(Errno::EPERM, &[SET_SNDBUF, FORCE_SNDBUF]);
+    let mut command = server.command(&words[0]);
+    command.args(&words[1..]).env_clear();
+    command.envs([
+        ("ENV_FILE", "none"),
+        ("HOST", "0.0.0.0"),
+        ("HTTP_ADDR", "none"),
+        ("WORKER_POOL_SIZE", "1"),
+    ]);
+    let daemon = Daemon::start_command(&mut command);
+    let crowd = client.within(|| Crowd::new("10.9.0.1:7561".parse().unwrap()));
+    let phones: Vec<_> = (0..PHONES).map(|n| Ipv4Addr::from_bits(0x0A09_4001 + n)).collect();
+    for some in phones.chunks(100) {
+        crowd.heartbeats(some);
+        crowd.listen(|pings| some.iter().all(|phone| pings.contains_key(phone)));
+    }
+    let phone = || client.within(|| UdpSocket::bind(at("10.9.0.9", 0)).unwrap());
+    let witnesses = [(); 8].map(|()| Witness::new(phone(), at("10.9.0.1", 7561)));
+
+    client.run("ip route del local 10.9.64.0/18 dev lo");
+    server.run("ip neighbour flush dev wire");
+    witnesses[0].sees(12);
+    witnesses.iter().for_each(|witness| witness.missed_nothing(&daemon));
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "cannot send"), 0, "{lines:#?}");
+}
