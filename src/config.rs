@@ -30,8 +30,8 @@ pub use misspelt::Misspelt;
 use variables::{
     ADMIN_TOKEN, CLIENT_EXPIRATION_SECONDS, DENY_FILE, GUARD_MODE, HOST, HTTP_ADDR, HTTP_HOSTS,
     LOCAL_NETS, LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS,
-    MAX_CLIENTS_PER_PREFIX, NAT64_PREFIXES, PORT, REFUSE_NETS, SNAPSHOT_INTERVAL_SECONDS,
-    SNAPSHOT_PATH, WORKER_POOL_SIZE,
+    MAX_CLIENTS_PER_PREFIX, MAX_ICMP_ERRORS_PER_SECOND, NAT64_PREFIXES, PORT, REFUSE_NETS,
+    SNAPSHOT_INTERVAL_SECONDS, SNAPSHOT_PATH, WORKER_POOL_SIZE,
 };
 pub use variables::{VARIABLES, Variable};
 
@@ -60,6 +60,8 @@ pub struct Config {
     pub worker_pool_size: usize,
     /// `GUARD_MODE`, `REFUSE_NETS`, `LOCAL_NETS`, `NAT64_PREFIXES`, `MAX_CLIENTS` and its like.
     pub guard: Rules,
+    /// `MAX_ICMP_ERRORS_PER_SECOND`.
+    pub max_icmp_errors: u32,
     /// `DENY_FILE` and what it held.
     pub deny_file: Option<DenyFile>,
     /// `SNAPSHOT_PATH`.
@@ -116,6 +118,7 @@ struct Texts {
     max_clients: Option<String>,
     max_clients_per_address: Option<String>,
     max_clients_per_prefix: Option<String>,
+    max_icmp_errors_per_second: Option<String>,
     local_nets: Option<String>,
     nat64_prefixes: Option<String>,
     refuse_nets: Option<String>,
@@ -201,6 +204,11 @@ impl Config {
                     ),
                 },
             },
+            max_icmp_errors: read.number(
+                &MAX_ICMP_ERRORS_PER_SECOND,
+                texts.max_icmp_errors_per_second,
+                1..=10_000,
+            ),
             deny_file: read.value(&DENY_FILE, texts.deny_file, optional(deny_file)),
             snapshot_path: read.value(
                 &SNAPSHOT_PATH,
@@ -241,6 +249,7 @@ impl Config {
             (MAX_CLIENTS.name, self.guard.caps.clients.to_string()),
             (MAX_CLIENTS_PER_ADDRESS.name, self.guard.caps.per_address.to_string()),
             (MAX_CLIENTS_PER_PREFIX.name, self.guard.caps.per_prefix.to_string()),
+            (MAX_ICMP_ERRORS_PER_SECOND.name, self.max_icmp_errors.to_string()),
             (LOCAL_NETS.name, or_none(&self.guard.local_nets)),
             (NAT64_PREFIXES.name, or_none(&self.guard.nat64_prefixes)),
             (REFUSE_NETS.name, or_none(&self.guard.refuse_nets)),
@@ -421,6 +430,7 @@ mod tests {
                 nat64_prefixes: Nat64Prefixes::default(),
                 caps: Caps { clients: 200_000, per_address: 1_024, per_prefix: 4_096 },
             },
+            max_icmp_errors: 500,
             deny_file: None,
             snapshot_path: None,
             snapshot_interval: Duration::from_secs(5),

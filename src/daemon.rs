@@ -163,6 +163,7 @@ pub struct Daemon {
     from: Time,
     /// Nothing that arrived before waits in the socket.
     drained_until: Time,
+    max_icmp_errors: u32,
 }
 
 impl Daemon {
@@ -204,6 +205,7 @@ impl Daemon {
             state: Arc::new(state),
             from: from.unwrap_or(begun.now),
             drained_until,
+            max_icmp_errors: config.max_icmp_errors,
         })
     }
 
@@ -348,7 +350,8 @@ impl Daemon {
         tasks: &mut Tasks,
     ) -> Result<oneshot::Sender<()>, TaskEnded> {
         let (socket, state) = (self.socket.clone(), self.state.clone());
-        let listener = Listener::new(socket, state, alarm.clone(), self.drained_until);
+        let listener =
+            Listener::new(socket, state, alarm.clone(), self.drained_until, self.max_icmp_errors);
         let (end, ended) = oneshot::channel::<()>();
         let runtime = self.runtime.take().expect("there is one listener");
         let run = move || {

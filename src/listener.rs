@@ -40,20 +40,22 @@ pub struct Listener {
 
 impl Listener {
     /// A listener that records in the registry what `socket` receives and the guard lets in. Nothing that
-    /// arrived before `drained_until` waits in the socket.
+    /// arrived before `drained_until` waits in the socket. Of ICMP errors it looks at `max_icmp_errors` a
+    /// second.
     #[must_use]
     pub fn new(
         socket: Arc<Socket>,
         state: Arc<State>,
         alarm: Arc<Alarm>,
         drained_until: Time,
+        max_icmp_errors: u32,
     ) -> Self {
         Self {
             backlog: Backlog::new(state.registry.expiration(), drained_until),
             socket,
             state,
             alarm,
-            errors: Errors::default(),
+            errors: Errors::new(max_icmp_errors),
             refusals: Default::default(),
             failures: Throttle::default(),
         }

@@ -172,6 +172,7 @@ fn announce(config: &Config) {
         max_clients = caps.clients,
         max_clients_per_address = caps.per_address,
         max_clients_per_prefix = caps.per_prefix,
+        max_icmp_errors_per_second = config.max_icmp_errors,
         local_nets = %config.guard.local_nets,
         nat64_prefixes = %config.guard.nat64_prefixes,
         refuse_nets = %config.guard.refuse_nets,

@@ -261,7 +261,7 @@ impl Daemon {
         Self {
             guard: Guard::new(rules, OWN_PORT, Networks::default()),
             registry: Registry::new(shards, model.expiration(), Seed(seed)),
-            unreachable: Unreachable::default(),
+            unreachable: Unreachable::new(500),
             sweep: Sweep::default(),
             clock: start,
             model,

@@ -52,7 +52,7 @@ impl Daemon {
             guard: Guard::new(rules.clone(), 9000, Networks::default()),
             rules,
             registry: Registry::new(SHARDS, EXPIRATION, SEED),
-            unreachable: Unreachable::default(),
+            unreachable: Unreachable::new(500),
             backlog: Backlog::new(EXPIRATION, now),
             drained_until: now,
             now,

@@ -74,6 +74,12 @@ pub(super) const MAX_CLIENTS_PER_PREFIX: Variable = Variable {
     allowed: "a whole number from 1 to 100000000",
     about: "Most clients at a time of one IPv4 /24 or IPv6 /56",
 };
+pub(super) const MAX_ICMP_ERRORS_PER_SECOND: Variable = Variable {
+    name: "MAX_ICMP_ERRORS_PER_SECOND",
+    default: "500",
+    allowed: "a whole number from 1 to 10000",
+    about: "ICMP errors a second beyond which clients with a closed port are not muted for a minute",
+};
 pub(super) const LOCAL_NETS: Variable = Variable {
     name: "LOCAL_NETS",
     default: "10.0.0.0/8,127.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1/128,fc00::/7,fe80::/10",
@@ -132,7 +138,7 @@ pub(super) const ADMIN_TOKEN: Variable = Variable {
 };
 
 /// Every variable of the daemon, in the order in which they are shown.
-pub const VARIABLES: [&Variable; 19] = [
+pub const VARIABLES: [&Variable; 20] = [
     &HOST,
     &PORT,
     &CLIENT_EXPIRATION_SECONDS,
@@ -140,6 +146,7 @@ pub const VARIABLES: [&Variable; 19] = [
     &MAX_CLIENTS,
     &MAX_CLIENTS_PER_ADDRESS,
     &MAX_CLIENTS_PER_PREFIX,
+    &MAX_ICMP_ERRORS_PER_SECOND,
     &LOCAL_NETS,
     &NAT64_PREFIXES,
     &REFUSE_NETS,

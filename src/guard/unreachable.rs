@@ -10,15 +10,17 @@ use crate::clock::Time;
 const ENOUGH: u8 = 3;
 const LEAST_TIME: Duration = Duration::from_secs(2);
 
-/// How many clients are remembered of whom the network said something, and for how long at least.
-/// A second brings no more than [`Budget::A_SECOND`].
-const REMEMBERED: usize = 8192;
+/// How long reports about a client are remembered at least.
 const MEMORY: Duration = Duration::from_secs(10);
 
+/// So many seconds of reports fit into the memory, which is more than [`MEMORY`].
+const SECONDS_REMEMBERED: usize = 16;
+
 /// Which clients' ports are closed, as far as the network says so.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Unreachable {
     reports: HashMap<SocketAddr, Reports>,
+    capacity: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,15 +31,22 @@ struct Reports {
 }
 
 impl Unreachable {
+    /// Knows of no closed port yet, and takes up to so many reports a second.
+    #[must_use]
+    pub fn new(max_per_second: u32) -> Self {
+        let capacity = max_per_second as usize * SECONDS_REMEMBERED;
+        Self { reports: HashMap::new(), capacity }
+    }
+
     /// Takes a report that the port of `client` is closed, which is live, is being pinged and had its
     /// last heartbeat at `last_heartbeat`. Returns whether that is enough to believe it.
     ///
     /// A report may be forged. So it takes three over two seconds or more, with no heartbeat in between.
     pub fn report(&mut self, client: SocketAddr, last_heartbeat: Time, now: Time) -> bool {
-        if self.reports.len() >= REMEMBERED {
+        if self.reports.len() >= self.capacity {
             self.reports.retain(|_, reports| now.since(reports.first) < MEMORY);
         }
-        if self.reports.len() >= REMEMBERED {
+        if self.reports.len() >= self.capacity {
             return false;
         }
         let fresh = Reports { count: 0, first: now, last_heartbeat };
@@ -55,25 +64,36 @@ impl Unreachable {
 }
 
 /// How much of what the network says is listened to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Budget {
+    max_per_second: u32,
     second_began: Time,
     spent: u32,
 }
 
 impl Budget {
-    /// What is listened to in a second.
-    pub const A_SECOND: u32 = 500;
     /// How long nothing is listened to once that was exceeded.
     pub const PAUSE: Duration = Duration::from_secs(60);
+
+    /// A budget of so many a second (`MAX_ICMP_ERRORS_PER_SECOND`).
+    #[must_use]
+    pub fn new(max_per_second: u32) -> Self {
+        Self { max_per_second, second_began: Time::default(), spent: 0 }
+    }
+
+    /// How many a second are listened to.
+    #[must_use]
+    pub fn max_per_second(&self) -> u32 {
+        self.max_per_second
+    }
 
     /// Takes one from the budget. Returns whether it was within it.
     pub fn spend(&mut self, now: Time) -> bool {
         if now.since(self.second_began) >= Duration::from_secs(1) {
-            *self = Self { second_began: now, spent: 0 };
+            (self.second_began, self.spent) = (now, 0);
         }
         self.spent += 1;
-        self.spent <= Self::A_SECOND
+        self.spent <= self.max_per_second
     }
 }
 
@@ -81,6 +101,7 @@ impl Budget {
 mod tests {
     use super::*;
 
+    const MAX: u32 = 500;
     const START: Time = Time::from_nanos(1 << 40);
 
     fn at(millis: u64) -> Time {
@@ -93,7 +114,7 @@ mod tests {
 
     #[test]
     fn three_reports_over_two_seconds_are_believed() {
-        let mut unreachable = Unreachable::default();
+        let mut unreachable = Unreachable::new(MAX);
         let reports = [0, 1, 2, 1_999, 2_000, 2_001, 2_002, 4_001].map(at);
         let believed = reports.map(|now| unreachable.report(client(1), START, now));
         assert_eq!(believed, [false, false, false, false, true, false, false, true]);
@@ -103,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_in_between_shows_that_it_lives() {
-        let mut unreachable = Unreachable::default();
+        let mut unreachable = Unreachable::new(MAX);
         for second in 0..100 {
             for report in 0..5 {
                 let now = at(second * 1_900 + report * 400);
@@ -114,11 +135,11 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_and_forgotten() {
-        let mut unreachable = Unreachable::default();
+        let mut unreachable = Unreachable::new(MAX);
         for port in 0..u16::MAX {
             unreachable.report(client(port), START, at(0));
         }
-        assert_eq!(unreachable.reports.len(), REMEMBERED);
+        assert_eq!(unreachable.reports.len(), MAX as usize * SECONDS_REMEMBERED);
         let late = MEMORY.as_millis().try_into().unwrap();
         unreachable.report(client(u16::MAX), START, at(late));
         assert_eq!(unreachable.reports.len(), 1);
@@ -126,11 +147,11 @@ mod tests {
 
     #[test]
     fn a_second_has_a_budget() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(MAX);
         for second in 0..3 {
             let now = at(second * 1_000);
-            let within = (0..2 * Budget::A_SECOND).filter(|_| budget.spend(now)).count();
-            assert_eq!(within, Budget::A_SECOND as usize);
+            let within = (0..2 * MAX).filter(|_| budget.spend(now)).count();
+            assert_eq!(within, MAX as usize);
             assert!(!budget.spend(at(second * 1_000 + 999)));
         }
     }

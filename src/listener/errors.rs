@@ -10,7 +10,7 @@ use crate::net::{BATCH, NetworkError, Socket};
 use crate::state::State;
 
 /// Mutes clients whose port is closed, as long as there are not too many errors to look at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Errors {
     unreachable: Unreachable,
     budget: Budget,
@@ -19,6 +19,16 @@ pub(super) struct Errors {
 }
 
 impl Errors {
+    /// Looks at up to so many errors a second.
+    pub(super) fn new(max_per_second: u32) -> Self {
+        Self {
+            unreachable: Unreachable::new(max_per_second),
+            budget: Budget::new(max_per_second),
+            deaf_until: None,
+            batch: Vec::new(),
+        }
+    }
+
     /// Takes all that is waiting.
     pub(super) fn take(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
         if self.deaf_until.is_some_and(|until| until <= now) {
@@ -62,8 +72,8 @@ impl Errors {
         socket.report_errors(false)?;
         self.deaf_until = Some(now + Budget::PAUSE);
         warn!(
-            "more than {} ICMP errors in a second, so clients whose port is closed are not muted for the next {} s",
-            Budget::A_SECOND,
+            "more than {} ICMP errors in a second, so clients with a closed port are not muted for {} s. If a crowd of your own ends at once, raise MAX_ICMP_ERRORS_PER_SECOND",
+            self.budget.max_per_second(),
             Budget::PAUSE.as_secs()
         );
         Ok(false)

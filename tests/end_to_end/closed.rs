@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use crate::daemon::{Client, count};
 use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, at, number, possible};
 
+/// More clients than the errors that the daemon looks at in a second by default.
+const CROWD: usize = 600;
+
 impl Scene {
     fn phone(&self, ip: &str, port: u16, server: &str) -> Client {
         let socket = self.client.within(|| UdpSocket::bind(at(ip, port)).unwrap());
@@ -178,4 +181,22 @@ fn a_flood_of_forged_errors_costs_nobody_a_ping() {
         "it is silent about them for a minute"
     );
     assert_eq!((count(&lines, "muted: "), count(&lines, "cannot receive")), (0, 0));
+}
+
+#[test]
+fn a_crowd_that_ends_at_once_is_muted_where_the_limit_allows() {
+    let name = "a_crowd_that_ends_at_once_is_muted_where_the_limit_allows";
+    if !possible(name, &[]) {
+        return;
+    }
+    let scene = Scene::new(&[("MAX_ICMP_ERRORS_PER_SECOND", "2000")]);
+    // Linux sends one such error a second to a host.
+    scene.client.run("echo 0 > /proc/sys/net/ipv4/icmp_ratelimit");
+    let phones: Vec<_> = (0..CROWD).map(|_| scene.phone(CLIENT, 0, SERVER)).collect();
+    for phone in phones {
+        phone.heartbeat(&[]);
+    }
+    scene.daemon.wait_for_lines("muted: its port is closed", CROWD);
+    let lines = scene.end();
+    assert_eq!(count(&lines, "ICMP errors in a second"), 0);
 }

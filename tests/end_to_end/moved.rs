@@ -53,7 +53,9 @@ fn an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping() {
     let moved = Witness::new(phone(), at(MOVES, PORT));
     server.run("ip address del 192.0.2.2/24 dev wire");
     witnesses[0].sees(10);
-    witnesses.iter().for_each(|witness| witness.missed_nothing(&daemon));
+    for witness in &witnesses {
+        witness.missed_nothing(&daemon);
+    }
     server.run("ip address add 192.0.2.2/24 dev wire");
     moved.comes_back(&daemon);
     std::thread::sleep(Duration::from_secs(1));

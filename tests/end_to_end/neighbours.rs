@@ -53,7 +53,9 @@ fn phones_behind_a_dead_access_point_cost_no_other_client_a_ping() {
     client.run("ip route del local 10.9.64.0/18 dev lo");
     server.run("ip neighbour flush dev wire");
     witnesses[0].sees(12);
-    witnesses.iter().for_each(|witness| witness.missed_nothing(&daemon));
+    for witness in &witnesses {
+        witness.missed_nothing(&daemon);
+    }
     let lines = daemon.stop();
     assert_eq!(count(&lines, "cannot send"), 0, "{lines:#?}");
 }
