@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::daemon::{Daemon, PATIENCE, PROGRAM, count, output, wakeupd};
-use crate::scene::{PORT, SERVER, Scene, address, alone, at, possible};
+use crate::scene::{PORT, SERVER, Scene, address, at, possible, undisturbed};
 use crate::web::{connect, get};
 use crate::witness::Witness;
 
@@ -58,7 +58,7 @@ fn expect_answers(http: SocketAddr, among: &str) {
 
 #[test]
 fn health_is_answered_whatever_local_users_hold_open() {
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let http = daemon.http();
     let witness = Witness::of(&daemon);

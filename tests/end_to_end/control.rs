@@ -9,7 +9,7 @@ use nix::{setsockopt_impl, sockopt_impl};
 
 use crate::daemon::{Client, Daemon};
 use crate::needs::{self, Need};
-use crate::scene::alone;
+use crate::scene::undisturbed;
 use crate::systemd::handed_over;
 use crate::web::{get, metric, wait_for};
 
@@ -109,7 +109,7 @@ fn whatever_else_is_told_pings_leave_from_the_called_address_and_errors_are_hear
     if !needs::met(name, &[Need::Ipv6]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     for (address, tell, called) in [
         ("0.0.0.0:0", &[tell_everything as fn(&UdpSocket)][..], &["127.0.0.2"][..]),
         ("[::]:0", &[tell_everything, tell_everything_of_ipv6], &["127.0.0.2", "::1"]),
@@ -135,7 +135,7 @@ fn what_the_kernel_cuts_off_is_counted_and_found() {
     if !needs::met(name, &[Need::Root, Need::Ipv6]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let daemon = serve("[::]:0", &[tell_destination_options]);
     let client = client(&daemon, "::1");
     client.heartbeat(&[]);

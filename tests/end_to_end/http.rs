@@ -261,7 +261,8 @@ fn of_an_address_that_is_no_client_it_is_told_whether_the_guard_refuses_it() {
         ("203.0.113.7:53", Some("system_port")),
         ("203.0.113.7:7561", Some("daemon_port")),
         (&full, Some("max_clients_per_address")),
-        ("[::ffff:203.0.113.7]:5000", Some("ipv4_mapped")),
+        ("[::ffff:203.0.113.7]:53", Some("system_port")),
+        ("[::ffff:203.0.113.7]:5000", None),
         ("203.0.113.7:5000", None),
         ("[2001:db8::1]:5000", None),
     ] {

@@ -83,6 +83,7 @@ fn one_client_cannot_fill_the_table_of_local_addresses() {
 }
 
 #[test]
+#[ignore = "floods for half a minute"]
 fn a_full_table_of_local_addresses_is_told_and_empties_with_its_clients() {
     if !possible("a_full_table_of_local_addresses_is_told_and_empties_with_its_clients", &[]) {
         return;

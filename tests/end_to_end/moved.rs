@@ -19,6 +19,7 @@ const PORT: u16 = 7561;
 const CROWD: u32 = 100_000;
 
 #[test]
+#[ignore = "floods for half a minute"]
 fn an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping() {
     let name = "an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping";
     if !possible(name, &[]) {

@@ -9,7 +9,7 @@ use crate::daemon::{Daemon, count};
 use crate::needs::Need;
 use crate::network::Host;
 use crate::options::{FORCE_SNDBUF, Refuser, SET_SNDBUF};
-use crate::scene::{alone, at, possible};
+use crate::scene::{at, possible, undisturbed};
 use crate::witness::Witness;
 
 /// So many phones that the pings that wait for them do not fit into the buffer of one socket.
@@ -21,7 +21,7 @@ fn phones_behind_a_dead_access_point_cost_no_other_client_a_ping() {
     if !possible(name, &[Need::Program("cc")]) {
         return;
     }
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");
     server.run("ip address add 10.9.0.1/16 dev wire");

@@ -14,7 +14,7 @@ use nix::libc;
 
 use crate::daemon::{Client, Daemon, PROGRAM, SERVING, field};
 use crate::needs::{self, Need};
-use crate::scene::alone;
+use crate::scene::undisturbed;
 
 /// How many daemons run at a time.
 const AT_A_TIME: usize = 6;
@@ -205,7 +205,7 @@ fn is_served(daemon: &Daemon) {
 
 /// Does something with each case and error, some at a time.
 fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T, Errno) + Sync) {
-    let _alone = alone();
+    let _undisturbed = undisturbed();
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
