@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use wakeupd::config::VARIABLES;
 use wakeupd::guard::Refused;
 use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
 use wakeupd::net::{SendFailure, SocketOption};
+use wakeupd::registry::Removal;
 use wakeupd::status::{Buffers, Clients, DenyFile, FailedRead, Seen, Snapshot, find};
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -212,6 +214,9 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
     everything.extend(find(&Seen { is_enforcing: true, recent: &refused, ..seen }));
     let kinds: BTreeSet<_> = everything.iter().map(|finding| finding.id.as_str()).collect();
     assert_eq!(kinds.len(), 15, "{everything:?}");
+    let description = description();
+    let described = &description["components"]["schemas"]["Finding"]["properties"]["id"]["enum"];
+    assert_eq!(texts(described), kinds, "src/http/openapi.json");
     let handbook = read("docs/operations.md");
     let headings = handbook.lines().filter_map(|line| line.strip_prefix("### "));
     let anchors: BTreeSet<_> =
@@ -220,4 +225,22 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
         let anchor = finding.more.strip_prefix("docs/operations.md#").expect(&finding.more);
         assert!(anchors.contains(anchor), "{anchor}");
     }
+}
+
+fn description() -> Value {
+    serde_json::from_str(&read("src/http/openapi.json")).unwrap()
+}
+
+fn texts(array: &Value) -> BTreeSet<&str> {
+    array.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_description_lists_each_reason() {
+    let description = description();
+    let totals = &description["components"]["schemas"]["Status"]["properties"]["totals"];
+    let described = |counter: &str| texts(&totals["properties"][counter]["required"]);
+    assert_eq!(described("refused"), Refused::ALL.map(Refused::label).into());
+    assert_eq!(described("removals"), Removal::ALL.map(Removal::label).into());
+    assert_eq!(described("failed_pings"), SendFailure::ALL.map(SendFailure::label).into());
 }
