@@ -232,15 +232,16 @@ impl Daemon {
     fn start_threads(&mut self) -> Result<Threads, TaskEnded> {
         let denials = self.begin_to_deny()?;
         let monitor = Monitor::new(self.state.clone(), self.socket.clone());
-        if let Some(http) = self.http.take() {
-            http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
-        }
         if let Some(keeper) = &self.keeper {
             keeper.keep(self.state.clone());
         }
         let mut tasks = Tasks::default();
         let alarm = self.start_workers(&mut tasks)?;
         let end_listener = self.start_listener(&alarm, &mut tasks)?;
+        self.state.health.set_ready(true);
+        if let Some(http) = self.http.take() {
+            http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
+        }
         Ok(Threads { monitor, denials, tasks, alarm, end_listener })
     }
 
@@ -252,7 +253,6 @@ impl Daemon {
         supervisor: &mut Supervisor,
     ) -> Result<(), TaskEnded> {
         let Threads { mut monitor, mut denials, mut tasks, alarm, end_listener } = threads;
-        self.state.health.set_ready(true);
         supervisor.ready(&format!("listening on {}", self.socket.address()));
         let mut stuck = Vec::new();
         let mut second = tokio::time::interval(monitor::INTERVAL);

@@ -8,7 +8,7 @@ use std::thread;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::daemon::{Client, Daemon, count, output};
+use crate::daemon::{Client, Daemon, count, output, wait_until};
 use crate::needs::Need;
 use crate::network::Host;
 use crate::scene::{CLIENT, CLIENT_V6, PORT, SERVER, SERVER_V6, at, possible, undisturbed};
@@ -284,9 +284,11 @@ fn sockets_that_lose_their_interface_get_it_back() {
         let witness = Witness::new(client.within(|| UdpSocket::bind(any).unwrap()), hit);
         disconnect(&server, port);
         daemon.wait_for_line("bound them to it again");
-        let sockets = sockets(&server, port);
-        let are_bound = sockets.lines().all(|socket| socket.contains("%wire"));
-        assert!(are_bound && !sockets.is_empty(), "{sockets}");
+        // The daemon may have looked while some were still to be disconnected.
+        wait_until("all are bound to it", || {
+            let sockets = sockets(&server, port);
+            !sockets.is_empty() && sockets.lines().all(|socket| socket.contains("%wire"))
+        });
         witness.sees(2);
         witness.missed_nothing(&daemon);
     });
