@@ -100,8 +100,7 @@ pub fn is_broken(error: &io::Error) -> bool {
 /// (`struct sk_buff`) is 232 bytes.
 const LEAST_IN_BUFFER: usize = 232;
 
-/// The least that a kernel grants to send, in the unit of `net.core.wmem_max` (`SOCK_MIN_SNDBUF`, halved).
-/// Less would mean that it does not tell.
+/// Bounds the number of spare sockets at 63, where the kernel grants less or does not report what it grants.
 const LEAST_SEND_BUFFER: usize = 64 << 10;
 
 /// The bound UDP socket that receives. [`Sender`]s are made of it.
