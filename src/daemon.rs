@@ -30,11 +30,11 @@ use crate::memory::{Needs, TooSmall};
 use crate::metrics::{FailedRead, Totals};
 use crate::monitor::{self, Monitor};
 use crate::net::{self, Buffers, Sender, Socket, SocketOption};
+use crate::output::counted;
 use crate::registry::{Registry, Removal, SHARDS, Seed};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, Found, Keeper, Moment, Snapshot};
 use crate::state::State;
-use crate::status::counted;
 use crate::supervisor::Supervisor;
 use crate::threads;
 use crate::worker::{Alarm, Warnings, Worker};
@@ -53,7 +53,7 @@ const LONGEST_FAREWELL: Duration = Duration::from_secs(1);
 /// more often.
 const LONGEST_DETECTION: Duration = Duration::from_secs(10);
 
-/// Between two attempts to bind meanwhile.
+/// Between two attempts to bind while the kernel probes for duplicates.
 const DETECTION_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A summary a minute.
@@ -185,7 +185,7 @@ impl Daemon {
         let denied = config.deny_file.as_ref().and_then(DenyFile::networks).cloned();
         let port = socket.address().port();
         let guard = Guard::new(config.guard.clone(), port, denied.unwrap_or_default());
-        guard.set_broadcasts(net::broadcasts());
+        update_broadcasts(&guard);
         let begun = Moment::now();
         let (keeper, Found { snapshot, unused }) = runtime.block_on(start_keeper(config, port))?;
         let seed = snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed);
@@ -254,7 +254,7 @@ impl Daemon {
     ) -> Result<(), TaskEnded> {
         let Threads { mut monitor, mut denials, mut tasks, alarm, end_listener } = threads;
         supervisor.ready(&format!("listening on {}", self.socket.address()));
-        let mut stuck = Vec::new();
+        let (mut stuck, mut is_interface_lost) = (Vec::new(), false);
         let mut second = tokio::time::interval(monitor::INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut summary = Summary::default();
@@ -267,11 +267,11 @@ impl Daemon {
                 read = news(&mut denials) => self.apply(read),
                 _ = second.tick() => {
                     supervisor.retry();
-                    self.restore_interface();
+                    self.restore_interface(&mut is_interface_lost);
                     let (worst_lateness, now_stuck) = monitor.look();
                     report_health(&stuck, &now_stuck, supervisor);
                     stuck = now_stuck;
-                    self.state.guard.set_broadcasts(net::broadcasts());
+                    update_broadcasts(&self.state.guard);
                     if summary.add(worst_lateness) {
                         supervisor.status(&summary.tell(&self.state));
                     }
@@ -377,16 +377,21 @@ impl Daemon {
         Denials::start(file).map(Some).map_err(TaskEnded::Thread)
     }
 
-    fn restore_interface(&self) {
+    /// Binds sockets to their network interface again. `is_lost` says that this failed the last time.
+    fn restore_interface(&self, is_lost: &mut bool) {
         match self.socket.restore_interface() {
             Ok(0) => {}
-            Ok(sockets) => warn!(
-                sockets,
-                "another program disconnected sockets (`ss -K`?), which also unbound them from their network interface; bound them to it again"
-            ),
-            Err(error) => {
-                warn!(%error, "cannot bind the sockets to their network interface again");
+            Ok(sockets) => {
+                *is_lost = false;
+                warn!(
+                    sockets,
+                    "sockets had lost their network interface, because it was made anew or another program disconnected them (`ss -K`?); bound them to it again"
+                );
             }
+            Err(error) if !std::mem::replace(is_lost, true) => {
+                error!(%error, "cannot bind the sockets to their network interface again, so no client is served: make the interface again, and restart the daemon if it lacks CAP_NET_RAW");
+            }
+            Err(_) => {}
         }
     }
 
@@ -404,7 +409,7 @@ impl Daemon {
             Err((file, error)) => {
                 let (path, reason) = (file.path(), error.without_text());
                 if file.networks().is_some() {
-                    error!(path, %error, "cannot reload DENY_FILE, so the networks that it held before stay denied: correct it and send SIGHUP");
+                    error!(path, %error, "cannot reload DENY_FILE, so the networks that it held before stay denied: correct the file or its disk, then send SIGHUP");
                 } else if reads.last().1.is_none_or(|last| last.reason != reason) {
                     error!(path, %error, "cannot read DENY_FILE yet, so none of its networks is denied: check the file and its disk; the daemon keeps trying");
                 }
@@ -512,6 +517,13 @@ fn needs(config: &Config, address: SocketAddr) -> Needs {
         is_ipv6: address.is_ipv6(),
         has_snapshots: config.snapshot_path.is_some(),
         workers: config.worker_pool_size,
+    }
+}
+
+/// Tells the guard the broadcast addresses of now, or leaves it those of before if they are unknown.
+fn update_broadcasts(guard: &Guard) {
+    if let Some(addresses) = net::broadcasts() {
+        guard.set_broadcasts(addresses);
     }
 }
 

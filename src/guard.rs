@@ -85,6 +85,11 @@ impl Refused {
         Self::Stale,
     ];
 
+    /// Whether it holds in every mode: no ping can be sent to such a source, or its heartbeat is too old.
+    const fn is_unconditional(self) -> bool {
+        matches!(self, Self::SourcePortZero | Self::Broadcast | Self::Stale)
+    }
+
     /// The reason as it stands in logs and counters.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -114,7 +119,8 @@ impl Refused {
 pub enum Mode {
     /// It refuses.
     Enforce,
-    /// It only tells what it would refuse, and lets everything in.
+    /// It reports what it would refuse, and refuses only sources that no ping can be sent to and heartbeats
+    /// that are too old.
     Observe,
 }
 
@@ -250,13 +256,14 @@ impl Guard {
     }
 
     /// Takes the broadcast addresses of the networks that this machine is on. No ping can be sent there.
-    pub fn set_broadcasts(&self, addresses: Vec<Ipv4Addr>) {
+    pub fn set_broadcasts(&self, mut addresses: Vec<Ipv4Addr>) {
+        addresses.sort_unstable();
         *self.broadcasts.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
     fn is_broadcast(&self, ip: IpAddr) -> bool {
         let IpAddr::V4(ip) = ip else { return false };
-        self.broadcasts.read().unwrap_or_else(PoisonError::into_inner).contains(&ip)
+        self.broadcasts.read().unwrap_or_else(PoisonError::into_inner).binary_search(&ip).is_ok()
     }
 
     /// How many networks the file says to deny.
@@ -267,6 +274,12 @@ impl Guard {
 
     fn denied_networks(&self) -> RwLockReadGuard<'_, Networks> {
         self.denied.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a datagram with such a fault is refused, and not only reported.
+    #[must_use]
+    pub fn refuses(&self, reason: Refused) -> bool {
+        self.enforces() || reason.is_unconditional()
     }
 
     /// Whether the file denies `ip` or the IPv4 address embedded in it.
@@ -297,7 +310,7 @@ impl Guard {
         if self.enforces() && self.denies(ip) {
             return Err(Refused::DenyFile);
         }
-        if self.enforces() && self.is_broadcast(ip) {
+        if self.is_broadcast(ip) {
             return Err(Refused::Broadcast);
         }
         let caps = self.rules.caps;
@@ -493,12 +506,12 @@ mod tests {
     #[test]
     fn a_broadcast_address_never_registers() {
         let address = ip("192.0.2.255");
-        for (mode, expected) in [(Mode::Enforce, Err(Refused::Broadcast)), (Mode::Observe, Ok(()))]
-        {
+        for mode in [Mode::Enforce, Mode::Observe] {
             let guard = guard(mode, CAPS);
             assert_eq!(guard.reserve(address), Ok(()), "the machine is not on that network yet");
             guard.set_broadcasts(vec!["192.0.2.255".parse().unwrap()]);
-            assert_eq!(guard.reserve(address), expected);
+            assert_eq!(guard.reserve(address), Err(Refused::Broadcast));
+            assert!(guard.refuses(Refused::Broadcast));
             assert_eq!(guard.reserve(ip("192.0.2.254")), Ok(()));
         }
     }

@@ -117,22 +117,12 @@ impl Listener {
     fn record(&self, datagram: Datagram, stale: &Stale, now: Time) {
         let Datagram { source, local, length, arrived } = datagram;
         trace!(%source, length, "datagram");
-        if stale.covers(arrived) {
-            return self.refuse(source, Refused::Stale, now);
+        let guard = &self.state.guard;
+        let age = if stale.covers(arrived) { Err(Refused::Stale) } else { Ok(()) };
+        if !self.is_admitted(source, age.and_then(|()| guard.admit(source)), now) {
+            return;
         }
-        if let Err(reason) = self.state.guard.admit(source) {
-            self.refuse(source, reason, now);
-            if self.state.guard.enforces() {
-                return;
-            }
-        }
-        let admit = || {
-            let verdict = self.state.guard.reserve(source.ip());
-            if let Err(reason) = verdict {
-                self.refuse(source, reason, now);
-            }
-            verdict.is_ok() || !self.state.guard.enforces()
-        };
+        let admit = || self.is_admitted(source, guard.reserve(source.ip()), now);
         match self.state.registry.refresh(source, local, now, admit) {
             Refreshed::Refused => return,
             Refreshed::Renewed => {}
@@ -150,18 +140,20 @@ impl Listener {
         self.state.metrics.heartbeats.add(1);
     }
 
-    fn refuse(&self, source: SocketAddr, reason: Refused, now: Time) {
+    /// Counts and reports a refusal. Returns whether the datagram goes on in the guard's mode.
+    fn is_admitted(&self, source: SocketAddr, verdict: Result<(), Refused>, now: Time) -> bool {
+        let Err(reason) = verdict else { return true };
+        let is_refused = self.state.guard.refuses(reason);
         self.state.metrics.refused[reason as usize].add(1);
         if let Some(left_out) = self.refusals[reason as usize].pass(now) {
-            // That holds whatever the guard's mode is.
-            let is_stale = reason == Refused::Stale;
             let reason = reason.label();
-            if self.state.guard.enforces() || is_stale {
+            if is_refused {
                 warn!(%source, reason, left_out, "refused a datagram");
             } else {
                 warn!(%source, reason, left_out, "would refuse a datagram");
             }
         }
+        !is_refused
     }
 }
 

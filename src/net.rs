@@ -54,7 +54,7 @@ pub struct Buffers {
 pub struct Datagram {
     /// Where it came from.
     pub source: SocketAddr,
-    /// The local address it was sent to, where the socket is bound to more than one.
+    /// The local address it was sent to, if the kernel says.
     pub local: Option<IpAddr>,
     /// The length of its payload in bytes.
     pub length: usize,
@@ -72,10 +72,11 @@ pub enum NetworkError {
 }
 
 /// The broadcast addresses of the networks that this machine is on: those that are configured, and the last
-/// address of each network, which the kernel takes for one too.
+/// address of each network, which the kernel takes for one too. None if the kernel does not list its
+/// interfaces.
 #[must_use]
-pub fn broadcasts() -> Vec<Ipv4Addr> {
-    let Ok(interfaces) = getifaddrs() else { return Vec::new() };
+pub fn broadcasts() -> Option<Vec<Ipv4Addr>> {
+    let interfaces = getifaddrs().ok()?;
     let ip = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
     let of = |interface: InterfaceAddress| {
         let last = ip(interface.address).zip(ip(interface.netmask)).map(|(address, mask)| {
@@ -84,7 +85,7 @@ pub fn broadcasts() -> Vec<Ipv4Addr> {
         });
         [ip(interface.broadcast), last.flatten()]
     };
-    interfaces.flat_map(of).flatten().filter(|ip| !ip.is_unspecified()).collect()
+    Some(interfaces.flat_map(of).flatten().filter(|ip| !ip.is_unspecified()).collect())
 }
 
 /// Whether it is the socket itself that is broken, so that no call on it will ever succeed again.
@@ -99,9 +100,6 @@ pub fn is_broken(error: &io::Error) -> bool {
 /// The least memory that a datagram takes in a socket's buffer: the kernel's record of it
 /// (`struct sk_buff`) is 232 bytes.
 const LEAST_IN_BUFFER: usize = 232;
-
-/// Bounds the number of spare sockets at 63, where the kernel grants less or does not report what it grants.
-const LEAST_SEND_BUFFER: usize = 64 << 10;
 
 /// The bound UDP socket that receives. [`Sender`]s are made of it.
 #[derive(Debug)]
@@ -182,7 +180,9 @@ impl Socket {
             socket.set_broadcast(false)?;
         }
         let receive = grow_receive_buffer(&socket, &mut missing);
-        // The others are made here.
+        let requested = batch::request_send_buffer(&socket, BUFFERS.send);
+        missing.note(SocketOption::SendBuffer, requested);
+        // The senders get what a socket of this process gets.
         let send = request_buffers(&new_socket(address, &mut missing)?, &mut missing).send;
         batch::describe_arrivals(&socket, address, &mut missing);
         let control = Control::new(batch::ANY_CONTROL);
@@ -284,7 +284,7 @@ impl Socket {
     /// # Errors
     /// With what the kernel said; that nothing is waiting is no error.
     pub fn receive(&self, received: &mut Vec<Datagram>) -> io::Result<()> {
-        let mut tries = 0;
+        let (begin, mut tries) = (received.len(), 0);
         loop {
             let mut is_asked = false;
             let mut result = self.io.try_io(Interest::READABLE, || {
@@ -296,7 +296,11 @@ impl Socket {
             }
             match unless_empty(result) {
                 Err(error) if tries < SendFailure::from(&error).retries() => tries += 1,
-                result => return result,
+                result => {
+                    let bound = bound(self.address);
+                    received[begin..].iter_mut().for_each(|it| it.local = it.local.or(bound));
+                    return result;
+                }
             }
         }
     }
@@ -316,11 +320,11 @@ impl Socket {
     /// set on this socket.
     ///
     /// # Errors
-    /// When the process may open no such sockets, or not with these options. [`shared_senders`] remain.
+    /// If the sockets cannot be opened or given these options. [`shared_senders`] remain.
     ///
     /// [`shared_senders`]: Self::shared_senders
     pub fn senders(&mut self, count: usize) -> io::Result<Vec<Sender>> {
-        let all = count + self.spares();
+        let all = count + batch::spares(self.buffers.send);
         let sockets = batch::open_senders(all, self.io.as_fd(), self.address, &mut self.missing)?;
         self.senders = sockets.into_iter().map(Arc::new).collect();
         let receiver = self.receiver()?;
@@ -328,13 +332,6 @@ impl Socket {
         let spares = Arc::from(spares);
         let sender = |socket: &Arc<UdpSocket>| self.sender(Arc::clone(socket), &spares, &receiver);
         Ok(own.iter().map(sender).collect())
-    }
-
-    /// How many more sockets it takes to have as much room to send as was asked for. Pings to hosts that
-    /// answer no address resolution wait for seconds in the buffer of the socket that sent them, and must
-    /// leave room for the others.
-    fn spares(&self) -> usize {
-        BUFFERS.send.div_ceil(self.buffers.send.max(LEAST_SEND_BUFFER)) - 1
     }
 
     /// Senders that all send from the socket that receives. Threads wait for each other there, and each
@@ -364,11 +361,12 @@ impl Socket {
         Sender { socket, spares, receiver, address: self.address }
     }
 
-    /// Binds the sockets to their network interface again that have lost it, and returns how many had. A
-    /// tool that disconnects sockets (`ss -K`, Android's netd) does that, and pings would leave elsewhere.
+    /// Binds the sockets to their network interface again that have lost it, and returns how many had. That
+    /// happens when a tool disconnects sockets (`ss -K`, Android's netd), so that pings would leave
+    /// elsewhere, and when the interface is deleted and made again under its name.
     ///
     /// # Errors
-    /// When the interface is gone.
+    /// If there is no such interface now, or the process lacks the privilege (`CAP_NET_RAW`).
     pub fn restore_interface(&self) -> io::Result<usize> {
         if self.interface.is_empty() {
             return Ok(0);
@@ -400,8 +398,7 @@ impl Sender {
         local: Option<IpAddr>,
         destinations: &[SocketAddr],
     ) -> (usize, Option<io::Error>) {
-        let bound = self.address.ip();
-        let local = local.or_else(|| (!bound.is_unspecified()).then_some(bound));
+        let local = local.or(self.bound());
         // Only the receiving socket leaves the choice of a source address to the kernel.
         let (mut socket, mut spares) = match local {
             Some(_) => (&self.socket, self.spares.iter()),
@@ -423,11 +420,23 @@ impl Sender {
         (sent, None)
     }
 
+    /// The address that the daemon is bound to, unless it serves every address.
+    #[must_use]
+    pub fn bound(&self) -> Option<IpAddr> {
+        bound(self.address)
+    }
+
     /// Whether pings can still leave from `ip`: whether it is an address of this machine.
     #[must_use]
     pub fn is_local(&self, ip: IpAddr) -> bool {
         batch::is_local(&self.socket, ip)
     }
+}
+
+/// The one address that a socket is bound to.
+fn bound(address: SocketAddr) -> Option<IpAddr> {
+    let ip = address.ip().to_canonical();
+    (!ip.is_unspecified()).then_some(ip)
 }
 
 /// Takes a batch of what waits in a socket. Less than a full one means that nothing is left, and the

@@ -98,7 +98,7 @@ pub struct View {
 }
 
 impl View {
-    fn of(address: SocketAddr, client: Client, now: Time, locals: &Locals) -> Self {
+    fn of(address: SocketAddr, client: Client, now: Time, local: Option<IpAddr>) -> Self {
         Self {
             address,
             first_seen: client.first_seen(),
@@ -106,7 +106,7 @@ impl View {
             heartbeats: client.heartbeats(),
             pings: client.pings(),
             is_muted: client.is_muted(),
-            local: locals.address_of(client.local()),
+            local,
         }
     }
 }
@@ -196,9 +196,10 @@ impl Registry {
         self.enter(client.address, |_| {}, admit, new)
     }
 
-    /// What a client that holds `local` holds after a heartbeat that hit `address`.
+    /// What a client that holds `local` holds after a heartbeat that hit `address`. It keeps what it holds if
+    /// the kernel did not say what was hit.
     fn moved(&self, local: Local, address: Option<IpAddr>) -> Local {
-        if self.locals.fits(local, address) {
+        if address.is_none() || self.locals.fits(local, address) {
             return local;
         }
         // In this order, so that a client that is alone with its address leaves its place to itself.
@@ -230,7 +231,8 @@ impl Registry {
     /// What is known of `client`, if it is one.
     #[must_use]
     pub fn view(&self, client: SocketAddr, now: Time) -> Option<View> {
-        let view = |known: &Client| View::of(client, *known, now, &self.locals);
+        let view =
+            |known: &Client| View::of(client, *known, now, self.locals.address_of(known.local()));
         match client {
             SocketAddr::V4(client) => self.v4.get(&client).map(|known| view(&known)),
             SocketAddr::V6(client) => self.v6.get(&client.into()).map(|known| view(&known)),
@@ -239,11 +241,17 @@ impl Registry {
 
     /// Looks at every client of `shard`. Its locks are held meanwhile, so `look` must be quick.
     pub fn look_at(&self, shard: usize, now: Time, mut look: impl FnMut(View)) {
-        shard::for_each(&self.v4, shard, |client, known| {
-            look(View::of((*client).into(), *known, now, &self.locals));
-        });
+        // Most clients send to the same address.
+        let mut last = (Local::NONE, None);
+        let mut view = |client: SocketAddr, known: &Client| {
+            if known.local() != last.0 {
+                last = (known.local(), self.locals.address_of(known.local()));
+            }
+            look(View::of(client, *known, now, last.1));
+        };
+        shard::for_each(&self.v4, shard, |client, known| view((*client).into(), known));
         shard::for_each(&self.v6, shard, |client, known| {
-            look(View::of(SocketAddrV6::from(*client).into(), *known, now, &self.locals));
+            view(SocketAddrV6::from(*client).into(), known);
         });
     }
 

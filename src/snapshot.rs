@@ -26,7 +26,7 @@ pub use self::moment::Moment;
 pub use self::show::{Command, run};
 
 use crate::clock::Time;
-use crate::guard::Guard;
+use crate::guard::{Guard, Refused};
 use crate::registry::{Refreshed, Registry, Seed, View};
 
 /// What was written.
@@ -243,8 +243,8 @@ impl Restored {
 }
 
 fn lets_in(guard: &Guard, client: SocketAddr) -> bool {
-    let is_wanted = guard.admit(client).is_ok() || !guard.enforces();
-    is_wanted && (guard.reserve(client.ip()).is_ok() || !guard.enforces())
+    let passes = |verdict: Result<(), Refused>| verdict.err().is_none_or(|it| !guard.refuses(it));
+    passes(guard.admit(client)) && passes(guard.reserve(client.ip()))
 }
 
 #[cfg(test)]

@@ -123,16 +123,16 @@ struct Source {
 }
 
 impl Source {
-    /// Whether the machine has lost this address, so that the group goes on from the kernel's choice. The
-    /// check takes a few system calls, so a group makes it once.
-    fn is_found_gone(&mut self, sender: &Sender) -> bool {
-        let address = self.address.filter(|_| !self.is_checked);
+    /// Returns the address if the machine has lost it, and goes on from the kernel's choice. The check takes
+    /// a few system calls, so a group makes it once.
+    fn drop_if_gone(&mut self, sender: &Sender) -> Option<IpAddr> {
+        let unchecked = self.address.filter(|_| !self.is_checked);
         self.is_checked = true;
-        let is_gone = address.is_some_and(|address| !sender.is_local(address));
-        if is_gone {
+        let gone = unchecked.filter(|address| !sender.is_local(*address));
+        if gone.is_some() {
             self.address = None;
         }
-        is_gone
+        gone
     }
 }
 
@@ -187,8 +187,8 @@ impl Worker {
         }
     }
 
-    /// When the worker has to wake up: at the first slot whose shard is not empty, or at the end. Without the
-    /// end, a worker that has empty slots left before it would sleep past it.
+    /// When the worker must wake up: at the first slot with a non-empty shard, or at the end. Without the
+    /// end, a worker with only empty slots left would sleep past it.
     fn next_deadline(&self, now: Time) -> Time {
         let latest = self.alarm.end_time().min(now + LONGEST_SLEEP);
         self.schedule
@@ -253,36 +253,50 @@ impl Worker {
         Ok(())
     }
 
-    /// Pings every client of a group once, from `local`. One that the kernel has no room for is tried once
-    /// more, after a wait as long as the round is patient.
+    /// Pings every client of a group once, from `local`. A ping that the kernel has no room for is sent once
+    /// more after a wait: the first one, and any other while the round is patient.
     fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], round: Round) -> io::Result<()> {
-        let mut source = Source { address: local, is_checked: false };
-        let mut done = 0;
+        let bound = self.sender.bound();
+        let mut source = Source { address: local.or(bound), is_checked: false };
+        let (mut done, mut most) = (0, BATCH);
         let mut retried = None;
         while done < clients.len() {
-            let batch = &clients[done..clients.len().min(done + BATCH)];
+            let batch = &clients[done..clients.len().min(done + most)];
             let (sent, error) = self.sender.send(&PING, source.address, batch);
             let now = clock::now();
             self.state.metrics.pinged(sent as u64, now.since(round.due));
             done += sent;
-            let Some(error) = error else { continue };
+            let Some(error) = error else {
+                most = BATCH;
+                continue;
+            };
             if net::is_broken(&error) {
                 return Err(error);
             }
             let failure = SendFailure::from(&error);
-            match failure.reaction() {
-                Reaction::Wait if retried != Some(done) => {
+            let gone = match failure.reaction() {
+                Reaction::Wait
+                    if retried.is_none() || retried != Some(done) && now < round.patient_until =>
+                {
                     retried = Some(done);
-                    if now < round.patient_until {
-                        thread::sleep(WAIT_FOR_ROOM);
-                    }
+                    thread::sleep(WAIT_FOR_ROOM);
+                    continue;
                 }
-                Reaction::CheckSource if source.is_found_gone(&self.sender) => {}
-                _ => {
-                    self.fail(clients[done], failure, &error, now);
-                    done += 1;
-                }
-            }
+                Reaction::CheckSource => source.drop_if_gone(&self.sender),
+                Reaction::Wait | Reaction::GiveUp => None,
+            };
+            let left = &clients[done..];
+            let failed = match (gone, failure) {
+                (Some(_), _) if gone == bound => left.len(),
+                (Some(_), _) => continue,
+                // Full buffers have no room for the next ones either.
+                (None, SendFailure::WouldBlock) => left.len().min(BATCH),
+                (None, _) => 1,
+            };
+            left[..failed].iter().for_each(|client| self.fail(*client, failure, &error, now));
+            done += failed;
+            // The next may fail as well, as behind a lost route: a whole batch would be prepared in vain.
+            most = 1;
         }
         Ok(())
     }

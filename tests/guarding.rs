@@ -325,6 +325,7 @@ impl Daemon {
             lie => panic!("{lie:?}"),
         };
         let has_repeated = known.is_some();
+        let local = local.or(known.and_then(|client| client.local));
         let client = Client { shard, heartbeat: *clock, has_repeated, is_muted: false, local };
         model.clients.insert(address, client);
         let rooms = model.rooms(address.ip());

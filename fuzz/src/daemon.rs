@@ -160,7 +160,8 @@ impl Daemon {
                 assert!(!is_client && !self.registry.is_shard_empty(shard));
             }
         }
-        self.clients.insert(source, local);
+        let before = self.clients.get(&source).copied().flatten();
+        self.clients.insert(source, local.or(before));
         if !self.known.contains(&source) {
             self.known.push(source);
         }

@@ -54,7 +54,7 @@ pub(super) const GUARD_MODE: Variable = Variable {
     name: "GUARD_MODE",
     default: "enforce",
     allowed: "enforce or observe",
-    about: "What the guard does: enforce its rules, or observe, which refuses nobody and only tells",
+    about: "What the guard does: enforce its rules, or observe, which only counts and logs what it would refuse",
 };
 pub(super) const MAX_CLIENTS: Variable = Variable {
     name: "MAX_CLIENTS",

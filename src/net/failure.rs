@@ -86,7 +86,7 @@ const TABLE: [Row; 11] = {
         row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp, ROUTE),
         row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource, ROUTE),
         row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp, ROUTE),
-        // A sender without a peer gets this only for other datagrams, and several may be pending.
+        // Never about the ping at hand, and several may be pending.
         row(Failure::ConnectionRefused, Some(Errno::ECONNREFUSED), "connection_refused", 4, GiveUp, OTHER),
         row(Failure::AddressNotAvailable, Some(Errno::EADDRNOTAVAIL), "address_not_available", 0, CheckSource, ROUTE),
         row(Failure::NoBuffers, Some(Errno::ENOBUFS), "no_buffers", 0, Wait, ROOM),

@@ -5,6 +5,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
+use nix::errno::Errno;
 use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 
 /// Copies each option that changes how a socket's datagrams leave, such as those that `Mark=`, `IPTOS=` and
@@ -65,17 +66,20 @@ pub(super) fn interface(socket: &impl AsFd) -> nix::Result<OsString> {
 /// Binds the sockets that have lost their network interface to it again, and returns how many had.
 ///
 /// # Errors
-/// When the interface is gone.
+/// If there is no such interface now, or the process lacks the privilege.
 pub(super) fn restore_interface<'a>(
     mut sockets: impl Iterator<Item = &'a UdpSocket>,
     name: &OsString,
 ) -> io::Result<usize> {
     sockets.try_fold(0, |restored, socket| {
-        // A socket stays bound to an interface that was removed, which is an error here.
-        if interface(socket).is_ok_and(|name| name.is_empty()) {
+        let is_lost = match interface(socket) {
+            Ok(name) => name.is_empty(),
+            // It stays bound to the number of an interface that was deleted.
+            Err(errno) => errno == Errno::ENODEV,
+        };
+        if is_lost {
             setsockopt(socket, sockopt::BindToDevice, name)?;
-            return Ok(restored + 1);
         }
-        Ok(restored)
+        Ok(restored + usize::from(is_lost))
     })
 }

@@ -22,6 +22,9 @@ use super::{
 pub(super) use super::inherit::{interface, restore_interface};
 pub(super) use super::linux::request_receive_buffer;
 
+/// Bounds the number of spare sockets at 63, where the kernel grants less or does not report what it grants.
+const LEAST_SEND_BUFFER: usize = 64 << 10;
+
 /// A port to connect to (RFC 863). Nothing is sent there.
 const DISCARD: u16 = 9;
 
@@ -176,19 +179,34 @@ fn nowhere(ip: IpAddr) -> IpAddr {
     Ipv6Addr::from_bits(0x0100 << 112 | u128::from(fastrand::u64(..))).into()
 }
 
-/// Whether `ip` is an address of this machine. The kernel answers a connection to such an address from the
-/// address itself; a UDP socket that is connected sends nothing. A link-local address cannot be checked without
-/// its interface, and counts as gone.
+/// Whether `ip` is an address of this machine, or the kernel cannot say: a link-local address cannot be
+/// checked without its interface.
 pub(super) fn is_local(sender: &UdpSocket, ip: IpAddr) -> bool {
-    let source_to = || -> io::Result<Option<IpAddr>> {
-        let address = SocketAddr::new(ip, DISCARD);
-        let socket = new_socket(address, &mut Missing::default())?;
+    if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+        return true;
+    }
+    let try_source = || -> io::Result<()> {
+        let socket = new_socket(SocketAddr::new(ip, 0), &mut Missing::default())?;
         // An address of a VRF is known within it alone.
-        socket.bind_device(SockRef::from(sender).device()?.as_deref())?;
-        socket.connect(&address.into())?;
-        Ok(socket.local_addr()?.as_socket().map(|source| source.ip()))
+        if let Some(device) = SockRef::from(sender).device()? {
+            socket.bind_device(Some(&device))?;
+        }
+        socket.bind(&SocketAddr::new(ip, 0).into())?;
+        if ip.is_ipv4() {
+            // net.ipv4.ip_nonlocal_bind allows any address to be bound, but not to be the source of a route.
+            socket.connect(&SocketAddr::new(ip, DISCARD).into())?;
+        }
+        Ok(())
     };
-    source_to().is_ok_and(|source| source == Some(ip))
+    let refused = try_source().err().and_then(|error| error.raw_os_error());
+    !matches!(refused.map(Errno::from_raw), Some(Errno::EADDRNOTAVAIL | Errno::EINVAL))
+}
+
+/// How many more sockets it takes to have as much room to send as was asked for, if each has `granted` bytes.
+/// Pings to hosts that answer no address resolution wait for seconds in the buffer of the socket that sent
+/// them, and must leave room for the others.
+pub(super) fn spares(granted: usize) -> usize {
+    BUFFERS.send.div_ceil(granted.max(LEAST_SEND_BUFFER)) - 1
 }
 
 /// Makes the kernel tell of full queues and of errors that the network reports, or not. The errors that

@@ -188,7 +188,7 @@ impl Default for Table {
     fn default() -> Self {
         Self {
             locals: HashMap::new(),
-            // The place of `Local::NONE`, whose clients are not counted.
+            // The place of `Local::NONE`, which counts no clients.
             clients: vec![0],
             free: Vec::new(),
             loopback: 0,

@@ -11,7 +11,7 @@ use crate::web::{get, metric};
 /// More than there is room for in the daemon's table.
 const MANY: u32 = 17_000;
 
-/// A scene whose server owns a network of each family.
+/// A scene with a server that owns a network of each family.
 fn scene(variables: &[(&str, &str)]) -> Scene {
     let scene = Scene::flooded(&[&[("HTTP_ADDR", "127.0.0.1:7561")], variables].concat());
     scene.server.run(
@@ -80,6 +80,53 @@ fn one_client_cannot_fill_the_table_of_local_addresses() {
     let lines = scene.end();
     let heartbeats = number(&lines, "heartbeats");
     assert!(heartbeats > u64::from(MANY) + 16_384, "{heartbeats}");
+}
+
+#[test]
+fn a_client_behind_a_blackhole_costs_the_others_not_their_server_address() {
+    if !possible("a_client_behind_a_blackhole_costs_the_others_not_their_server_address", &[]) {
+        return;
+    }
+    let scene = Scene::new(&[("HTTP_ADDR", "127.0.0.1:7561")]);
+    // The kernel prefers the first address of a network where it chooses.
+    scene.server.run(
+        "ip address add 192.0.2.2/24 dev wire
+         ip address add 2001:db8::2/64 dev wire nodad",
+    );
+    // Some in each shard.
+    for n in 0..2_000 {
+        let v4 = Ipv4Addr::from_bits(0xc612_0000 + n).into();
+        let v6 = Ipv6Addr::from_bits(0x2001_0db8_0bad << 80 | u128::from(n) << 72).into();
+        scene.stranger.heartbeat(SocketAddr::new(v4, 5_000), address("192.0.2.2"));
+        scene.stranger.heartbeat(SocketAddr::new(v6, 5_000), address("2001:db8::2"));
+    }
+    let phone = |server: &str| {
+        let any = if server.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+        let phone = scene.client.within(|| UdpSocket::bind(any).unwrap());
+        let phone = Client::new(phone, address(server));
+        phone.heartbeat(&[]);
+        (phone, address(server))
+    };
+    let phones = ["192.0.2.2", "2001:db8::2"].map(|server| [(); 8].map(|()| phone(server)));
+    let phones: Vec<_> = phones.into_iter().flatten().collect();
+    for (phone, server) in &phones {
+        assert_eq!(phone.ping_from(), *server);
+    }
+    scene.server.run(
+        "ip route add blackhole 198.18.0.0/15
+         ip route add blackhole 2001:db8:bad::/48",
+    );
+    let failed = || {
+        let metrics = scene.server.within(|| get(address("127.0.0.1"), "/metrics")).body;
+        metric(&metrics, "wakeupd_failed_pings_total{reason=\"invalid\"}")
+    };
+    wait_until("pings fail", || failed() > 8_000.0);
+    for (phone, server) in &phones {
+        phone.forget_pings();
+        assert_eq!(phone.ping_from(), *server);
+        assert_eq!(phone.ping_from(), *server);
+    }
+    scene.end();
 }
 
 #[test]

@@ -263,6 +263,34 @@ fn sockets_that_another_program_disconnects_serve_on() {
 }
 
 #[test]
+fn an_interface_that_is_made_anew_is_served_again() {
+    if !possible("an_interface_that_is_made_anew_is_served_again", &[]) {
+        return;
+    }
+    let _undisturbed = undisturbed();
+    let (server, client) = server_and_client();
+    let socket = socket_with_options(&server, at("0.0.0.0", PORT));
+    let daemon = serve(&server, &socket, true);
+    let phone = Client::new(phone(&client, at(SERVER, PORT)), at(SERVER, PORT));
+    phone.heartbeat(&[]);
+    phone.ping();
+    server.run("ip link del wire");
+    daemon.wait_for_line("cannot bind the sockets to their network interface again");
+    server.wire("wire", &client, "wire");
+    server.run("ip address add 192.0.2.1/24 dev wire");
+    client.run("ip address add 192.0.2.9/24 dev wire");
+    daemon.wait_for_line("bound them to it again");
+    phone.forget_pings();
+    phone.ping();
+    let newcomer =
+        Client::new(client.within(|| UdpSocket::bind("0.0.0.0:0").unwrap()), at(SERVER, PORT));
+    newcomer.heartbeat(&[]);
+    newcomer.ping();
+    let lines = daemon.stop();
+    assert_eq!(count(&lines, "cannot bind the sockets"), 1, "{lines:#?}");
+}
+
+#[test]
 fn sockets_that_lose_their_interface_get_it_back() {
     if !possible("sockets_that_lose_their_interface_get_it_back", &[Need::Program("ss")]) {
         return;
