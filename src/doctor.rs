@@ -31,8 +31,10 @@ use crate::{logging, output};
 use addresses::Host;
 use conntrack::Served;
 use diagnosis::{Diagnosis, Outcome, Report};
+use files::Paths;
 use limits::Subject;
 use port::Port;
+use settings::Theirs;
 use sockets::{Holder, Protocol};
 use user::User;
 
@@ -90,13 +92,15 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
         most: caps.clients.into(),
         now: told.map(|status| status.clients.total() as u64),
     };
-    let user = user::of_service(machine, daemon, files::snapshot_folder(config).as_deref());
+    let theirs = daemon.and_then(|pid| Theirs::of(machine, pid));
+    let paths = Paths::new(config, theirs.as_ref());
+    let user = user::of_service(machine, daemon, paths.snapshot_folder().as_deref());
     vec![
-        settings::check(machine, daemon, given),
+        settings::check(given, theirs.as_ref()),
         udp_port(machine, bound, &holder, bind.is_ok().then_some(user)),
         http_port(machine, config, daemon, user),
-        files::check_snapshot(config, user),
-        files::check_deny_file(config, user),
+        files::check_snapshot(machine, &paths, user),
+        files::check_deny_file(&paths, user),
         running::judge(&status),
         gateway::check(&ask, &status),
         addresses::judge(&config.host, &host, &bind, &locals),

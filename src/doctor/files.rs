@@ -1,5 +1,6 @@
 //! Whether the service's user can read and write the files that the settings name.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,9 +13,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::diagnosis::Diagnosis;
+use super::settings::Theirs;
 use super::user::User;
-use super::words::quoted;
-use crate::config::{Config, DenyFile};
+use crate::config::{Config, named_path};
+use crate::disk;
+use crate::machine::Machine;
+use crate::output::shell_word;
 
 const SNAPSHOT: &str = "snapshot";
 const DENY: &str = "deny file";
@@ -22,28 +26,76 @@ const DENY: &str = "deny file";
 /// What is written on trial, so that a full disk shows.
 const TRIAL: [u8; 4096] = [0; 4096];
 
-/// The folder of the snapshot, if there is to be one.
-pub(super) fn snapshot_folder(config: &Config) -> Option<PathBuf> {
-    let folder = config.snapshot_path.as_ref()?.parent()?;
-    let is_here = folder.as_os_str().is_empty();
-    Some(if is_here { Path::new(".").to_owned() } else { folder.to_owned() })
+/// The files that the daemon keeps or reads.
+#[derive(Debug)]
+pub(super) struct Paths {
+    snapshot: Option<PathBuf>,
+    deny_file: Option<PathBuf>,
+}
+
+impl Paths {
+    /// Those of the running daemon as far as its environment names them, because that of a unit sets some
+    /// that no file for the operator holds; else those of these settings.
+    pub(super) fn new(config: &Config, theirs: Option<&Theirs>) -> Self {
+        let path = |name, ours| {
+            let value = theirs.and_then(|theirs| theirs.value(name));
+            value.map_or(ours, named_path)
+        };
+        let deny_file = config.deny_file.as_ref().map(|file| file.path().into());
+        Self {
+            snapshot: path("SNAPSHOT_PATH", config.snapshot_path.clone()),
+            deny_file: path("DENY_FILE", deny_file),
+        }
+    }
+
+    /// The folder of the snapshot, if there is to be one.
+    pub(super) fn snapshot_folder(&self) -> Option<PathBuf> {
+        let folder = self.snapshot.as_ref()?.parent()?;
+        let is_here = folder.as_os_str().is_empty();
+        Some(if is_here { Path::new(".").to_owned() } else { folder.to_owned() })
+    }
 }
 
 /// Tries to write a file where the snapshot is to be, and leaves none.
-pub(super) fn check_snapshot(config: &Config, user: User) -> Diagnosis {
-    let Some(folder) = snapshot_folder(config) else {
+pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Diagnosis {
+    let (Some(path), Some(folder)) = (&paths.snapshot, paths.snapshot_folder()) else {
         return Diagnosis::ok(SNAPSHOT, "SNAPSHOT_PATH is none, so a restart forgets the clients");
     };
-    let tried = match open_folder(&folder) {
+    if is_mount_point(machine, path) {
+        return Diagnosis::finding(
+            SNAPSHOT,
+            format!("{} is a mount point, so it cannot be replaced", path.display()),
+            "the daemon starts but writes no snapshot, so a restart forgets the clients",
+            "# mount its folder instead",
+        );
+    }
+    let opened = {
+        let folder = folder.clone();
+        disk::within_patience(move || open_folder(&folder)).and_then(|opened| opened)
+    };
+    let tried = match opened {
         // Root may open a folder below one that is closed to the service, as /var/lib/private is outside
         // of its namespace.
-        Ok(opened) => match user.act(|| write_in(&opened)) {
-            Some(tried) => tried,
-            None => return someone_elses(SNAPSHOT, &folder, user),
-        },
-        Err(error) => Err(error),
+        Ok(opened) => {
+            let mut lock = path.file_name().unwrap_or_default().to_owned();
+            lock.push(".lock");
+            user.act(move || write_in(&opened, &lock))
+        }
+        // The service may reach it: systemd keeps a folder of DynamicUser= in one that is closed to others.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !user.shares_reach() => None,
+        Err(error) => Some(Err(error)),
     };
-    judge_snapshot(&folder, user, tried)
+    match tried {
+        Some(tried) => judge_snapshot(&folder, user, tried),
+        None => someone_elses(SNAPSHOT, &folder, user),
+    }
+}
+
+/// Whether something is mounted on this very file, as with `docker run -v file:file`.
+fn is_mount_point(machine: &Machine, path: &Path) -> bool {
+    let mounts = machine.text("proc/self/mountinfo").unwrap_or_default();
+    // Spaces and the like are escaped in the fifth column, and then do not match.
+    mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|place| Path::new(place) == path))
 }
 
 fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -> Diagnosis {
@@ -60,7 +112,7 @@ fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -> Diagnosis
         Ok(()) => return Diagnosis::ok(SNAPSHOT, format!("{user} can write to {name}")),
         Err(error) => error,
     };
-    let (uid, gid, word) = (user.uid, user.gid, quoted(&name.to_string()));
+    let (uid, gid, word) = (user.uid, user.gid, shell_word(&name.to_string()));
     let mend = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => format!(
             "# for the unit with StateDirectory=, start the service once; elsewhere:\nsudo install -d -m 700 -o {uid} -g {gid} {word}"
@@ -75,6 +127,9 @@ fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -> Diagnosis
             format!(
                 "# mount it for writing, or set another SNAPSHOT_PATH\nsudo findmnt --target {word}"
             )
+        }
+        None if error.kind() == ErrorKind::PermissionDenied => {
+            "# give that file to this user, or set another SNAPSHOT_PATH".to_owned()
         }
         _ => "# set another SNAPSHOT_PATH".to_owned(),
     };
@@ -91,10 +146,18 @@ fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
     Ok(open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// Writes a file without a name, which is gone in any case when it is closed.
-fn write_in(folder: &OwnedFd) -> io::Result<()> {
+/// Opens the file that is locked, if it exists, and writes one without a name, which is gone in any case when
+/// it is closed.
+fn write_in(folder: &OwnedFd, lock: &OsStr) -> io::Result<()> {
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    match openat(folder.as_fd(), lock, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
+        Ok(_) | Err(Errno::ENOENT) => {}
+        Err(errno) => {
+            let error = io::Error::from(errno);
+            return Err(io::Error::new(error.kind(), format!("{}: {error}", lock.display())));
+        }
+    }
     match openat(folder.as_fd(), ".", flags | OFlag::O_TMPFILE, mode) {
         Ok(file) => write_to(file),
         // Not every file system has such files.
@@ -115,15 +178,16 @@ fn write_to(file: OwnedFd) -> io::Result<()> {
 }
 
 /// Tries to read the file of the networks that are denied, which the caller has read already.
-pub(super) fn check_deny_file(config: &Config, user: User) -> Diagnosis {
-    let Some(path) = config.deny_file.as_ref().map(DenyFile::path) else {
+pub(super) fn check_deny_file(paths: &Paths, user: User) -> Diagnosis {
+    let Some(path) = paths.deny_file.clone() else {
         return Diagnosis::ok(DENY, "DENY_FILE is none");
     };
     let reader = if user.is_unknown() { User::nobody() } else { user };
-    let Some(tried) = reader.act(|| File::open(&path).map(drop)) else {
-        return someone_elses(DENY, Path::new(&path), user);
-    };
-    judge_deny_file(&path, user, tried)
+    let name = path.display().to_string();
+    match reader.act(move || disk::read(&path).map(drop)) {
+        Some(tried) => judge_deny_file(&name, user, tried),
+        None => someone_elses(DENY, Path::new(&name), user),
+    }
 }
 
 fn judge_deny_file(path: &str, user: User, tried: io::Result<()>) -> Diagnosis {
@@ -144,7 +208,7 @@ fn judge_deny_file(path: &str, user: User, tried: io::Result<()>) -> Diagnosis {
             "the daemon does not start, or keeps the networks of its start",
             format!(
                 "# let every user read it, and enter the folders above it\nsudo chmod a+r {}\nsudo namei -l {0}",
-                quoted(path)
+                shell_word(path)
             ),
         ),
     }

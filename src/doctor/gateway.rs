@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::diagnosis::Diagnosis;
 use super::running::{Ask, read};
 use crate::guard::network;
-use crate::status::{Client, Prefix, Status, counted};
+use crate::output::counted;
+use crate::status::{Client, Prefix, Status};
 
 const CHECK: &str = "gateway";
 

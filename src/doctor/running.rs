@@ -9,8 +9,8 @@ use super::diagnosis::Diagnosis;
 use super::words::advice;
 use crate::ask::get;
 use crate::config::Config;
-use crate::output::printable;
-use crate::status::{Finding, Status, counted};
+use crate::output::{counted, printable};
+use crate::status::{Finding, Status};
 
 const CHECK: &str = "running daemon";
 

@@ -1,13 +1,13 @@
 //! Whether the settings are those that were meant.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Given;
 use super::diagnosis::Diagnosis;
 use super::words::list;
-use crate::config::{Config, Misspelt, VARIABLES};
+use crate::config::{Config, ENV_FILE, Misspelt, VARIABLES};
 use crate::machine::Machine;
 
 const CHECK: &str = "settings";
@@ -15,26 +15,50 @@ const CHECK: &str = "settings";
 /// The variables on which what is checked depends.
 const DECISIVE: [&str; 5] = ["HOST", "PORT", "WORKER_POOL_SIZE", "MAX_CLIENTS", "HTTP_ADDR"];
 
+/// What the caller may see of the environment of the running daemon.
+#[derive(Debug)]
+pub(super) struct Theirs {
+    pid: u32,
+    variables: Vec<(OsString, OsString)>,
+    /// Whether the daemon may have more variables from an env file.
+    may_have_env_file: bool,
+}
+
+impl Theirs {
+    pub(super) fn of(machine: &Machine, pid: u32) -> Option<Self> {
+        let environment = fs::read(machine.path(&format!("proc/{pid}/environ"))).ok()?;
+        let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
+            let equals = variable.iter().position(|byte| *byte == b'=')?;
+            let part = |bytes| OsStr::from_bytes(bytes).to_owned();
+            Some((part(&variable[..equals]), part(&variable[equals + 1..])))
+        });
+        let variables: Vec<_> = variables.collect();
+        let default = machine.path(&format!("proc/{pid}/cwd/{}", ENV_FILE.default));
+        let may_have_env_file =
+            variables.iter().any(|(name, _)| name == ENV_FILE.name) || default.is_file();
+        Some(Self { pid, variables, may_have_env_file })
+    }
+
+    /// The value of a variable, as text.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.variables.iter().find(|(other, _)| other == name)?.1.to_str()
+    }
+
+    /// The decisive settings.
+    fn config(&self) -> Option<Config> {
+        let decisive = |name: &OsString| DECISIVE.iter().any(|it| name == it);
+        let variables = self.variables.iter().filter(|(name, _)| decisive(name)).cloned();
+        Config::from_vars(variables).ok().map(|(config, _)| config)
+    }
+
+    /// Whether the value of a variable follows from the environment alone.
+    fn determines(&self, name: &str) -> bool {
+        self.value(name).is_some() || !self.may_have_env_file
+    }
+}
+
 /// Looks at the variables of this process, and at those of the daemon that is running.
-pub(super) fn check(machine: &Machine, daemon: Option<u32>, given: &Given) -> Diagnosis {
-    let theirs = daemon.and_then(|pid| Some((pid, config_of(machine, pid)?)));
-    judge(given, theirs.as_ref().map(|(pid, theirs)| (*pid, theirs)))
-}
-
-/// The settings of a process, if one may see them.
-fn config_of(machine: &Machine, pid: u32) -> Option<Config> {
-    let environment = fs::read(machine.path(&format!("proc/{pid}/environ"))).ok()?;
-    let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
-        let equals = variable.iter().position(|byte| *byte == b'=')?;
-        let name = str::from_utf8(&variable[..equals]).ok()?;
-        // The others are not looked at, nor is the file that one of them may name.
-        let value = || OsStr::from_bytes(&variable[equals + 1..]).to_owned();
-        DECISIVE.contains(&name).then(|| (name.into(), value()))
-    });
-    Config::from_vars(variables).ok().map(|(config, _)| config)
-}
-
-fn judge(given: &Given, theirs: Option<(u32, &Config)>) -> Diagnosis {
+pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
     let Given { config, misspelt, file } = *given;
     if !misspelt.is_empty() {
         let told: Vec<_> = misspelt.iter().map(Misspelt::to_string).collect();
@@ -45,18 +69,15 @@ fn judge(given: &Given, theirs: Option<(u32, &Config)>) -> Diagnosis {
             "# correct the name, or remove the variable",
         );
     }
-    let others: Vec<_> = theirs
-        .into_iter()
-        .flat_map(|(_, theirs)| theirs.values().into_iter().zip(config.values()))
-        .filter(|((name, theirs), (_, ours))| DECISIVE.contains(name) && theirs != ours)
-        .map(|((name, theirs), _)| format!("{name}={theirs}"))
-        .collect();
-    if let (Some((pid, _)), [_, ..]) = (theirs, &others[..]) {
+    if let Some(theirs) = theirs
+        && let differing @ [_, ..] = &differing(theirs, config)[..]
+    {
         return Diagnosis::unknown(
             CHECK,
             format!(
-                "the running wakeupd (pid {pid}) has {}: give this its environment, or what follows may not be true of it",
-                list(&others)
+                "the running wakeupd (pid {}) has {}: give this its environment, or what follows may not be true of it",
+                theirs.pid,
+                list(differing)
             ),
         );
     }
@@ -73,6 +94,16 @@ fn judge(given: &Given, theirs: Option<(u32, &Config)>) -> Diagnosis {
     }
 }
 
+/// The decisive settings of the daemon that differ from `ours`.
+fn differing(theirs: &Theirs, ours: &Config) -> Vec<String> {
+    let Some(config) = theirs.config() else { return Vec::new() };
+    let pairs = config.values().into_iter().zip(ours.values());
+    let differing = pairs.filter(|((name, value), (_, ours))| {
+        DECISIVE.contains(name) && theirs.determines(name) && value != ours
+    });
+    differing.map(|((name, value), _)| format!("{name}={value}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::diagnosis::Outcome;
@@ -80,11 +111,15 @@ mod tests {
     use crate::machine::fake::Fake;
 
     fn checked(variables: &[(&str, &str)], environ: &str) -> (Outcome, String) {
-        let fake = Fake::new(&[("proc/7/environ", environ)]);
+        checked_beside(variables, &[("proc/7/environ", environ)])
+    }
+
+    fn checked_beside(variables: &[(&str, &str)], files: &[(&str, &str)]) -> (Outcome, String) {
+        let fake = Fake::new(files);
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let (config, misspelt) = Config::from_vars(variables).unwrap();
         let given = Given { config: &config, misspelt: &misspelt, file: None };
-        let diagnosis = check(&fake.0, Some(7), &given);
+        let diagnosis = check(&given, Theirs::of(&fake.0, 7).as_ref());
         (diagnosis.result, diagnosis.seen)
     }
 
@@ -112,6 +147,21 @@ mod tests {
         ] {
             assert_eq!(checked(variables, environ), (outcome, seen.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_setting_that_may_come_from_an_env_file_is_not_held_against_the_daemon() {
+        let ours = [("PORT", "7000")];
+        let (outcome, seen) = checked(&ours, "A=B\0");
+        assert!(outcome == Outcome::Unknown && seen.contains("has PORT=7561"), "{seen}");
+        for files in [
+            &[("proc/7/environ", "A=B\0"), ("proc/7/cwd/.env", "PORT=7000\n")][..],
+            &[("proc/7/environ", "ENV_FILE=/etc/wakeupd.env\0")],
+        ] {
+            assert_eq!(checked_beside(&ours, files).0, Outcome::Ok);
+        }
+        let files = [("proc/7/environ", "PORT=7001\0"), ("proc/7/cwd/.env", "")];
+        assert_eq!(checked_beside(&ours, &files).0, Outcome::Unknown);
     }
 
     #[test]

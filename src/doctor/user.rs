@@ -2,12 +2,13 @@
 
 use std::fmt::{self, Display};
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::thread;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 
+use crate::disk;
 use crate::machine::Machine;
 
 /// An overflow user that owns nothing: what it may read, every user may read.
@@ -21,7 +22,7 @@ enum Source {
     Caller,
 }
 
-/// A user whose access to files is tried.
+/// A user to try the access to files as.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct User {
     pub(super) uid: u32,
@@ -40,7 +41,9 @@ pub(super) fn of_service(machine: &Machine, daemon: Option<u32>, folder: Option<
         Some(User { uid: id("Uid:")?, gid: id("Gid:")?, source: Source::Daemon })
     });
     let of_folder = || {
-        let owner = fs::metadata(folder?).ok().filter(|folder| folder.uid() != 0)?;
+        let folder = folder?.to_owned();
+        let owner = disk::within_patience(move || fs::metadata(folder)).ok()?.ok()?;
+        let owner = Some(owner).filter(|folder| folder.uid() != 0)?;
         Some(User { uid: owner.uid(), gid: owner.gid(), source: Source::Folder })
     };
     let caller = User { uid: geteuid().as_raw(), gid: getegid().as_raw(), source: Source::Caller };
@@ -58,30 +61,48 @@ impl User {
         self.source == Source::Caller && self.uid == 0
     }
 
+    /// Whether a folder that the caller cannot enter is out of the daemon's reach too.
+    pub(super) fn shares_reach(self) -> bool {
+        let is_the_callers = self.source == Source::Daemon && self.uid == geteuid().as_raw();
+        is_the_callers || geteuid().is_root()
+    }
+
     /// Whether root tries in the place of this other user.
     pub(super) fn is_impersonated(self) -> bool {
         geteuid().is_root() && self.uid != 0
     }
 
-    /// Does something with files as this user does it. None if the caller is another user, and not root.
-    pub(super) fn act<T: Send>(self, action: impl FnOnce() -> T + Send) -> Option<T> {
-        if self.uid == geteuid().as_raw() {
-            return Some(action());
-        }
-        if !geteuid().is_root() {
+    /// Does something with files as this user does it, unless the disk does not answer. None if the caller
+    /// is another user, and not root.
+    pub(super) fn act<T: Send + 'static>(
+        self,
+        action: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Option<io::Result<T>> {
+        let is_caller = self.uid == geteuid().as_raw();
+        if !is_caller && !geteuid().is_root() {
             return None;
         }
-        // These ids are those of a thread alone, and without root's the kernel takes its privileges over
-        // files from the thread. Both calls return the id of before.
-        let acted = thread::scope(|scope| {
-            let there = scope.spawn(|| {
-                setfsgid(Gid::from_raw(self.gid));
-                setfsuid(Uid::from_raw(self.uid));
-                action()
-            });
-            there.join()
+        let acted = disk::within_patience(move || {
+            if !is_caller {
+                self.take_over_thread()?;
+            }
+            action()
         });
-        acted.ok()
+        Some(acted.and_then(|result| result))
+    }
+
+    /// Gives this thread, and no other, the user's access to files. Without root's id the kernel takes its
+    /// privileges over files from the thread.
+    fn take_over_thread(self) -> io::Result<()> {
+        let (gid, uid) = (Gid::from_raw(self.gid), Uid::from_raw(self.uid));
+        setfsgid(gid);
+        setfsuid(uid);
+        // The calls return the id of before, also when they fail.
+        if (setfsgid(gid), setfsuid(uid)) == (gid, uid) {
+            return Ok(());
+        }
+        let reason = format!("root may not act as user {uid} here (CAP_SETUID, CAP_SETGID)");
+        Err(io::Error::other(reason))
     }
 }
 
