@@ -21,7 +21,7 @@ use tracing::Level;
 pub use self::client::{Answer, get};
 use self::screen::Screen;
 use self::table::Table;
-use crate::config::{Config, ConfigError, EXIT_CONFIG, EnvFileError, Environment};
+use crate::config::{Config, ConfigError, EXIT_CONFIG, ReadSettings};
 use crate::logging::complain;
 use crate::output::{self, printable};
 use crate::status::{Finding, Severity, Status};
@@ -90,26 +90,28 @@ impl NoAnswer {
 /// Shows how the daemon is. The exit code is 0 if nothing is critical, 1 if something is, 69 if there is no
 /// answer, and 78 if `HTTP_ADDR` is needed and wrong.
 #[must_use]
-pub fn status(
-    options: &StatusOptions,
-    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
-) -> ExitCode {
-    let endpoint = options.whom.endpoint(environment);
-    let address = match endpoint.map(|(address, _)| address) {
+pub fn status(options: &StatusOptions, settings: ReadSettings) -> ExitCode {
+    let address = match options.whom.endpoint(settings) {
         Ok(Some(address)) => address,
         Ok(None) => return unanswered(&NoAnswer::NoEndpoint),
         Err(error) => return wrong(&error),
     };
+    let mut complaint = None;
     loop {
         let status = match read_status(address) {
             Ok(status) => status,
             Err(error) if options.watch => {
-                complain(Level::ERROR, &format!("{STATUS}: {error}"));
+                let said = Some(error.to_string());
+                if complaint != said {
+                    complain(Level::ERROR, &format!("{STATUS}: {error}"));
+                    complaint = said;
+                }
                 thread::sleep(INTERVAL);
                 continue;
             }
             Err(error) => return unanswered(&error),
         };
+        complaint = None;
         let is_critical = |finding: &Finding| finding.severity == Severity::Critical;
         let code = ExitCode::from(u8::from(status.findings.iter().any(is_critical)));
         let shown = show(options, &status);
@@ -152,15 +154,12 @@ fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
 /// Checks whether every task of the daemon is alive, or without an endpoint whether it pings. The exit code is
 /// 0 if so or if nothing can be checked, 78 if a variable that it needs is wrong, else 1.
 #[must_use]
-pub fn health(
-    options: &HealthOptions,
-    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
-) -> ExitCode {
-    match options.whom.endpoint(environment) {
-        Ok((Some(address), _)) => health_of_endpoint(address),
-        Ok((None, environment)) => match environment.some(&["HOST", "PORT"]) {
+pub fn health(options: &HealthOptions, settings: ReadSettings) -> ExitCode {
+    match options.whom.endpoint(settings) {
+        Ok(Some(address)) => health_of_endpoint(address),
+        Ok(None) => match settings(&["HOST", "PORT"]) {
             Ok(config) => health_on_the_wire(&config),
-            Err(mistakes) => wrong(&mistakes.into()),
+            Err(error) => wrong(&error),
         },
         Err(error) => wrong(&error),
     }
@@ -202,17 +201,12 @@ fn say(code: ExitCode, text: impl Display) -> ExitCode {
 }
 
 impl Whom {
-    /// The endpoint to ask, if there is one. The environment is read only if it has to tell that.
-    fn endpoint(
-        &self,
-        environment: impl FnOnce() -> Result<Environment, EnvFileError>,
-    ) -> Result<(Option<SocketAddr>, Environment), ConfigError> {
-        if let Some(address) = self.http_addr {
-            return Ok((Some(address), Environment::default()));
+    /// The endpoint to ask, if there is one. The setting is read only if no option names it.
+    fn endpoint(&self, settings: ReadSettings) -> Result<Option<SocketAddr>, ConfigError> {
+        match self.http_addr {
+            Some(address) => Ok(Some(address)),
+            None => Ok(settings(&["HTTP_ADDR"])?.http_address),
         }
-        let environment = environment()?;
-        let address = environment.some(&["HTTP_ADDR"])?.http_address;
-        Ok((address, environment))
     }
 }
 

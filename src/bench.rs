@@ -31,7 +31,7 @@ use clap::error::ErrorKind;
 use tracing::Level;
 
 use crate::args::{self, Target};
-use crate::config::{ConfigError, EnvFileError, Environment};
+use crate::config::{ConfigError, ReadSettings};
 use crate::{logging, output};
 use churn::Churn;
 use report::Report;
@@ -146,12 +146,9 @@ pub struct Options {
 /// Measures. The exit code is 0 if no client missed a ping, else 1. The daemon reads the environment
 /// itself; the bench reads the expiration from it if clients leave.
 #[must_use]
-pub fn run(
-    options: &Options,
-    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
-) -> ExitCode {
+pub fn run(options: &Options, settings: ReadSettings) -> ExitCode {
     let fail = |error: &dyn Display| output::fail("wakeupd bench", error);
-    let churn = match options.churn.map(|percent| churn(percent, environment)).transpose() {
+    let churn = match options.churn.map(|percent| churn(percent, settings)).transpose() {
         Ok(churn) => churn,
         Err(error) => return fail(&error),
     };
@@ -167,11 +164,8 @@ pub fn run(
     }
 }
 
-fn churn(
-    percent: f64,
-    environment: impl FnOnce() -> Result<Environment, EnvFileError>,
-) -> Result<Churn, ConfigError> {
-    let config = environment()?.some(&["CLIENT_EXPIRATION_SECONDS"])?;
+fn churn(percent: f64, settings: ReadSettings) -> Result<Churn, ConfigError> {
+    let config = settings(&["CLIENT_EXPIRATION_SECONDS"])?;
     Ok(Churn { share: percent / 100.0, expiration: config.client_expiration })
 }
 

@@ -23,7 +23,7 @@ use crate::guard::{Caps, Rules};
 use crate::registry::SHARDS;
 
 pub use deny_file::{DenyFile, DenyFileError, parse as parse_deny_file};
-pub use environment::{ConfigError, ENV_FILE, EnvFileError, Environment};
+pub use environment::{ConfigError, ENV_FILE, EnvFileError, Environment, ReadSettings};
 pub use http::{Hosts, Token};
 pub use log::{LogFormat, LogLevel};
 pub use misspelt::Misspelt;
@@ -277,8 +277,22 @@ impl Config {
 /// The settings in the form of an `.env` file.
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.values().iter().try_for_each(|(name, value)| writeln!(f, "{name}={value}"))
+        let values = self.values();
+        values.iter().try_for_each(|(name, value)| writeln!(f, "{name}={}", quoted(value)))
     }
+}
+
+/// A value as an `.env` file holds it.
+fn quoted(value: &str) -> String {
+    let is_plain = |c: char| !c.is_whitespace() && !"#$'\"\\`".contains(c);
+    if value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    if !value.contains('\'') {
+        return format!("'{value}'");
+    }
+    let escaped = |c: char| if "$\"\\".contains(c) { format!("\\{c}") } else { c.to_string() };
+    format!("\"{}\"", value.chars().map(escaped).collect::<String>())
 }
 
 /// The end of `--help`: every variable with its default.
@@ -333,6 +347,12 @@ impl Reader {
             text.parse().ok().filter(|number| allowed.contains(number)).ok_or(None)
         })
     }
+}
+
+/// The path that the value of a variable names, unless it is none.
+pub(crate) fn named_path(value: &str) -> Option<PathBuf> {
+    let value = unquoted(value);
+    (!value.is_empty() && !value.eq_ignore_ascii_case(NONE)).then(|| value.into())
 }
 
 /// The text without white space around it, nor the quotes that `docker run --env-file` leaves.

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 use wakeupd::cli::{self, Cli, Command};
-use wakeupd::config::{Config, DenyFile, EXIT_CONFIG, EnvFileError, Environment, Misspelt};
+use wakeupd::config::{
+    Config, ConfigError, DenyFile, EXIT_CONFIG, EnvFileError, Environment, Misspelt,
+};
 use wakeupd::daemon::{self, Daemon, StartError};
 use wakeupd::signals::{self, Signals};
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
@@ -27,11 +29,11 @@ fn main() -> ExitCode {
 
 fn run_command(cli: &Cli) -> ExitCode {
     match &cli.command {
-        Some(Command::Status(options)) => ask::status(options, environment),
-        Some(Command::Healthcheck(options)) => ask::health(options, environment),
+        Some(Command::Status(options)) => ask::status(options, settings),
+        Some(Command::Healthcheck(options)) => ask::health(options, settings),
         Some(Command::Probe(options)) => probe::run(options),
         #[cfg(target_os = "linux")]
-        Some(Command::Bench(options)) => bench::run(options, environment),
+        Some(Command::Bench(options)) => bench::run(options, settings),
         #[cfg(target_os = "linux")]
         Some(Command::Doctor(options)) => configured(|config, misspelt, file| {
             doctor::run(options, &doctor::Given { config, misspelt, file })
@@ -53,14 +55,14 @@ fn run_command(cli: &Cli) -> ExitCode {
     }
 }
 
-/// The variables of this process and of the env file.
-fn environment() -> Result<Environment, EnvFileError> {
-    Environment::read(std::env::vars_os())
+/// The settings of these names.
+fn settings(names: &[&str]) -> Result<Config, ConfigError> {
+    Environment::some(std::env::vars_os(), names)
 }
 
 /// Does something with all settings, if they are right, and the env file that some of them are from.
 fn configured(act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode) -> ExitCode {
-    with_settings(environment(), act)
+    with_settings(Environment::read(std::env::vars_os()), act)
 }
 
 fn with_settings(
@@ -101,7 +103,13 @@ fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
             "wakeupd: the disk of DENY_FILE does not answer, so the file is not checked";
         logging::complain(Level::WARN, unchecked);
     }
-    if let Err(error) = daemon::check(config) {
+    // It may warn of what is valid but hardly meant.
+    if let Err(error) = logging::start(config.log_level, config.log_format) {
+        return fail(&error);
+    }
+    let checked = daemon::check(config);
+    logging::finish(checked.is_err());
+    if let Err(error) = checked {
         code = wrong(&error);
     }
     if code == ExitCode::SUCCESS { print("the configuration is valid\n") } else { code }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+use indicatif::HumanCount;
 use serde::Serialize;
 use tracing::Level;
 
@@ -56,6 +57,23 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// A number with its noun: `1 client`, `1,000 clients`.
+#[must_use]
+pub fn counted(n: u64, one: &str, more: &str) -> String {
+    format!("{} {}", HumanCount(n), if n == 1 { one } else { more })
+}
+
+/// `text` as a single word of the shell.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 /// `value` as JSON on a single line, or indented, with the escapes that JSON has for such characters.
 ///
 /// # Errors
@@ -98,6 +116,15 @@ mod tests {
             assert!(!text.chars().any(|c| is_active(c) && c != '\n'), "{text:?}");
             let back: [String; 2] = serde_json::from_str(&text).unwrap();
             assert_eq!(back, [ACTIVE, "grün"]);
+        }
+    }
+
+    #[test]
+    fn the_shell_reads_back_what_was_quoted() {
+        for text in ["/var/lib/wakeupd", "", "a b", "it's", "$(id)`id`;\"\\\\", "ü*"] {
+            let script = format!("printf %s {}", shell_word(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text, "{script}");
         }
     }
 }

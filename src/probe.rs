@@ -14,11 +14,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::args::{self, Family, Resolved, Target};
 use crate::clock::{self, Time};
-use crate::output::{self, printable};
+use crate::output::{self, counted, printable};
 use crate::tally::{Arrival, Tally};
 use crate::throttle::Throttle;
 use crate::wire::{PERIOD, PING};
 use summary::Summary;
+
+const COMMAND: &str = "wakeupd probe";
 
 /// How long the last of `--count` pings is waited for after it was due.
 const GRACE: Duration = Duration::from_secs(5);
@@ -60,16 +62,11 @@ pub struct Options {
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.and_then(|runtime| runtime.block_on(probe(options))) {
-        Ok(tally) if tally.received() > 0 => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        // As with `wakeupd probe … | head`: the reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => output::fail("wakeupd probe", printable(&error.to_string())),
-    }
+    let probed = runtime.and_then(|runtime| runtime.block_on(probe(options)));
+    probed.unwrap_or_else(|error| output::fail(COMMAND, printable(&error.to_string())))
 }
 
-async fn probe(options: &Options) -> io::Result<Tally> {
+async fn probe(options: &Options) -> io::Result<ExitCode> {
     let family = match (options.ipv4, options.ipv6) {
         (true, _) => Family::Ipv4,
         (_, true) => Family::Ipv6,
@@ -79,22 +76,9 @@ async fn probe(options: &Options) -> io::Result<Tally> {
     let address = resolved.address;
     let connected = Probe::connect(address).await;
     let mut probe = connected.map_err(|error| unconnected(&options.target, address, &error))?;
-    print(format_args!(
-        "PROBE {} ({address}) from {}: a heartbeat every {}, a ping is due every second",
-        options.target,
-        probe.socket.local_addr()?,
-        humantime::format_duration(options.every),
-    ))?;
-    probe.listen(options).await?;
-    probe.tally.end(clock::now());
-    print(format_args!("--- {} ({address}) ---\n{}", options.target, probe.summary()))?;
-    if probe.ignored > 0 {
-        print(format_args!("{} other datagrams ignored", probe.ignored))?;
-    }
-    if probe.tally.received() == 0 {
-        print(probe.hint(&resolved))?;
-    }
-    Ok(probe.tally)
+    let printed = probe.run(options, &resolved).await;
+    let code = ExitCode::from(u8::from(probe.tally.received() == 0));
+    Ok(output::end(COMMAND, code, printed))
 }
 
 struct Probe {
@@ -130,6 +114,28 @@ impl Probe {
             ignored_lines: Throttle::default(),
             trouble: None,
         })
+    }
+
+    async fn run(&mut self, options: &Options, resolved: &Resolved) -> io::Result<()> {
+        let (target, address) = (&options.target, resolved.address);
+        print(format_args!(
+            "PROBE {target} ({address}) from {}: a heartbeat every {}, a ping is due every second",
+            self.socket.local_addr()?,
+            humantime::format_duration(options.every),
+        ))?;
+        self.listen(options).await?;
+        self.tally.end(clock::now());
+        print(format_args!("--- {target} ({address}) ---\n{}", self.summary()))?;
+        if self.ignored > 0 {
+            print(format_args!(
+                "{} ignored",
+                counted(self.ignored, "other datagram", "other datagrams")
+            ))?;
+        }
+        if self.tally.received() == 0 {
+            print(self.hint(resolved))?;
+        }
+        Ok(())
     }
 
     async fn listen(&mut self, options: &Options) -> io::Result<()> {
@@ -175,8 +181,9 @@ impl Probe {
         if !payload.starts_with(&PING) {
             self.ignored += 1;
             let Some(left_out) = self.ignored_lines.pass(now) else { return Ok(()) };
-            let (bytes, others) = (payload.len(), others(left_out));
-            return print(format_args!("ignored a datagram of {bytes} bytes: not a ping{others}"));
+            let (bytes, others) =
+                (counted(payload.len() as u64, "byte", "bytes"), others(left_out));
+            return print(format_args!("ignored a datagram of {bytes}: not a ping{others}"));
         }
         self.last_sign_of_life = now;
         let arrival = self.tally.ping(now);

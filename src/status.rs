@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::findings::{Finding, Seen, Severity, counted, find};
+pub use self::findings::{Finding, Seen, Severity, find};
 pub use self::refusals::Refusal;
 
 /// How the daemon is.

@@ -1,8 +1,8 @@
 //! The least of an HTTP client.
 
-use std::collections::HashSet;
 use std::error::Error;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -10,7 +10,8 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 
 use crate::config::Token;
 
@@ -39,19 +40,18 @@ pub fn get(
     token: Option<&Token>,
 ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let answer = tokio::time::timeout(PATIENCE, ask(&local(address), path, token)).await;
-        answer.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
-    })
+    let answer = runtime.block_on(async { timeout(PATIENCE, ask(address, path, token)).await });
+    // The resolver may still be waiting for a name server.
+    runtime.shutdown_background();
+    answer.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
 }
 
-/// Asks at the first of the addresses that takes the connection.
 async fn ask(
-    addresses: &[SocketAddr],
+    address: SocketAddr,
     path: &str,
     token: Option<&Token>,
 ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
-    let stream = TcpStream::connect(addresses).await?;
+    let stream = connect(address).await?;
     let address = stream.peer_addr()?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -66,21 +66,30 @@ async fn ask(
     Ok(Answer { status, body })
 }
 
-/// Where this machine may reach what is bound to `address`, the likeliest first. Of a wildcard these are the
-/// loopback addresses, and all that `localhost` stands for. A socket that is bound to `::` may serve both
-/// families or, with `net.ipv6.bindv6only`, IPv6 alone.
+/// Connects to the first address that accepts. For a wildcard, the addresses of `localhost` follow those of
+/// [`local`].
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let failed = match TcpStream::connect(&*local(address)).await {
+        Err(error) if address.ip().is_unspecified() => error,
+        connected => return connected,
+    };
+    let Ok(named) = lookup_host(("localhost", address.port())).await else { return Err(failed) };
+    let named: Vec<_> = named.filter(|it| address.is_ipv6() || it.is_ipv4()).collect();
+    TcpStream::connect(&*named).await.map_err(|_| failed)
+}
+
+/// Where this machine may reach what is bound to `address`, the likeliest first. For a wildcard these are the
+/// loopback addresses: a socket that is bound to `::` may serve both families or, with
+/// `net.ipv6.bindv6only`, IPv6 alone.
 pub(super) fn local(address: SocketAddr) -> Vec<SocketAddr> {
-    if !address.ip().is_unspecified() {
-        return vec![address];
-    }
     let port = address.port();
-    let mut all: Vec<SocketAddr> =
-        vec![(Ipv6Addr::LOCALHOST, port).into(), (Ipv4Addr::LOCALHOST, port).into()];
-    all.extend(("localhost", port).to_socket_addrs().into_iter().flatten());
-    all.retain(|local| address.is_ipv6() || local.is_ipv4());
-    let mut seen = HashSet::new();
-    all.retain(|local| seen.insert(*local));
-    all
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![(Ipv4Addr::LOCALHOST, port).into()],
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            vec![(Ipv6Addr::LOCALHOST, port).into(), (Ipv4Addr::LOCALHOST, port).into()]
+        }
+        _ => vec![address],
+    }
 }
 
 #[cfg(test)]
@@ -91,9 +100,8 @@ mod tests {
     fn a_wildcard_is_reached_by_loopback() {
         let local = |address: &str| local(address.parse().unwrap());
         let at = |address: &str| address.parse::<SocketAddr>().unwrap();
-        assert_eq!(local("0.0.0.0:80")[0], at("127.0.0.1:80"));
-        assert!(local("0.0.0.0:80").iter().all(SocketAddr::is_ipv4));
-        assert_eq!(local("[::]:80")[..2], [at("[::1]:80"), at("127.0.0.1:80")]);
+        assert_eq!(local("0.0.0.0:80"), [at("127.0.0.1:80")]);
+        assert_eq!(local("[::]:80"), [at("[::1]:80"), at("127.0.0.1:80")]);
         for address in ["127.0.0.2:80", "192.0.2.1:80", "[2001:db8::1]:80"] {
             assert_eq!(local(address), [at(address)]);
         }

@@ -1,7 +1,7 @@
 //! A status that is drawn over the one before.
 
 use std::fmt::{self, Display};
-use std::io::{self, IsTerminal};
+use std::io;
 
 use terminal_size::{Height, Width, terminal_size_of};
 
@@ -22,7 +22,7 @@ impl Screen {
     /// or a dumb one: what is written there scrolls.
     pub(super) fn of_stdout() -> Option<Self> {
         let stdout = io::stdout();
-        if !stdout.is_terminal() || !logging::has_cursor(&stdout) {
+        if !logging::has_cursor(&stdout) {
             return None;
         }
         let size = terminal_size_of(&stdout);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanCount};
 
-use crate::output::printable;
-use crate::status::{Lateness, Severity, Status, counted};
+use crate::output::{counted, printable};
+use crate::status::{Lateness, Severity, Status};
 
 /// A status as an operator reads it.
 pub(super) struct Table<'a> {

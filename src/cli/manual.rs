@@ -11,7 +11,7 @@ const SIGNALS: [(&str, &str); 3] = [
     ("SIGTERM, SIGINT", "Stop. A second one ends the program at once."),
     (
         "SIGHUP",
-        "Read DENY_FILE again. The clients whose networks it now holds are pinged no more. Stop if the controlling terminal has closed. Ignored under nohup.",
+        "Reload DENY_FILE. Clients in networks that it now denies get no more pings. Stop if the controlling terminal has closed. Ignored under nohup.",
     ),
     (
         "SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPIPE, SIGPWR, real-time signals",

@@ -112,7 +112,7 @@ fn tip_for_flag(flag: &str, value: Option<&str>) -> Option<String> {
     let is_verbose = variable == "LOG_LEVEL" && other.is_some();
     let default = VARIABLES.into_iter().find(|it| it.name == variable).map(|it| it.default);
     let value = if is_verbose { Some("DEBUG") } else { value.or(default) };
-    let value = output::printable(value.unwrap_or_default());
+    let value = output::printable(&output::shell_word(value.unwrap_or_default()));
     Some(format!("environment variables configure the daemon: {variable}={value} wakeupd"))
 }
 
@@ -123,8 +123,7 @@ fn value_of<'a>(flag: &str, arguments: &'a [OsString]) -> Option<&'a str> {
     let rest = arguments[position].to_str()?.strip_prefix(flag)?;
     let value = if rest.is_empty() { arguments.get(position + 1)?.to_str()? } else { rest };
     let value = value.strip_prefix('=').unwrap_or(value);
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:,/[]%-".contains(c);
-    (!value.is_empty() && !value.starts_with('-') && value.chars().all(is_plain)).then_some(value)
+    (!value.is_empty() && !value.starts_with('-')).then_some(value)
 }
 
 #[cfg(test)]

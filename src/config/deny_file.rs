@@ -58,8 +58,8 @@ impl DenyFileError {
 
 impl DenyFile {
     /// Reads the file. If the disk does not answer within [`disk::PATIENCE`], the file counts as not yet
-    /// read, because without a daemon no client gets a ping. Likewise if there can be no thread to read it:
-    /// that is no mistake in the configuration.
+    /// read, because without a daemon no client gets a ping. The same holds if the system refuses the thread
+    /// that reads it, which is no mistake in the configuration.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -122,7 +122,7 @@ mod tests {
         let text = "\u{feff}# those who asked\r\n203.0.113.0/24\r\n\n  2001:db8:7::/48 # by mail\n198.51.100.7";
         let expected = "203.0.113.0/24,2001:db8:7::/48,198.51.100.7".parse().unwrap();
         assert_eq!(parse(text.as_bytes()).unwrap(), expected);
-        assert!(parse(b"").unwrap().is_empty() && parse(b"# nobody").unwrap().is_empty());
+        assert!(parse(b"").unwrap().is_empty() && parse(b"# empty").unwrap().is_empty());
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{self, Path, PathBuf};
 use std::process;
 
 use thiserror::Error;
 
 use super::{Config, Misspelt, Mistakes, NONE, Variable, unquoted};
+use crate::disk;
 
 /// Names the env file. It is no setting of the daemon, so an env file cannot hold it.
 pub const ENV_FILE: Variable = Variable {
@@ -18,9 +18,6 @@ pub const ENV_FILE: Variable = Variable {
     allowed: "the path of a file with NAME=value lines, or none",
     about: "File of more variables, or none. Variables of the environment take precedence. The default is read only if it exists and no service manager started the program",
 };
-
-/// More than any env file needs.
-const LONGEST_BYTES: u64 = 1 << 20;
 
 /// Set by systemd to the process that it started; child processes inherit them, but not their pid.
 const PID_VARIABLES: [&str; 3] = ["SYSTEMD_EXEC_PID", "LISTEN_PID", "WATCHDOG_PID"];
@@ -74,6 +71,9 @@ pub enum ConfigError {
     Mistakes(#[from] Mistakes),
 }
 
+/// Looks up the settings of these names, as [`Environment::some`] does for this process.
+pub type ReadSettings = fn(&[&str]) -> Result<Config, ConfigError>;
+
 impl Environment {
     /// Adds the variables of the env file to those of the process, such as [`std::env::vars_os`] gives.
     ///
@@ -109,14 +109,22 @@ impl Environment {
     }
 
     /// The settings of these names; the others have their defaults. A subcommand that needs a few settings
-    /// must not fail because of another one, such as a `DENY_FILE` that only the daemon may read.
+    /// must not fail because of another one, such as a `DENY_FILE` that only the daemon may read, nor because
+    /// of an env file if the process has them all.
     ///
     /// # Errors
-    /// If a value among `names` is wrong, with every such variable.
-    pub fn some(&self, names: &[&str]) -> Result<Config, Mistakes> {
+    /// If a value among `names` is wrong, with every such variable, or if the env file is needed and cannot
+    /// be used.
+    pub fn some(
+        process: impl IntoIterator<Item = (OsString, OsString)>,
+        names: &[&str],
+    ) -> Result<Config, ConfigError> {
+        let variables: Vec<_> = process.into_iter().collect();
+        let has_all = names.iter().all(|name| value_of(&variables, name).is_some());
+        let variables = if has_all { variables } else { Self::read(variables)?.variables };
         let is_named = |name: &OsString| names.iter().any(|it| name == it);
-        let some = self.variables.iter().filter(|(name, _)| is_named(name)).cloned();
-        Config::from_vars(some).map(|(config, _)| config)
+        let some = variables.into_iter().filter(|(name, _)| is_named(name));
+        Ok(Config::from_vars(some).map(|(config, _)| config)?)
     }
 }
 
@@ -188,14 +196,9 @@ impl Read for Lines<'_> {
 }
 
 fn text_of(path: &Path) -> io::Result<String> {
-    let file = fs::metadata(path)?;
-    if !file.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    if file.len() > LONGEST_BYTES {
-        return Err(io::Error::other("it is larger than 1 MiB"));
-    }
-    fs::read_to_string(path)
+    let path = path.to_owned();
+    let bytes = disk::within_patience(move || disk::read(&path))??;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -247,6 +250,17 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_were_printed_are_read_back() {
+        for path in ["/plain", "/a b", "/a#b", "/$HOME/`id`", "/it's \"$x\" \\ #1"] {
+            let set = variables(&[("SNAPSHOT_PATH", path), ("HTTP_ADDR", "[::1]:80")]);
+            let (config, _) = Config::from_vars(set).unwrap();
+            let printed = parse(&config.to_string()).unwrap();
+            let printed = printed.into_iter().map(|(name, value)| (name.into(), value.into()));
+            assert_eq!(Config::from_vars(printed).unwrap().0, config, "{path}");
+        }
+    }
+
+    #[test]
     fn a_long_line_is_one_line() {
         let long = "a,".repeat(20_000);
         let text = format!("REFUSE_NETS={long}\nPORT=1\n");
@@ -256,9 +270,15 @@ mod tests {
 
     #[test]
     fn only_the_settings_that_are_asked_for_can_be_wrong() {
-        let all = variables(&[("DENY_FILE", "/nowhere"), ("HTTP_ADDR", "[::1]:80"), ("PORT", "x")]);
-        let environment = Environment { variables: all, file: None };
-        assert_eq!(environment.some(&["HTTP_ADDR"]).unwrap().http_address, "[::1]:80".parse().ok());
-        assert!(environment.some(&["PORT"]).is_err() && environment.config().is_err());
+        let all = variables(&[
+            ("ENV_FILE", "/nowhere"),
+            ("DENY_FILE", "/nowhere"),
+            ("HTTP_ADDR", "[::1]:80"),
+            ("PORT", "x"),
+        ]);
+        let some = |names| Environment::some(all.clone(), names);
+        assert_eq!(some(&["HTTP_ADDR"]).unwrap().http_address, "[::1]:80".parse().ok());
+        assert!(matches!(some(&["PORT"]), Err(ConfigError::Mistakes(_))));
+        assert!(matches!(some(&["HTTP_ADDR", "HOST"]), Err(ConfigError::EnvFile(_))));
     }
 }

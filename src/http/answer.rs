@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::combinators::BoxBody;
@@ -99,7 +100,8 @@ async fn route<B>(
     match path.as_ref() {
         "/" => Ok(page::page()),
         "/metrics" => {
-            Ok(text(exposition::TYPE, exposition::metrics(state, &board.status.borrow())))
+            let status = Arc::clone(&board.status.borrow());
+            Ok(text(exposition::TYPE, exposition::metrics(state, &status)))
         }
         "/healthz" => {
             let stuck = stuck(&state.health).await;
@@ -117,7 +119,8 @@ async fn route<B>(
                     "the monitor is stuck, so nobody knows how the daemon is: restart it",
                 ));
             }
-            Ok(json(StatusCode::OK, &**board.status.borrow()))
+            let status = Arc::clone(&board.status.borrow());
+            Ok(json(StatusCode::OK, &*status))
         }
         "/openapi.json" => Ok(text(JSON, include_str!("openapi.json"))),
         "/events" => events::events(board, answering),

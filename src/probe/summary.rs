@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use crate::output::counted;
 use crate::tally::Tally;
 
 /// The pings of one client and how far each was from its second.
@@ -13,9 +14,9 @@ pub(super) struct Summary<'a> {
 
 impl Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (received, missed) = (self.tally.received(), self.tally.missed());
-        let duplicated = self.tally.duplicated();
-        write!(f, "{received} pings received, {missed} missed, {duplicated} duplicated")?;
+        let received = counted(self.tally.received(), "ping", "pings");
+        let (missed, duplicated) = (self.tally.missed(), self.tally.duplicated());
+        write!(f, "{received} received, {missed} missed, {duplicated} duplicated")?;
         let mut sorted = self.deviations.to_vec();
         sorted.sort_by(f64::total_cmp);
         if let (Some(min), Some(max)) = (sorted.first(), sorted.last()) {

@@ -124,6 +124,8 @@ impl Place {
 
     fn put_aside(&mut self) -> io::Result<()> {
         if self.has_unused {
+            // Without the lock it may be the file of another daemon.
+            self.lock()?;
             match fs::rename(&self.path, with_ending(&self.path, ".bad")) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => self.has_unused = false,
@@ -182,7 +184,7 @@ impl Place {
         self.lock()?;
         self.put_aside()?;
         let beside = with_ending(&self.path, ".tmp");
-        // Another one may have been killed in the middle. A link that somebody else made is not followed.
+        // A daemon killed while it wrote leaves one behind. A link that another user made is not followed.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}

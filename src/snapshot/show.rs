@@ -1,6 +1,5 @@
 //! `wakeupd snapshot show`: what is in a snapshot.
 
-use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +11,7 @@ use indicatif::HumanCount;
 
 use super::{Moment, Snapshot};
 use crate::clock::Time;
+use crate::disk;
 use crate::output::{self, printable};
 use crate::registry::View;
 
@@ -43,7 +43,9 @@ pub struct ShowOptions {
 pub fn run(command: &Command) -> ExitCode {
     let Command::Show(options) = command;
     let file = printable(&options.file.display().to_string());
-    let read = fs::read(&options.file).map_err(|error| format!("cannot read {file}: {error}"));
+    let path = options.file.clone();
+    let read = disk::within_patience(move || disk::read(&path)).and_then(|read| read);
+    let read = read.map_err(|error| format!("cannot read {file}: {error}"));
     let snapshot = read.and_then(|bytes| {
         Snapshot::parse(bytes).map_err(|reason| format!("cannot use {file}: {reason}"))
     });

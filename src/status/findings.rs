@@ -8,6 +8,7 @@ use crate::guard::Refused;
 use crate::machine::set_sysctl;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
+use crate::output::counted;
 
 /// A ping later than this is late: a client that counts on a beat of a second notices it. The bound of a
 /// bucket of the histogram.
@@ -61,7 +62,7 @@ pub struct Seen<'a> {
     pub snapshot: Option<&'a Snapshot>,
     /// The reads of `DENY_FILE`, if there is one.
     pub deny_file: Option<&'a DenyFile>,
-    /// The clients whose local address is not in the table because that is full.
+    /// Clients without an entry in the table of local addresses because the table is full.
     pub clients_without_local_address: u32,
     /// Whether the guard refuses anybody.
     pub is_enforcing: bool,
@@ -102,12 +103,6 @@ pub fn find(seen: &Seen) -> Vec<Finding> {
     let mut findings: Vec<_> = found.into_iter().flatten().collect();
     findings.sort_by_key(|finding| finding.severity);
     findings
-}
-
-/// A number with its noun: `1 client`, `1,000 clients`.
-#[must_use]
-pub fn counted(n: u64, one: &str, more: &str) -> String {
-    format!("{} {}", HumanCount(n), if n == 1 { one } else { more })
 }
 
 fn stuck(seen: &Seen) -> Option<Finding> {
@@ -191,12 +186,12 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
         return None;
     }
     let (severity, consequence) = match (refused, seen.is_enforcing) {
-        (0, _) => (Severity::Warning, "Beyond that nobody new is let in.".to_owned()),
+        (0, _) => (Severity::Warning, "At the cap, new clients are refused.".to_owned()),
         (_, true) => (
             Severity::Critical,
             format!(
-                "{} of others were refused in the last minute.",
-                counted(refused, "heartbeat", "heartbeats")
+                "{} refused in the last minute.",
+                counted(refused, "heartbeat of a new client was", "heartbeats of new clients were")
             ),
         ),
         (_, false) => (
@@ -329,7 +324,7 @@ fn snapshot_unused(seen: &Seen) -> Option<Finding> {
         format!(
             "The daemon started without the clients of its snapshot, because {reason}. Each gets pings again from its next heartbeat on."
         ),
-        "The file is kept beside SNAPSHOT_PATH with the ending .bad. `wakeupd snapshot show` says whether it can be read. This finding ends an hour after the start.",
+        "Look for the file beside SNAPSHOT_PATH with the ending .bad, or at SNAPSHOT_PATH if it could not be moved. `wakeupd snapshot show` says whether it can be read. This finding ends an hour after the start.",
     ))
 }
 
@@ -340,7 +335,7 @@ fn deny_file_stale(seen: &Seen) -> Option<Finding> {
         Some(read) => (
             Severity::Warning,
             format!(
-                "DENY_FILE could not be read at {} ({}), so the networks read at {read} stay denied. A restart would fail.",
+                "DENY_FILE could not be read at {} ({}), so the networks read at {read} stay denied. A restart would lose them.",
                 failure.time, failure.reason
             ),
             "Correct the file, then send SIGHUP: `systemctl reload wakeupd`. The log has the text of a wrong line.",
@@ -351,7 +346,14 @@ fn deny_file_stale(seen: &Seen) -> Option<Finding> {
                 "DENY_FILE has not been read since the start ({}), so none of its networks is denied.",
                 failure.reason
             ),
-            "Check the disk of DENY_FILE with `findmnt` and in the log of the kernel (`dmesg`). The daemon keeps trying, and applies the file as soon as it can read it.",
+            match failure.line {
+                Some(_) => {
+                    "Correct the file. The log has the text of the wrong line. The daemon keeps trying, and applies the file as soon as it can read it."
+                }
+                None => {
+                    "Check the disk of DENY_FILE with `findmnt` and in the log of the kernel (`dmesg`). The daemon keeps trying, and applies the file as soon as it can read it."
+                }
+            },
         ),
     };
     Some(Finding::new("deny_file_stale", severity, summary, advice))

@@ -76,11 +76,11 @@ impl From<Refused> for Refusal {
             ),
             Refused::MaxClientsPerAddress => (
                 "The source address, or its IPv6 /64, has MAX_CLIENTS_PER_ADDRESS clients.",
-                "For a crowd behind one NAT raise MAX_CLIENTS_PER_ADDRESS, and put a gateway of your own into LOCAL_NETS. Otherwise somebody forges the address, and the cap protects it.",
+                "For a crowd behind one NAT raise MAX_CLIENTS_PER_ADDRESS, and put a gateway of your own into LOCAL_NETS. Otherwise the address is forged, and the cap protects it.",
             ),
             Refused::MaxClientsPerPrefix => (
                 "The network of the source address, an IPv4 /24 or IPv6 /56, has MAX_CLIENTS_PER_PREFIX clients.",
-                "For a crowd behind one carrier raise MAX_CLIENTS_PER_PREFIX, and put a network of your own into LOCAL_NETS. Otherwise somebody forges its addresses, and the cap protects it.",
+                "For a crowd behind one carrier raise MAX_CLIENTS_PER_PREFIX, and put a network of your own into LOCAL_NETS. Otherwise its addresses are forged, and the cap protects it.",
             ),
         };
         Self { reason: refused.label(), summary, advice }

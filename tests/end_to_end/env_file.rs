@@ -114,7 +114,7 @@ fn a_file_that_cannot_be_used_is_a_wrong_configuration() {
         (&malformed, "", names_line),
         (&binary, "", "cannot read the env file"),
         (&empty, "/nowhere/at all", "cannot read the env file /nowhere/at all: No such file"),
-        (&empty, ".env", "it is not a regular file"),
+        (&empty, ".env", "it is a folder, not a regular file"),
     ] {
         for arguments in
             [&["--check-config"][..], &["--print-config"], &["status"], &["doctor"], &[]]
