@@ -13,7 +13,7 @@
 //! - The core, pure and without a clock: [`registry`], [`schedule`], [`guard`].
 //! - Around it: [`net`] is the socket, [`listener`] and [`worker`] join the core to it, [`daemon`]
 //!   starts and stops them, [`state`] is what they share, [`snapshot`] keeps the clients over a restart,
-//!   [`metrics`] counts, [`health`] tells who is stuck, [`throttle`] keeps the log readable, [`threads`]
+//!   [`metrics`] counts, [`health`] finds stuck tasks, [`throttle`] keeps the log readable, [`threads`]
 //!   starts threads, and [`wire`] and [`clock`] hold the protocol and the time.
 //! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
 //!   [`http`] tells it, and [`ask`] asks.

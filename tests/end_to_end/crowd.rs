@@ -51,6 +51,22 @@ impl Crowd {
         sendmsg(self.socket.as_raw_fd(), &payload, &control, flags, Some(&server)).unwrap();
     }
 
+    /// Registers these addresses, as many at a time as the smallest receive buffer holds.
+    pub fn register(&self, http: SocketAddr, addresses: &[Ipv4Addr]) {
+        let registered = || {
+            let metrics = get(http, "/metrics").body;
+            let mut lines = metrics.lines();
+            let total = lines.find_map(|line| line.strip_prefix("wakeupd_registrations_total "));
+            total.unwrap().parse::<usize>().unwrap()
+        };
+        let mut wanted = registered();
+        for some in addresses.chunks(200) {
+            self.heartbeats(some);
+            wanted += some.len();
+            wait_until("all are registered", || registered() >= wanted);
+        }
+    }
+
     /// Throws away the pings that have come already.
     pub fn forget_pings(&self) {
         self.socket.set_nonblocking(true).unwrap();
@@ -116,12 +132,7 @@ fn a_crowd_is_listed_piece_by_piece() {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|n| Ipv4Addr::from_bits(0x7F02_0000 + u32::try_from(n).unwrap()))
         .collect();
-    // As many at a time as the smallest buffer holds.
-    for (pieces, some) in clients.chunks(200).enumerate() {
-        crowd.heartbeats(some);
-        let registered = format!("wakeupd_registrations_total {}", pieces * 200 + some.len());
-        wait_until("all are registered", || get(http, "/metrics").body.contains(&registered));
-    }
+    crowd.register(http, &clients);
     let before = daemon.resident_kilobytes();
     let list = get(http, "/clients?limit=all");
     let growth = daemon.resident_kilobytes().saturating_sub(before);

@@ -10,8 +10,8 @@ use crate::daemon::{Client, Daemon, PROGRAM, count, output, send_signal, wait_un
 use crate::network::Host;
 use crate::scene::possible;
 
-/// Two hosts on a wire. The kernel asks so many times, once a second, whether somebody has an address of the
-/// first one.
+/// Two hosts on a wire. The kernel sends `probes` probes, one a second, for a duplicate of an address of the
+/// first host.
 fn hosts(probes: u32) -> (Host, Host) {
     let (server, neighbour) = (Host::new(), Host::new());
     server.wire("wire", &neighbour, "wire");

@@ -10,10 +10,9 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use crate::crowd::Crowd;
-use crate::daemon::{Client, Daemon, SERVING, field, output, wait_until};
+use crate::daemon::{Client, Daemon, SERVING, field, output};
 use crate::doctor::after;
 use crate::needs::{self, Need};
-use crate::web::get;
 
 /// A control group with a limit.
 #[derive(Debug)]
@@ -103,15 +102,8 @@ fn enough(complaint: &str) -> u64 {
 /// Checks that a daemon serves so many clients.
 fn serve(daemon: &Daemon, clients: u32) {
     let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
-    let (crowd, http) = (Crowd::new(server), daemon.http());
     let addresses: Vec<_> = (0..clients).map(|n| Ipv4Addr::from_bits(0x7F10_0000 + n)).collect();
-    let mut registered = 0;
-    for some in addresses.chunks(200) {
-        crowd.heartbeats(some);
-        registered += some.len();
-        let told = format!("wakeupd_registrations_total {registered}");
-        wait_until("all are registered", || get(http, "/metrics").body.contains(&told));
-    }
+    Crowd::new(server).register(daemon.http(), &addresses);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Clients on the server's own network whose hosts no longer answer address resolution (ARP).
+//! Clients on the server's own network that no longer answer address resolution (ARP).
 
 use std::net::{Ipv4Addr, UdpSocket};
 

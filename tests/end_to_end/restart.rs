@@ -1,7 +1,7 @@
 //! What a daemon that is started anew knows of its clients.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use wakeupd::snapshot::Snapshot;
 
+use crate::crowd::Crowd;
 use crate::daemon::{
     Client, Daemon, PROGRAM, count, field, output, wait_until, wakeupd as program,
 };
@@ -173,6 +174,33 @@ fn who_has_been_a_client_for_an_interval_survives_sigkill() {
 }
 
 #[test]
+fn a_burst_during_a_snapshot_is_in_the_next_one() {
+    const EARLY: u32 = 2_000;
+    const LATE: u32 = 40_000;
+    let home = Home::new(16);
+    let mut daemon =
+        home.start(&[("SNAPSHOT_INTERVAL_SECONDS", "5"), ("HTTP_ADDR", "127.0.0.1:0")]);
+    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to IPv4") };
+    let crowd = Crowd::new(server);
+    let addresses: Vec<_> =
+        (0..EARLY + LATE).map(|n| Ipv4Addr::from_bits(0x7F20_0000 + n)).collect();
+    let (early, late) = addresses.split_at(EARLY as usize);
+    crowd.register(daemon.http(), early);
+    wait_until("the early ones are in it", || {
+        home.read().is_some_and(|snapshot| snapshot.len() == u64::from(EARLY))
+    });
+    // The next snapshot has begun when its temporary file is there.
+    wait_until("the next one has begun", || home.files().len() > 2);
+    crowd.register(daemon.http(), late);
+    // The interval and a snapshot, and as much again for a slow machine.
+    thread::sleep(Duration::from_secs(12));
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    let daemon = home.start(&[]);
+    assert_eq!(restored(&daemon), ["42000", "0", "0"]);
+}
+
+#[test]
 fn nobody_gets_more_time_than_was_left() {
     let home = Home::new(3);
     let expiration = [("CLIENT_EXPIRATION_SECONDS", "6")];
@@ -274,7 +302,7 @@ fn what_cannot_be_used_is_put_aside() {
     };
     for (bytes, reason) in [
         (whole[..whole.len() - 1].to_vec(), "it is cut off"),
-        (changed(whole.len() / 2), "it is damaged"),
+        (changed(whole.len() - 1), "it is damaged"),
         (changed(8), "it is of version 17"),
         (b"{}\n".to_vec(), "it is no snapshot"),
         (Vec::new(), "it is no snapshot"),

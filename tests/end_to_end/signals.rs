@@ -112,7 +112,7 @@ fn pid_1_stops_at_once_while_it_waits_for_the_name_server() {
     let _ = fs::remove_file(resolver);
 }
 
-/// Waits until somebody asks for the address of `name`.
+/// Waits for a query for the address of `name`.
 fn wait_for_query(name_server: &UdpSocket, name: &str) {
     let mut query = [0; 512];
     loop {
