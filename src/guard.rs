@@ -282,6 +282,12 @@ impl Guard {
         self.enforces() || reason.is_unconditional()
     }
 
+    /// Whether a source goes on in the guard's mode after such a verdict.
+    #[must_use]
+    pub fn lets_in(&self, verdict: Result<(), Refused>) -> bool {
+        verdict.err().is_none_or(|reason| !self.refuses(reason))
+    }
+
     /// Whether the file denies `ip` or the IPv4 address embedded in it.
     #[must_use]
     pub fn denies(&self, ip: IpAddr) -> bool {

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
-pub use self::file::Found;
+pub use self::file::{Found, lock_path};
 pub use self::format::Header;
 use self::format::{Frame, Shard};
 use self::frames::{FrameReader, FrameWriter};
@@ -26,7 +26,7 @@ pub use self::moment::Moment;
 pub use self::show::{Command, run};
 
 use crate::clock::Time;
-use crate::guard::{Guard, Refused};
+use crate::guard::Guard;
 use crate::registry::{Refreshed, Registry, Seed, View};
 
 /// What was written.
@@ -217,7 +217,8 @@ impl Snapshot {
                     restored.count(registry.restore(&client, || {
                         served(client.address)
                             && has_its_interface(client.address)
-                            && lets_in(guard, client.address)
+                            && guard.lets_in(guard.admit(client.address))
+                            && guard.lets_in(guard.reserve(client.address.ip()))
                     }));
                 } else {
                     left += 1;
@@ -240,11 +241,6 @@ impl Restored {
             Refreshed::Renewed => {}
         }
     }
-}
-
-fn lets_in(guard: &Guard, client: SocketAddr) -> bool {
-    let passes = |verdict: Result<(), Refused>| verdict.err().is_none_or(|it| !guard.refuses(it));
-    passes(guard.admit(client)) && passes(guard.reserve(client.ip()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use wakeupd::clock::Time;
-use wakeupd::guard::{Backlog, Caps, Guard, Mode, Networks, Refused, Rules, Unreachable};
+use wakeupd::guard::{Backlog, Caps, Guard, Mode, Networks, Rules, Unreachable};
 use wakeupd::registry::{LocalUse, Refreshed, Registry, Seed, Sweep};
 
 use super::Bytes;
@@ -147,14 +147,11 @@ impl Daemon {
             return;
         }
         // An observer lets in whatever the kernel hands on, which is nothing from a multicast address.
-        let passes = |verdict: Result<(), Refused>| {
-            verdict.err().is_none_or(|reason| !self.guard.refuses(reason))
-        };
         let admitted = self.guard.admit(source);
-        if !passes(admitted) || admitted.is_err() && source.ip().is_multicast() {
+        if !self.guard.lets_in(admitted) || admitted.is_err() && source.ip().is_multicast() {
             return;
         }
-        let admit = || passes(self.guard.reserve(source.ip()));
+        let admit = || self.guard.lets_in(self.guard.reserve(source.ip()));
         let is_client = self.clients.contains_key(&source);
         match self.registry.refresh(source, local, self.now, admit) {
             Refreshed::Refused => return assert!(!is_client),
