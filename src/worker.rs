@@ -253,8 +253,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Pings every client of a group once, from `local`. A ping that the kernel has no room for is sent once
-    /// more after a wait: the first one, and any other while the round is patient.
+    /// Pings every client of a group once, from `local`. The first ping that the kernel has no room for is sent
+    /// once more. While the round is patient so is any other, after a wait.
     fn ping(&self, local: Option<IpAddr>, clients: &[SocketAddr], round: Round) -> io::Result<()> {
         let bound = self.sender.bound();
         let mut source = Source { address: local.or(bound), is_checked: false };
@@ -274,12 +274,13 @@ impl Worker {
                 return Err(error);
             }
             let failure = SendFailure::from(&error);
+            let is_patient = now < round.patient_until;
             let gone = match failure.reaction() {
-                Reaction::Wait
-                    if retried.is_none() || retried != Some(done) && now < round.patient_until =>
-                {
+                Reaction::Wait if retried.is_none() || retried != Some(done) && is_patient => {
                     retried = Some(done);
-                    thread::sleep(WAIT_FOR_ROOM);
+                    if is_patient {
+                        thread::sleep(WAIT_FOR_ROOM);
+                    }
                     continue;
                 }
                 Reaction::CheckSource => source.drop_if_gone(&self.sender),
