@@ -20,15 +20,15 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs `act` in a thread and waits up to [`PATIENCE`] for its result.
 ///
 /// # Errors
-/// [`ErrorKind::TimedOut`] at the deadline, and whatever error prevents a new thread.
+/// That of `act`, [`ErrorKind::TimedOut`] at the deadline, and whatever error prevents a new thread.
 pub fn within_patience<T: Send + 'static>(
-    act: impl FnOnce() -> T + Send + 'static,
+    act: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (done, result) = mpsc::sync_channel(1);
     threads::start("disk", move || {
         let _ = done.send(act());
     })?;
-    result.recv_timeout(PATIENCE).map_err(|_| no_answer())
+    result.recv_timeout(PATIENCE).map_err(|_| no_answer())?
 }
 
 /// The error of an operation that missed its deadline.
@@ -92,9 +92,9 @@ mod tests {
 
     #[test]
     fn an_answer_is_returned_and_a_missing_one_is_an_error() {
-        assert_eq!(within_patience(|| 7).unwrap(), 7);
+        assert_eq!(within_patience(|| Ok(7)).unwrap(), 7);
         let (_never, forever) = mpsc::channel::<()>();
-        let error = within_patience(move || forever.recv()).unwrap_err();
+        let error = within_patience(move || Ok(forever.recv())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert_eq!(error.to_string(), "the disk does not answer within 5 s");
     }

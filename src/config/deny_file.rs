@@ -66,7 +66,7 @@ impl DenyFile {
     pub fn find(path: PathBuf) -> Result<Self, DenyFileError> {
         let unread = Self { path, networks: None };
         let file = unread.clone();
-        disk::within_patience(move || file.read()).unwrap_or(Ok(unread))
+        disk::within_patience(move || Ok(file.read())).unwrap_or(Ok(unread))
     }
 
     /// Reads the file again, for as long as the disk takes.

@@ -27,7 +27,7 @@ const PID_VARIABLES: [&str; 3] = ["SYSTEMD_EXEC_PID", "LISTEN_PID", "WATCHDOG_PI
 /// `cargo run` in a folder with a `.env` file should behave as a service with that `EnvironmentFile=`. A
 /// service has its variables from its unit, so there a file that happens to be in the working directory
 /// does not count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Environment {
     variables: Vec<(OsString, OsString)>,
     file: Option<PathBuf>,
@@ -197,7 +197,7 @@ impl Read for Lines<'_> {
 
 fn text_of(path: &Path) -> io::Result<String> {
     let path = path.to_owned();
-    let bytes = disk::within_patience(move || disk::read(&path))??;
+    let bytes = disk::within_patience(move || disk::read(&path))?;
     String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 

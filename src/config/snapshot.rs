@@ -15,10 +15,8 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Option<String>> {
     let place = path.clone();
     // The start goes on without a disk that does not answer.
     match disk::within_patience(move || fs::metadata(place)) {
-        Ok(Ok(there)) if there.is_dir() => wrong("it is a folder, so add a name for the file"),
-        Ok(Ok(there)) if !there.is_file() => {
-            wrong("it is a device or the like, and would be replaced")
-        }
+        Ok(there) if there.is_dir() => wrong("it is a folder, so add a name for the file"),
+        Ok(there) if !there.is_file() => wrong("it is a device or the like, and would be replaced"),
         _ => Ok(path),
     }
 }

@@ -19,6 +19,7 @@ use crate::config::{Config, named_path};
 use crate::disk;
 use crate::machine::Machine;
 use crate::output::shell_word;
+use crate::snapshot::lock_path;
 
 const SNAPSHOT: &str = "snapshot";
 const DENY: &str = "deny file";
@@ -71,14 +72,13 @@ pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Di
     }
     let opened = {
         let folder = folder.clone();
-        disk::within_patience(move || open_folder(&folder)).and_then(|opened| opened)
+        disk::within_patience(move || open_folder(&folder))
     };
     let tried = match opened {
         // Root may open a folder below one that is closed to the service, as /var/lib/private is outside
         // of its namespace.
         Ok(opened) => {
-            let mut lock = path.file_name().unwrap_or_default().to_owned();
-            lock.push(".lock");
+            let lock = lock_path(path).file_name().unwrap_or_default().to_owned();
             user.act(move || write_in(&opened, &lock))
         }
         // The service may reach it: systemd keeps a folder of DynamicUser= in one that is closed to others.

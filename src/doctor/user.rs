@@ -42,7 +42,7 @@ pub(super) fn of_service(machine: &Machine, daemon: Option<u32>, folder: Option<
     });
     let of_folder = || {
         let folder = folder?.to_owned();
-        let owner = disk::within_patience(move || fs::metadata(folder)).ok()?.ok()?;
+        let owner = disk::within_patience(move || fs::metadata(folder)).ok()?;
         let owner = Some(owner).filter(|folder| folder.uid() != 0)?;
         Some(User { uid: owner.uid(), gid: owner.gid(), source: Source::Folder })
     };
@@ -82,13 +82,12 @@ impl User {
         if !is_caller && !geteuid().is_root() {
             return None;
         }
-        let acted = disk::within_patience(move || {
+        Some(disk::within_patience(move || {
             if !is_caller {
                 self.take_over_thread()?;
             }
             action()
-        });
-        Some(acted.and_then(|result| result))
+        }))
     }
 
     /// Gives this thread, and no other, the user's access to files. Without root's id the kernel takes its

@@ -156,7 +156,7 @@ impl Place {
             Lock::Taken { .. } | Lock::Unsupported => return Ok(()),
             Lock::Foreign => return Err(foreign()),
         }
-        let path = with_ending(&self.path, ".lock");
+        let path = lock_path(&self.path);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(MODE);
         let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path).map_err(|error| {
@@ -234,6 +234,12 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
         ErrorKind::ResourceBusy => OWN_PATH,
         _ => "see whether its disk is well, or set SNAPSHOT_PATH to another",
     }
+}
+
+/// The file whose lock a daemon holds while it uses the snapshot at `path`.
+#[must_use]
+pub fn lock_path(path: &Path) -> PathBuf {
+    with_ending(path, ".lock")
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

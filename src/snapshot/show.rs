@@ -44,7 +44,7 @@ pub fn run(command: &Command) -> ExitCode {
     let Command::Show(options) = command;
     let file = printable(&options.file.display().to_string());
     let path = options.file.clone();
-    let read = disk::within_patience(move || disk::read(&path)).and_then(|read| read);
+    let read = disk::within_patience(move || disk::read(&path));
     let read = read.map_err(|error| format!("cannot read {file}: {error}"));
     let snapshot = read.and_then(|bytes| {
         Snapshot::parse(bytes).map_err(|reason| format!("cannot use {file}: {reason}"))
