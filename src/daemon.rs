@@ -385,7 +385,7 @@ impl Daemon {
                 *is_lost = false;
                 warn!(
                     sockets,
-                    "sockets had lost their network interface, because it was made anew or another program disconnected them (`ss -K`?); bound them to it again"
+                    "sockets had lost their network interface, because it was deleted and recreated or another program disconnected them (`ss -K`?); bound them to it again"
                 );
             }
             Err(error) if !std::mem::replace(is_lost, true) => {

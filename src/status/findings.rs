@@ -338,7 +338,7 @@ fn deny_file_stale(seen: &Seen) -> Option<Finding> {
                 "DENY_FILE could not be read at {} ({}), so the networks read at {read} stay denied. A restart would lose them.",
                 failure.time, failure.reason
             ),
-            "Correct the file, then send SIGHUP: `systemctl reload wakeupd`. The log has the text of a wrong line.",
+            "Correct the file, then send SIGHUP: `systemctl reload wakeupd`. The log has the text of a wrong line.".to_owned(),
         ),
         None => (
             Severity::Critical,
@@ -346,14 +346,14 @@ fn deny_file_stale(seen: &Seen) -> Option<Finding> {
                 "DENY_FILE has not been read since the start ({}), so none of its networks is denied.",
                 failure.reason
             ),
-            match failure.line {
-                Some(_) => {
-                    "Correct the file. The log has the text of the wrong line. The daemon keeps trying, and applies the file as soon as it can read it."
+            format!(
+                "{} The daemon keeps trying, and applies the file as soon as it can read it.",
+                match failure.line {
+                    Some(_) => "Correct the file. The log has the text of the wrong line.",
+                    None =>
+                        "Check the disk of DENY_FILE with `findmnt` and in the log of the kernel (`dmesg`).",
                 }
-                None => {
-                    "Check the disk of DENY_FILE with `findmnt` and in the log of the kernel (`dmesg`). The daemon keeps trying, and applies the file as soon as it can read it."
-                }
-            },
+            ),
         ),
     };
     Some(Finding::new("deny_file_stale", severity, summary, advice))

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use crate::daemon::{Daemon, PATIENCE, PING, wait_until};
-use crate::web::get;
+use crate::web::{get, metric};
 
 #[derive(Debug)]
 pub struct Crowd {
@@ -53,16 +53,11 @@ impl Crowd {
 
     /// Registers these addresses, as many at a time as the smallest receive buffer holds.
     pub fn register(&self, http: SocketAddr, addresses: &[Ipv4Addr]) {
-        let registered = || {
-            let metrics = get(http, "/metrics").body;
-            let mut lines = metrics.lines();
-            let total = lines.find_map(|line| line.strip_prefix("wakeupd_registrations_total "));
-            total.unwrap().parse::<usize>().unwrap()
-        };
+        let registered = || metric(&get(http, "/metrics").body, "wakeupd_registrations_total");
         let mut wanted = registered();
         for some in addresses.chunks(200) {
             self.heartbeats(some);
-            wanted += some.len();
+            wanted += f64::from(u32::try_from(some.len()).unwrap());
             wait_until("all are registered", || registered() >= wanted);
         }
     }
