@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
 use wakeupd::clock::Time;
-use wakeupd::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules};
-use wakeupd::registry::{Refreshed, Registry, SHARDS, Seed, Sweep};
-use wakeupd::schedule::Schedule;
+use wakeupd::engine::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules};
+use wakeupd::engine::registry::{Refreshed, Registry, SHARDS, Seed, Sweep};
+use wakeupd::engine::schedule::Schedule;
 use wakeupd::wire::DEFAULT_PORT;
 
 const EXPIRATION: Duration = Duration::from_secs(120);

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::guard::{Caps, Rules};
-use crate::registry::SHARDS;
+use crate::engine::guard::{Caps, Rules};
+use crate::engine::registry::SHARDS;
 
 pub use deny_file::{DenyFile, DenyFileError, parse as parse_deny_file};
 pub use environment::{ConfigError, ENV_FILE, EnvFileError, Environment, ReadSettings};
@@ -425,7 +425,7 @@ fn or_none(list: &impl Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::{Mode, Nat64Prefixes, Networks};
+    use crate::engine::guard::{Mode, Nat64Prefixes, Networks};
     use crate::wire::DEFAULT_PORT;
 
     fn read(vars: &[(&str, &str)]) -> Result<(Config, Vec<Misspelt>), Mistakes> {

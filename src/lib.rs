@@ -10,7 +10,7 @@
 //! the second ─▶ schedule: which shard is due ─▶ worker ─▶ registry: sweep ─▶ net ─▶ pings
 //! ```
 //!
-//! - The core, pure and without a clock: [`registry`], [`schedule`], [`guard`].
+//! - The core, pure and without a clock: [`engine`].
 //! - Around it: [`net`] is the socket, [`listener`] and [`worker`] join the core to it, [`daemon`]
 //!   starts and stops them, [`state`] is what they share, [`snapshot`] keeps the clients over a restart,
 //!   [`metrics`] counts, [`health`] finds stuck tasks, [`throttle`] keeps the log readable, [`threads`]
@@ -34,7 +34,7 @@ pub mod daemon;
 pub mod disk;
 #[cfg(target_os = "linux")]
 pub mod doctor;
-pub mod guard;
+pub mod engine;
 pub mod health;
 pub mod http;
 pub mod listener;
@@ -46,8 +46,6 @@ pub mod monitor;
 pub mod net;
 pub mod output;
 pub mod probe;
-pub mod registry;
-pub mod schedule;
 pub mod signals;
 pub mod snapshot;
 pub mod state;

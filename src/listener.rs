@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use tracing::{debug, info, trace, warn};
 
 use crate::clock::{self, Time};
-use crate::guard::{Backlog, Refused, Stale};
+use crate::engine::guard::{Backlog, Refused, Stale};
+use crate::engine::registry::Refreshed;
 use crate::net::{self, BATCH, Datagram, Socket};
-use crate::registry::Refreshed;
 use crate::state::State;
 use crate::throttle::Throttle;
 use crate::worker::Alarm;

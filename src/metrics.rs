@@ -6,9 +6,9 @@ mod snapshots;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::guard::Refused;
+use crate::engine::guard::Refused;
+use crate::engine::registry::Removal;
 use crate::net::SendFailure;
-use crate::registry::Removal;
 pub use deny_file::{DenyFileReads, FailedRead};
 pub use snapshots::{Failure, LastSnapshot, Snapshots};
 

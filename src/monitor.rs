@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::{self, Time};
-use crate::guard::Refused;
+use crate::engine::guard::Refused;
+use crate::engine::registry::Removal;
 use crate::metrics::{Failure, LATENESS_BOUNDS, Totals};
 use crate::net::{self, SendFailure, Socket};
-use crate::registry::Removal;
 use crate::state::State;
 use crate::status::{
     self, Bucket, Buffers, Clients, DenyFile, FailedRead, Guard, Lateness, Sample, Seen, Snapshot,

@@ -26,8 +26,8 @@ pub use self::moment::Moment;
 pub use self::show::{Command, run};
 
 use crate::clock::Time;
-use crate::guard::Guard;
-use crate::registry::{Refreshed, Registry, Seed, View};
+use crate::engine::guard::Guard;
+use crate::engine::registry::{Refreshed, Registry, Seed, View};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

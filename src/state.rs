@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use tracing::debug;
 
 use crate::clock;
-use crate::guard::Guard;
+use crate::engine::guard::Guard;
+use crate::engine::registry::{Registry, Removal};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::registry::{Registry, Removal};
 
 /// The clients and all that is known of them.
 #[derive(Debug)]

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::clock::{self, Time};
+use crate::engine::registry::{LocalAddresses, Sweep, Target};
+use crate::engine::schedule::{Schedule, owner};
 use crate::net::{self, BATCH, Reaction, SendFailure, Sender};
-use crate::registry::{LocalAddresses, Sweep, Target};
-use crate::schedule::{Schedule, owner};
 use crate::state::State;
 use crate::throttle::Throttle;
 use crate::wire::PING;
@@ -318,9 +318,9 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::guard::{Guard, Networks};
+    use crate::engine::guard::{Guard, Networks};
+    use crate::engine::registry::{Registry, SHARDS, Seed};
     use crate::net::Socket;
-    use crate::registry::{Registry, SHARDS, Seed};
 
     #[test]
     fn a_worker_never_sleeps_past_the_end() {

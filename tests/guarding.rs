@@ -11,8 +11,10 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use wakeupd::clock::Time;
-use wakeupd::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules, Unreachable};
-use wakeupd::registry::{LocalUse, Refreshed, Registry, Removal, Seed, Sweep};
+use wakeupd::engine::guard::{
+    Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules, Unreachable,
+};
+use wakeupd::engine::registry::{LocalUse, Refreshed, Registry, Removal, Seed, Sweep};
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero at a multiple of 2³².
 const STARTS: [u64; 4] = [0, 1 << 25, (1 << 32) - 20_000, (7 << 32) - 1];

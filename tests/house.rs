@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wakeupd::config::VARIABLES;
-use wakeupd::guard::Refused;
+use wakeupd::engine::guard::Refused;
+use wakeupd::engine::registry::Removal;
 use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
 use wakeupd::net::{SendFailure, SocketOption};
-use wakeupd::registry::Removal;
 use wakeupd::status::{Buffers, Clients, DenyFile, FailedRead, Seen, Snapshot, find};
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -81,18 +81,16 @@ fn the_rooms_import_what_the_plan_says() {
 #[test]
 fn the_core_is_pure() {
     let rooms = rooms();
-    for room in ["guard", "schedule", "registry"] {
-        for impurity in ["tokio", "tracing", "now()", "Instant", "SystemTime", "async"] {
-            assert!(!rooms[room].contains(impurity), "{room} has {impurity}");
-        }
+    for impurity in ["tokio", "tracing", "now()", "Instant", "SystemTime", "async"] {
+        assert!(!rooms["engine"].contains(impurity), "the engine has {impurity}");
     }
 }
 
 #[test]
 fn some_things_are_done_in_some_rooms_only() {
     for (thing, only) in [
-        ("dashmap", &["registry"][..]),
-        ("unsafe {", &["registry"]),
+        ("dashmap", &["engine"][..]),
+        ("unsafe {", &["engine"]),
         ("clock_gettime", &["clock"]),
         ("listenfd", &["supervisor"]),
         ("thread::spawn", &["bench"]),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wakeupd::clock::Time;
-use wakeupd::registry::{Refreshed, Registry, Seed, Sweep};
-use wakeupd::schedule::Schedule;
+use wakeupd::engine::registry::{Refreshed, Registry, Seed, Sweep};
+use wakeupd::engine::schedule::Schedule;
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero in the life of one that
 /// starts shortly before a multiple of 2³² ms.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use wakeupd::clock::Time;
-use wakeupd::guard::{Backlog, Caps, Guard, Mode, Networks, Rules, Unreachable};
-use wakeupd::registry::{LocalUse, Refreshed, Registry, Seed, Sweep};
+use wakeupd::engine::guard::{Backlog, Caps, Guard, Mode, Networks, Rules, Unreachable};
+use wakeupd::engine::registry::{LocalUse, Refreshed, Registry, Seed, Sweep};
 
 use super::Bytes;
 

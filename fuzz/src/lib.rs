@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 
 use wakeupd::config::{Config, parse_deny_file};
-use wakeupd::guard::network;
+use wakeupd::engine::guard::network;
 
 use self::daemon::Daemon;
 pub use self::snapshot::snapshot;

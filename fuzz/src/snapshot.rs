@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use wakeupd::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Rules};
-use wakeupd::registry::Registry;
+use wakeupd::engine::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Rules};
+use wakeupd::engine::registry::Registry;
 use wakeupd::snapshot::{Header, MAGIC, Moment, Snapshot, VERSION, write};
 
 use super::Bytes;

@@ -16,9 +16,9 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, Sockaddr
 use super::crowd::Crowd;
 use super::pings;
 use crate::clock;
+use crate::engine::registry::SHARDS;
+use crate::engine::schedule::Schedule;
 use crate::net::{BATCH, linux};
-use crate::registry::SHARDS;
-use crate::schedule::Schedule;
 use crate::wire::PING;
 
 const SENDING: Duration = Duration::from_secs(3);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::disk;
-use crate::guard::{Networks, NotANetwork, network};
+use crate::engine::guard::{Networks, NotANetwork, network};
 
 /// A file of networks, one on each line. What follows a `#` is a comment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::diagnosis::Diagnosis;
 use super::running::{Ask, read};
-use crate::guard::network;
+use crate::engine::guard::network;
 use crate::output::counted;
 use crate::status::{Client, Prefix, Status};
 

@@ -19,10 +19,10 @@ use serde::Serialize;
 
 use super::answer::{Body, Failure, json};
 use crate::clock::{self, Time};
-use crate::guard;
+use crate::engine::guard;
+use crate::engine::registry::{SHARDS, View};
 use crate::monitor::rfc3339;
 use crate::net;
-use crate::registry::{SHARDS, View};
 use crate::state::State;
 use crate::status::{Client, Refusal};
 

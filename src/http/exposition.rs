@@ -9,11 +9,11 @@ use prometheus::proto::{
 };
 
 use crate::clock;
-use crate::guard::Refused;
+use crate::engine::guard::Refused;
+use crate::engine::registry::{LocalUse, Removal};
 use crate::logging;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
-use crate::registry::{LocalUse, Removal};
 use crate::state::State;
 use crate::status::{Buffers, DenyFile, Guard, Snapshot, Status};
 

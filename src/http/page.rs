@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::answer::{Body, text};
-use crate::guard::Refused;
+use crate::engine::guard::Refused;
 use crate::status::Refusal;
 
 /// The page, in which the words for each reason to refuse a heartbeat are those of `/clients/{address}`.

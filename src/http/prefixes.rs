@@ -10,7 +10,7 @@ use serde_json::json;
 use super::answer::{Body, Failure, json};
 use super::clients::{Parameters, limit};
 use crate::clock;
-use crate::registry::{SHARDS, View};
+use crate::engine::registry::{SHARDS, View};
 use crate::state::State;
 use crate::status::Prefix;
 

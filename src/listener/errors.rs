@@ -5,7 +5,7 @@ use std::io;
 use tracing::{debug, warn};
 
 use crate::clock::Time;
-use crate::guard::{Budget, Unreachable};
+use crate::engine::guard::{Budget, Unreachable};
 use crate::net::{BATCH, NetworkError, Socket};
 use crate::state::State;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 use crate::clock::Time;
-use crate::registry::{Seed, View};
+use crate::engine::registry::{Seed, View};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 

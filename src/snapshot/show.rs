@@ -12,8 +12,8 @@ use indicatif::HumanCount;
 use super::{Moment, Snapshot};
 use crate::clock::Time;
 use crate::disk;
+use crate::engine::registry::View;
 use crate::output::{self, printable};
-use crate::registry::View;
 
 /// Goes before each error.
 const COMMAND: &str = "wakeupd snapshot";

@@ -2,7 +2,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use super::*;
-use crate::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use crate::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
 
 const EXPIRATION: Duration = Duration::from_secs(120);
 const SHARDS: usize = 8;

@@ -4,7 +4,7 @@ use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
 use super::{Buffers, Clients, DenyFile, Snapshot};
-use crate::guard::Refused;
+use crate::engine::guard::Refused;
 use crate::machine::set_sysctl;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;

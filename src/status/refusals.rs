@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::guard::Refused;
+use crate::engine::guard::Refused;
 
 /// A reason for which heartbeats are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -7,13 +7,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use wakeupd::clock::Time;
 use wakeupd::daemon::LONGEST_CATCH_UP;
-use wakeupd::guard::{
+use wakeupd::engine::guard::{
     Backlog, Budget, Guard, Mode, Nat64Prefixes, Networks, Rules, Stale, Unreachable,
 };
+use wakeupd::engine::registry::{LocalAddresses, Refreshed, Registry, SHARDS, Seed, Sweep, Target};
+use wakeupd::engine::schedule::{Schedule, owner};
 use wakeupd::listener::LOOK_INTERVAL;
 use wakeupd::net::BATCH;
-use wakeupd::registry::{LocalAddresses, Refreshed, Registry, SHARDS, Seed, Sweep, Target};
-use wakeupd::schedule::{Schedule, owner};
 use wakeupd::snapshot::Snapshot;
 use wakeupd::wire::DEFAULT_PORT;
 use wakeupd::worker::{LAST_PATIENCE, LONGEST_SLEEP};

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use wakeupd::guard::Guard;
-use wakeupd::registry::{Registry, Removal};
+use wakeupd::engine::guard::Guard;
+use wakeupd::engine::registry::{Registry, Removal};
 
 pub use self::restart::Restart;
 use crate::client::{Client, Mix, SECOND};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wakeupd::clock::Time;
-use wakeupd::guard::Caps;
+use wakeupd::engine::guard::Caps;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;

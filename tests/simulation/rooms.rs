@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use wakeupd::guard::Caps;
+use wakeupd::engine::guard::Caps;
 use wakeupd::wire::DEFAULT_PORT;
 
 use crate::client::Mix;

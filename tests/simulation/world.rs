@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wakeupd::clock::{MACHINE_START, Time};
-use wakeupd::registry::Sweep;
+use wakeupd::engine::registry::Sweep;
 use wakeupd::snapshot::{self, Header};
 use wakeupd::wire::DEFAULT_PORT;
 

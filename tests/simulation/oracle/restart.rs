@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use wakeupd::registry::{Registry, View};
+use wakeupd::engine::registry::{Registry, View};
 
 use super::{MILLI, Oracle};
 use crate::client::{Client, Mix};
