@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules};
-use wakeupd::engine::registry::{Refreshed, Registry, SHARDS, Seed, Sweep};
-use wakeupd::engine::schedule::Schedule;
+use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use wakeupd::engine::registry::{SHARDS, Seed};
+use wakeupd::engine::{Batch, Datagram, Engine, Outcome, Settings};
 use wakeupd::wire::DEFAULT_PORT;
 
 const EXPIRATION: Duration = Duration::from_secs(120);
-const NOW: Time = Time::from_nanos(1 << 40);
+/// A whole second, so the first slot is due.
+const NOW: Time = Time::from_secs(1_000);
 /// What all heartbeats hit.
 const LOCAL: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 const MILLION: u32 = 1_000_000;
@@ -32,30 +33,67 @@ fn client(first: IpAddr, n: u32) -> SocketAddr {
     SocketAddr::new(ip, 5000)
 }
 
-fn registry_of(first: IpAddr, clients: u32) -> Registry {
-    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
-    for n in 0..clients {
-        registry.refresh(client(first, n), LOCAL, NOW, || true);
-    }
-    registry
+/// An engine that has room for so many clients.
+fn engine(max_clients: u32, denied: Networks) -> Engine {
+    let caps = Caps { clients: max_clients, per_address: max_clients, per_prefix: max_clients };
+    let rules = Rules {
+        mode: Mode::Enforce,
+        refuse_nets: Networks::default(),
+        local_nets: Networks::default(),
+        nat64_prefixes: Nat64Prefixes::default(),
+        caps,
+    };
+    let settings = Settings {
+        rules,
+        denied,
+        port: DEFAULT_PORT,
+        expiration: EXPIRATION,
+        shards: SHARDS,
+        seed: Seed::random(),
+        workers: 1,
+        max_icmp_errors: 500,
+        receive_capacity: 1 << 20,
+        drained_until: NOW,
+    };
+    Engine::new(settings, NOW)
 }
 
-/// The shards take turns as they do in a daemon, so that none is in the processor's caches.
-fn sweep(c: &mut Criterion) {
-    let mut group = c.benchmark_group("sweep 1,000,000 clients, per client");
+fn engine_with_clients(first: IpAddr, clients: u32, denied: Networks) -> Engine {
+    let engine = engine(clients, denied);
+    for n in 0..clients {
+        heartbeat(&engine, client(first, n));
+    }
+    engine
+}
+
+fn heartbeat(engine: &Engine, source: SocketAddr) -> Outcome {
+    let datagram = Datagram { source, local: LOCAL, payload: &[], waited: Duration::ZERO };
+    engine.handle_datagram(NOW, &datagram)
+}
+
+/// The slots take turns as they do in a daemon, so no shard is in the processor's caches. The time goes on by a
+/// few seconds, so all clients stay live.
+fn poll_slot(c: &mut Criterion) {
+    let mut group = c.benchmark_group("poll a slot of 1,000,000 clients, per client");
     group.throughput(Throughput::Elements(1));
     for (family, first) in FAMILIES {
-        let registry = registry_of(first, MILLION);
-        let (mut sweep, mut shards) = (Sweep::default(), (0..SHARDS).cycle());
+        let engine = engine_with_clients(first, MILLION, Networks::default());
+        let mut batch = Batch::default();
         group.bench_function(family, |b| {
-            b.iter_custom(|shards_to_sweep| {
-                let mut clients = 0;
+            b.iter_custom(|slots| {
+                engine.resume(NOW, NOW);
+                let (mut now, mut clients) = (NOW, 0);
                 let start = Instant::now();
-                for shard in shards.by_ref().take(count(shards_to_sweep)) {
-                    registry.sweep(shard, NOW, |_| false, &mut sweep);
-                    clients += black_box(sweep.v4.len() + sweep.v6.len());
+                for _ in 0..slots {
+                    let slot = engine.poll_slot(now, 0, &mut batch).expect("a slot is due");
+                    now = slot.next_due;
+                    clients += black_box(batch.len());
+                    if now.since(NOW) > EXPIRATION / 2 {
+                        engine.resume(NOW, NOW);
+                        now = NOW;
+                    }
                 }
-                per_client(start.elapsed(), shards_to_sweep, clients)
+                per_client(start.elapsed(), slots, clients)
             });
         });
     }
@@ -66,21 +104,17 @@ fn sweep(c: &mut Criterion) {
 fn list(c: &mut Criterion) {
     let mut group = c.benchmark_group("copy a shard of 1,000,000 clients out");
     for (family, first) in FAMILIES {
-        let registry = registry_of(first, MILLION);
+        let engine = engine_with_clients(first, MILLION, Networks::default());
         let (mut views, mut shards) = (Vec::new(), (0..SHARDS).cycle());
         group.bench_function(family, |b| {
             b.iter(|| {
                 views.clear();
                 let shard = shards.next().expect("it has no end");
-                registry.look_at(shard, NOW, |view| views.push(view));
+                engine.registry().look_at(shard, NOW, |view| views.push(view));
             });
         });
     }
     group.finish();
-}
-
-fn count(iterations: u64) -> usize {
-    usize::try_from(iterations).expect("what takes so long is not asked for")
 }
 
 /// What `iterations` would have taken of one client each.
@@ -89,59 +123,39 @@ fn per_client(time: Duration, iterations: u64, clients: usize) -> Duration {
     time.mul_f64(iterations as f64 / clients as f64)
 }
 
-/// The clients come in an order that the processor cannot foresee, and so do those whom the guard
-/// refuses, which must not cost more.
-fn refresh(c: &mut Criterion) {
-    let mut group = c.benchmark_group("refresh one of 1,000,000 clients");
+/// The sources come in an order that the processor cannot predict. A refused source must not cost more than a
+/// client.
+fn handle_datagram(c: &mut Criterion) {
+    let mut group = c.benchmark_group("renew one of 1,000,000 clients");
     group.throughput(Throughput::Elements(1));
     for (family, first) in FAMILIES {
-        let registry = registry_of(first, MILLION);
-        let guard = guard(MILLION);
+        let denied = (0..100_000).map(|n| IpNet::from(client(first, MILLION + 2 * n).ip()));
+        let denied: Networks = denied.collect();
         let mut random = fastrand::Rng::with_seed(1);
+        let engine = engine_with_clients(first, MILLION, Networks::default());
         group.bench_function(family, |b| {
-            b.iter(|| heartbeat(&guard, &registry, client(first, random.u32(..MILLION))));
+            b.iter(|| heartbeat(&engine, client(first, random.u32(..MILLION))));
         });
         let system_port = |ip: IpAddr| SocketAddr::new(ip, 53);
         group.bench_function(format!("{family}, refused for the port"), |b| {
             b.iter(|| {
                 let ip = client(first, random.u32(MILLION..2 * MILLION)).ip();
-                heartbeat(&guard, &registry, system_port(ip))
+                heartbeat(&engine, system_port(ip))
             });
         });
-        let denied = (0..100_000).map(|n| IpNet::from(client(first, MILLION + 2 * n).ip()));
-        guard.deny(denied.collect());
+        engine.deny(denied);
         group.bench_function(format!("{family}, refused by one of 100,000 networks"), |b| {
             b.iter(|| {
                 let n = MILLION + 2 * random.u32(..100_000);
-                heartbeat(&guard, &registry, client(first, n))
+                heartbeat(&engine, client(first, n))
             });
         });
-        let full = self::guard(0);
+        engine.deny(Networks::default());
         group.bench_function(format!("{family}, refused for want of room"), |b| {
-            b.iter(|| heartbeat(&full, &registry, client(first, random.u32(MILLION..2 * MILLION))));
+            b.iter(|| heartbeat(&engine, client(first, random.u32(MILLION..2 * MILLION))));
         });
     }
     group.finish();
-}
-
-/// A guard that lets in so many.
-fn guard(clients: u32) -> Guard {
-    let caps = Caps { clients, per_address: clients, per_prefix: clients };
-    let nobody = Networks::default();
-    let rules = Rules {
-        mode: Mode::Enforce,
-        refuse_nets: nobody.clone(),
-        local_nets: nobody.clone(),
-        nat64_prefixes: Nat64Prefixes::default(),
-        caps,
-    };
-    Guard::new(rules, DEFAULT_PORT, nobody)
-}
-
-/// What the listener does with a datagram.
-fn heartbeat(guard: &Guard, registry: &Registry, source: SocketAddr) -> Result<Refreshed, Refused> {
-    guard.admit(source)?;
-    Ok(registry.refresh(source, LOCAL, NOW, || guard.reserve(source.ip()).is_ok()))
 }
 
 /// The tables grow meanwhile.
@@ -151,14 +165,13 @@ fn register(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for (family, first) in FAMILIES {
         group.bench_function(family, |b| {
-            b.iter_custom(|registries| {
+            b.iter_custom(|engines| {
                 let mut time = Duration::ZERO;
-                for _ in 0..registries {
-                    let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
-                    let guard = guard(CLIENTS);
+                for _ in 0..engines {
+                    let engine = engine(CLIENTS, Networks::default());
                     let start = Instant::now();
                     for n in 0..CLIENTS {
-                        let _ = heartbeat(&guard, &registry, client(first, n));
+                        heartbeat(&engine, client(first, n));
                     }
                     time += start.elapsed();
                 }
@@ -169,18 +182,5 @@ fn register(c: &mut Criterion) {
     group.finish();
 }
 
-fn schedule(c: &mut Criterion) {
-    let mut group = c.benchmark_group("take a slot");
-    group.throughput(Throughput::Elements(1));
-    let mut schedule = Schedule::new(NOW, SHARDS, 3, 10);
-    group.bench_function("in time", |b| {
-        b.iter(|| {
-            let deadline = schedule.deadline();
-            schedule.take(deadline)
-        });
-    });
-    group.finish();
-}
-
-criterion_group!(benches, sweep, list, refresh, register, schedule);
+criterion_group!(benches, poll_slot, list, handle_datagram, register);
 criterion_main!(benches);

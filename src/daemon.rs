@@ -16,15 +16,14 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::denials::Denials;
 use crate::clock::{self, Time};
 use crate::config::{Config, DenyFile, DenyFileError};
 use crate::disk;
-use crate::engine::guard::{Guard, Networks};
-use crate::engine::registry::{Registry, Removal, SHARDS, Seed};
-use crate::engine::schedule::Schedule;
+use crate::engine::registry::{Removal, SHARDS, Seed};
+use crate::engine::{self, Engine};
 use crate::http::Server;
 use crate::listener::Listener;
 use crate::machine::{Detection, Machine, set_sysctl};
@@ -37,11 +36,7 @@ use crate::snapshot::{self, Found, Keeper, Moment, Snapshot};
 use crate::state::State;
 use crate::supervisor::Supervisor;
 use crate::threads;
-use crate::worker::{Alarm, Warnings, Worker};
-
-/// Pings that were due while nobody served are sent as soon as somebody does, unless they are older: then
-/// the next ones are near.
-pub const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
+use crate::worker::{Warnings, Worker, WorkerThreads};
 
 /// The workers are told of the end so long before it that each has heard of it by then.
 const NOTICE: Duration = Duration::from_millis(2);
@@ -159,10 +154,8 @@ pub struct Daemon {
     deny_file: Option<DenyFile>,
     keeper: Option<Keeper>,
     state: Arc<State>,
-    /// The slots that are due from then on are to be served.
+    /// The workers begin with the slots that are due from then on.
     from: Time,
-    /// Nothing that arrived before waits in the socket.
-    drained_until: Time,
     max_icmp_errors: u32,
 }
 
@@ -182,15 +175,25 @@ impl Daemon {
         let senders = open_senders(&mut socket, config.worker_pool_size)
             .map_err(|error| bind_error(socket.address(), error))?;
         let http = bind_http(config)?;
-        let denied = config.deny_file.as_ref().and_then(DenyFile::networks).cloned();
         let port = socket.address().port();
-        let guard = Guard::new(config.guard.clone(), port, denied.unwrap_or_default());
-        update_broadcasts(&guard);
         let begun = Moment::now();
         let (keeper, Found { snapshot, unused }) = runtime.block_on(start_keeper(config, port))?;
-        let seed = snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed);
-        let registry = Registry::new(SHARDS, config.client_expiration, seed);
-        let mut state = State::new(guard, registry, config.worker_pool_size);
+        let denied = config.deny_file.as_ref().and_then(DenyFile::networks).cloned();
+        let settings = engine::Settings {
+            rules: config.guard.clone(),
+            denied: denied.unwrap_or_default(),
+            port,
+            expiration: config.client_expiration,
+            shards: SHARDS,
+            seed: snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed),
+            workers: config.worker_pool_size,
+            max_icmp_errors: config.max_icmp_errors,
+            receive_capacity: socket.most_waiting(),
+            drained_until,
+        };
+        let engine = Engine::new(settings, begun.now);
+        update_broadcasts(&engine);
+        let mut state = State::new(engine, config.worker_pool_size);
         state.metrics.snapshots.interval = keeper.as_ref().map(|_| config.snapshot_interval);
         state.metrics.snapshots.unused = unused;
         state.metrics.deny_file.is_set = config.deny_file.is_some();
@@ -204,7 +207,6 @@ impl Daemon {
             keeper,
             state: Arc::new(state),
             from: from.unwrap_or(begun.now),
-            drained_until,
             max_icmp_errors: config.max_icmp_errors,
         })
     }
@@ -236,13 +238,13 @@ impl Daemon {
             keeper.keep(self.state.clone());
         }
         let mut tasks = Tasks::default();
-        let alarm = self.start_workers(&mut tasks)?;
-        let end_listener = self.start_listener(&alarm, &mut tasks)?;
+        let workers = self.start_workers(&mut tasks)?;
+        let end_listener = self.start_listener(&workers, &mut tasks)?;
         self.state.health.set_ready(true);
         if let Some(http) = self.http.take() {
             http.start(self.state.clone(), monitor.board()).map_err(TaskEnded::Http)?;
         }
-        Ok(Threads { monitor, denials, tasks, alarm, end_listener })
+        Ok(Threads { monitor, denials, tasks, workers, end_listener })
     }
 
     async fn serve(
@@ -252,7 +254,7 @@ impl Daemon {
         mut reload: mpsc::Receiver<()>,
         supervisor: &mut Supervisor,
     ) -> Result<(), TaskEnded> {
-        let Threads { mut monitor, mut denials, mut tasks, alarm, end_listener } = threads;
+        let Threads { mut monitor, mut denials, mut tasks, workers, end_listener } = threads;
         supervisor.ready(&format!("listening on {}", self.socket.address()));
         let (mut stuck, mut is_interface_lost) = (Vec::new(), false);
         let mut second = tokio::time::interval(monitor::INTERVAL);
@@ -271,7 +273,7 @@ impl Daemon {
                     let (worst_lateness, now_stuck) = monitor.look();
                     report_health(&stuck, &now_stuck, supervisor);
                     stuck = now_stuck;
-                    update_broadcasts(&self.state.guard);
+                    update_broadcasts(&self.state.engine);
                     if summary.add(worst_lateness) {
                         supervisor.status(&summary.tell(&self.state));
                     }
@@ -281,7 +283,8 @@ impl Daemon {
         self.state.health.set_ready(false);
         supervisor.stopping();
         let end = clock::now() + NOTICE;
-        alarm.end(end);
+        self.state.engine.end(end);
+        workers.wake_all();
         drop(end_listener);
         let have_ended = timeout(LONGEST_FAREWELL, tasks.all()).await.is_ok();
         if !have_ended {
@@ -326,32 +329,27 @@ impl Daemon {
         }
     }
 
-    fn start_workers(&mut self, tasks: &mut Tasks) -> Result<Arc<Alarm>, TaskEnded> {
-        let alarm = Arc::new(Alarm::new(self.senders.len()));
-        let now = clock::now();
-        let from = if now.since(self.from) <= LONGEST_CATCH_UP { self.from } else { now };
+    fn start_workers(&mut self, tasks: &mut Tasks) -> Result<Arc<WorkerThreads>, TaskEnded> {
+        let threads = WorkerThreads::new(self.senders.len());
+        self.state.engine.resume(clock::now(), self.from);
         let warnings = Arc::new(Warnings::default());
-        let workers = self.senders.len();
         for (number, sender) in mem::take(&mut self.senders).into_iter().enumerate() {
-            let schedule = Schedule::new(from, SHARDS, number, workers);
-            let (state, alarm_of_it) = (self.state.clone(), alarm.clone());
-            let worker = Worker::new(sender, state, alarm_of_it, warnings.clone(), schedule);
+            let worker = Worker::new(number, sender, self.state.clone(), warnings.clone());
             let run = || worker.run().map_err(TaskEnded::Worker);
-            alarm.set_thread(number, tasks.start(&format!("worker-{number}"), run)?);
+            threads.set(number, tasks.start(&format!("worker-{number}"), run)?);
         }
-        Ok(alarm)
+        Ok(Arc::new(threads))
     }
 
     /// Starts the listener, which ends when what is returned is dropped. It leaves the heartbeats that come then
     /// in the socket, which the next daemon may take over.
     fn start_listener(
         &mut self,
-        alarm: &Arc<Alarm>,
+        workers: &Arc<WorkerThreads>,
         tasks: &mut Tasks,
     ) -> Result<oneshot::Sender<()>, TaskEnded> {
         let (socket, state) = (self.socket.clone(), self.state.clone());
-        let listener =
-            Listener::new(socket, state, alarm.clone(), self.drained_until, self.max_icmp_errors);
+        let listener = Listener::new(socket, state, workers.clone(), self.max_icmp_errors);
         let (end, ended) = oneshot::channel::<()>();
         let runtime = self.runtime.take().expect("there is one listener");
         let run = move || {
@@ -403,7 +401,11 @@ impl Daemon {
                 reads.succeed(clock::wall());
                 let networks = file.networks().cloned().unwrap_or_default();
                 let count = networks.len();
-                let removed = self.deny(networks);
+                let removed = self.state.engine.deny(networks);
+                for client in &removed {
+                    debug!(%client, reason = Removal::Denied.label(), "removed");
+                }
+                let removed = removed.len();
                 info!(path = file.path(), networks = count, removed, "read DENY_FILE again");
             }
             Err((file, error)) => {
@@ -417,22 +419,6 @@ impl Daemon {
             }
         }
     }
-
-    /// Refuses heartbeats from these networks from now on, and removes who is there.
-    fn deny(&self, networks: Networks) -> usize {
-        self.state.guard.deny(networks);
-        if !self.state.guard.enforces() {
-            return 0;
-        }
-        let mut removed = Vec::new();
-        for shard in 0..SHARDS {
-            self.state.registry.evict(shard, |ip| self.state.guard.denies(ip), &mut removed);
-        }
-        for client in &removed {
-            self.state.account_for(*client, Removal::Denied);
-        }
-        removed.len()
-    }
 }
 
 /// What runs beside the main thread, and how to end it.
@@ -441,7 +427,7 @@ struct Threads {
     monitor: Monitor,
     denials: Option<Denials>,
     tasks: Tasks,
-    alarm: Arc<Alarm>,
+    workers: Arc<WorkerThreads>,
     /// Ends the listener when it is dropped.
     end_listener: oneshot::Sender<()>,
 }
@@ -520,10 +506,10 @@ fn needs(config: &Config, address: SocketAddr) -> Needs {
     }
 }
 
-/// Tells the guard the broadcast addresses of now, or leaves it those of before if they are unknown.
-fn update_broadcasts(guard: &Guard) {
+/// Updates the broadcast addresses, or leaves them as they are if the kernel does not list its interfaces.
+fn update_broadcasts(engine: &Engine) {
     if let Some(addresses) = net::broadcasts() {
-        guard.set_broadcasts(addresses);
+        engine.set_broadcasts(addresses);
     }
 }
 
@@ -531,8 +517,7 @@ fn update_broadcasts(guard: &Guard) {
 fn restore(snapshot: &Snapshot, socket: &Socket, state: &State, begun: &Moment) -> Option<Time> {
     let now = Moment::now();
     let served = |client| socket.reaches(client);
-    let restored = snapshot.restore(&state.registry, &state.guard, served, &now);
-    state.metrics.restored.add(restored.clients);
+    let restored = snapshot.restore(&state.engine, served, &now);
     let age = now.since(&snapshot.header().taken).unwrap_or_default();
     info!(
         clients = restored.clients,
@@ -577,10 +562,10 @@ impl Summary {
 
     /// Tells what happened since the last time, and begins anew. Returns the same in short.
     fn tell(&mut self, state: &State) -> String {
-        let totals = state.metrics.totals();
+        let totals = state.totals();
         let recent = totals.since(&self.last);
         info!(
-            clients = state.registry.len(),
+            clients = state.engine.registry().len(),
             heartbeats = recent.heartbeats,
             pings = recent.pings(),
             refused = recent.refused(),
@@ -592,7 +577,7 @@ impl Summary {
         );
         let short = format!(
             "{}; in the last minute {}, {}, {} refused",
-            counted(state.registry.len() as u64, "client", "clients"),
+            counted(state.engine.registry().len() as u64, "client", "clients"),
             counted(recent.heartbeats, "heartbeat", "heartbeats"),
             counted(recent.pings(), "ping", "pings"),
             counted(recent.refused(), "datagram", "datagrams")

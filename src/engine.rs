@@ -1,5 +1,384 @@
-//! The protocol: who may register, who is a client, and when each client gets a ping.
+//! The protocol as one state machine without I/O.
+//!
+//! [`Engine`] takes datagrams, ICMP errors and the time in, and gives outcomes, pings and deadlines out. It
+//! opens no socket, reads no clock and writes no log, so the daemon, the simulation and the fuzz targets all
+//! drive the same object. It is `Sync`: the listener and the workers share one engine.
+//!
+//! - The listener calls [`Engine::handle_datagram`] for each datagram, [`Engine::handle_received`] after each
+//!   receive call, and [`Engine::handle_icmp_error`] for each ICMP error about a ping.
+//! - Each worker calls [`Engine::poll_slot`] until it returns `None`, sends what the [`Batch`] holds, and
+//!   sleeps until [`Engine::poll_timeout`].
+//!
+//! ```text
+//! handle_datagram ─▶ guard: may the source register? ─▶ registry: insert or renew
+//!                                                           │
+//! poll_slot ─▶ schedule: which shard is due? ─▶ registry: sweep the shard ─▶ Batch
+//! ```
 
+mod backlog;
+mod batch;
+mod counters;
 pub mod guard;
 pub mod registry;
 pub mod schedule;
+mod unreachable;
+mod walk;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
+use std::time::Duration;
+
+use self::backlog::Backlog;
+pub use self::batch::{Batch, Emission, Transmit};
+pub use self::counters::Counters;
+use self::guard::{Guard, Networks, Refused, Rules};
+use self::registry::{Refreshed, Registry, Removal, Seed, View};
+pub use self::schedule::Slot;
+use self::schedule::{Schedule, owner};
+pub use self::unreachable::PAUSE as ICMP_PAUSE;
+use self::unreachable::Unreachable;
+use self::walk::Walk;
+use crate::clock::Time;
+use crate::wire::Message;
+
+/// The longest sleep of a worker without clients. It is well below a second, so the worker skips no slot.
+pub const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+/// How late a worker may still serve the slots that were due before the engine ended.
+pub const END_GRACE: Duration = Duration::from_millis(50);
+
+/// A restarted daemon sends the pings of its downtime at once, unless the downtime was longer than this: then
+/// the next regular pings are near.
+pub const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
+
+/// What an engine needs to know from the start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The guard's rules.
+    pub rules: Rules,
+    /// The networks of `DENY_FILE`.
+    pub denied: Networks,
+    /// The UDP port of the daemon.
+    pub port: u16,
+    /// How long a client lives after its last heartbeat.
+    pub expiration: Duration,
+    /// The number of shards and of slots in a second: a power of two above 1.
+    pub shards: usize,
+    /// Decides which shard a client belongs to.
+    pub seed: Seed,
+    /// The number of workers, at most one for each shard.
+    pub workers: usize,
+    /// `MAX_ICMP_ERRORS_PER_SECOND`.
+    pub max_icmp_errors: u32,
+    /// A number of datagrams that the receive buffer cannot hold.
+    pub receive_capacity: usize,
+    /// No datagram that arrived before this time is waiting in the receive buffer.
+    pub drained_until: Time,
+}
+
+/// A received datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// The sender's address, in canonical form.
+    pub source: SocketAddr,
+    /// The local address it was sent to, if the kernel reports it.
+    pub local: Option<IpAddr>,
+    /// Its content.
+    pub payload: &'a [u8],
+    /// How long it waited in the receive buffer, by the wall clock. Zero without a timestamp.
+    pub waited: Duration,
+}
+
+/// What a datagram did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: it was dropped.
+    Refused(Refused),
+    /// It was a valid heartbeat.
+    Accepted {
+        /// Set if the heartbeat made its source a client.
+        registered: Option<Registered>,
+        /// The rule that the source breaks, if the guard only observes.
+        tolerated: Option<Refused>,
+    },
+}
+
+impl Outcome {
+    /// The rules that the datagram breaks: one if it was refused, none to two if it was accepted.
+    pub fn reasons(self) -> impl Iterator<Item = Refused> {
+        let reasons = match self {
+            Self::Refused(reason) => [Some(reason), None],
+            Self::Accepted { registered, tolerated } => {
+                [tolerated, registered.and_then(|registered| registered.tolerated)]
+            }
+        };
+        reasons.into_iter().flatten()
+    }
+}
+
+/// A new client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The shard the client belongs to.
+    pub shard: usize,
+    /// The worker to wake: it may sleep past the client's slot, because the shard was empty.
+    pub wakes: Option<usize>,
+    /// The cap that the client exceeds, if the guard only observes.
+    pub tolerated: Option<Refused>,
+}
+
+/// The protocol: the set of clients, and the time of each ping.
+#[derive(Debug)]
+pub struct Engine {
+    guard: Guard,
+    registry: Registry,
+    backlog: Backlog,
+    unreachable: Unreachable,
+    /// One for each worker.
+    walks: Box<[Walk]>,
+    /// When the workers end, in nanoseconds.
+    ends_at: AtomicU64,
+    counters: Counters,
+}
+
+impl Engine {
+    /// Creates an engine without clients. Its workers begin with the slots that are due from `now` on.
+    ///
+    /// # Panics
+    /// Unless `settings.shards` is a power of two above 1 and there are 1 to `shards` workers.
+    #[must_use]
+    pub fn new(settings: Settings, now: Time) -> Self {
+        let Settings { rules, denied, port, expiration, shards, seed, workers, .. } = settings;
+        let walk = |worker| Walk::new(Schedule::new(now, shards, worker, workers));
+        Self {
+            guard: Guard::new(rules, port, denied),
+            registry: Registry::new(shards, expiration, seed),
+            backlog: Backlog::new(expiration, settings.receive_capacity, settings.drained_until),
+            unreachable: Unreachable::new(settings.max_icmp_errors),
+            walks: (0..workers).map(walk).collect(),
+            ends_at: u64::MAX.into(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The clients.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The rules, and the number of clients of each address and network.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// What the engine has decided so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes a datagram that was received at `now`. One thread alone may call this.
+    pub fn handle_datagram(&self, now: Time, datagram: &Datagram<'_>) -> Outcome {
+        let outcome = match Message::parse(datagram.payload) {
+            Message::Heartbeat => self.handle_heartbeat(now, datagram),
+        };
+        if let Outcome::Accepted { registered, .. } = outcome {
+            self.counters.heartbeats.add(1);
+            self.counters.registered.add(registered.is_some().into());
+        }
+        for reason in outcome.reasons() {
+            self.counters.refused[reason as usize].add(1);
+        }
+        outcome
+    }
+
+    fn handle_heartbeat(&self, now: Time, datagram: &Datagram<'_>) -> Outcome {
+        let Datagram { source, local, waited, .. } = *datagram;
+        let is_stale = self.backlog.is_stale(now, waited);
+        let age = if is_stale { Err(Refused::Stale) } else { Ok(()) };
+        let tolerated = age.and_then(|()| self.guard.admit(source)).err();
+        if let Some(reason) = tolerated.filter(|reason| self.guard.refuses(*reason)) {
+            return Outcome::Refused(reason);
+        }
+        let mut exceeded = None;
+        let admit = || {
+            exceeded = self.guard.reserve(source.ip()).err();
+            exceeded.is_none_or(|reason| !self.guard.refuses(reason))
+        };
+        let refreshed = self.registry.refresh(source, local, now, admit);
+        let registered = match (refreshed, exceeded) {
+            (Refreshed::Refused, Some(reason)) => return Outcome::Refused(reason),
+            (Refreshed::Registered { shard, is_first }, tolerated) => {
+                let wakes = is_first.then(|| self.wake_owner(shard, now));
+                Some(Registered { shard, wakes, tolerated })
+            }
+            (Refreshed::Renewed | Refreshed::Refused, _) => None,
+        };
+        Outcome::Accepted { registered, tolerated }
+    }
+
+    /// Lets the owner of `shard` serve the slots from `now` on, although it may have meant to sleep past
+    /// them. Returns the owner's number.
+    fn wake_owner(&self, shard: usize, now: Time) -> usize {
+        let worker = owner(shard, self.walks.len());
+        self.walks[worker].wake(now);
+        worker
+    }
+
+    /// Takes note that the listener received `count` datagrams with a call at `now`, and whether the call left
+    /// the receive buffer empty.
+    ///
+    /// A client is removed only for a silence that ended before the buffer was last known to be empty: while
+    /// the listener is behind, the client's heartbeat may be waiting there.
+    pub fn handle_received(&self, now: Time, count: usize, is_empty: bool) {
+        self.backlog.received(now, count, is_empty);
+    }
+
+    /// Whether the engine takes ICMP errors now. It takes none for [`ICMP_PAUSE`] after there were more than
+    /// `max_icmp_errors` in a second.
+    #[must_use]
+    pub fn wants_icmp_errors(&self, now: Time) -> bool {
+        self.unreachable.is_listening(now)
+    }
+
+    /// Takes an ICMP error about a ping. `unreachable` is the client if the error is "port unreachable".
+    /// Returns whether that client gets no more pings until its next heartbeat.
+    pub fn handle_icmp_error(&self, now: Time, unreachable: Option<SocketAddr>) -> bool {
+        if !self.unreachable.spend(now) {
+            return false;
+        }
+        let Some(client) = unreachable else { return false };
+        let Some(last_heartbeat) = self.registry.last_heartbeat(client, now) else { return false };
+        if !self.unreachable.report(client, last_heartbeat, now) {
+            return false;
+        }
+        self.counters.muted.add(1);
+        let is_muted = self.guard.enforces();
+        if is_muted {
+            self.registry.mute(client);
+        }
+        is_muted
+    }
+
+    /// Serves the next slot of `worker` that is due at `now`, if any: fills `batch` with the pings to send, and
+    /// removes the clients that have expired.
+    pub fn poll_slot(&self, now: Time, worker: usize, batch: &mut Batch) -> Option<Slot> {
+        let walk = &self.walks[worker];
+        self.counters.served_slots.add(walk.wake_up(now));
+        let due = walk.next_due();
+        if due > now || self.is_over(due, now) {
+            return None;
+        }
+        let slot = walk.take(now);
+        self.counters.served_slots.add(1);
+        if slot.skipped_seconds > 0 {
+            self.count_skipped(slot.skipped_seconds, walk.shards());
+        }
+        batch.clear();
+        if !self.registry.is_shard_empty(slot.shard) {
+            let is_pressed = |ip| self.guard.is_pressed(ip);
+            let drained_until = self.backlog.drained_until();
+            self.registry.sweep(slot.shard, now, drained_until, is_pressed, &mut batch.sweep);
+            for (client, removal) in batch.removed() {
+                self.account_for(*client, *removal);
+            }
+        }
+        Some(slot)
+    }
+
+    /// When `worker` has to call [`Self::poll_slot`] again: at its next slot with clients, or earlier.
+    /// `None` means that the worker has ended.
+    pub fn poll_timeout(&self, now: Time, worker: usize) -> Option<Time> {
+        let walk = &self.walks[worker];
+        if self.is_over(walk.next_due(), now) {
+            return None;
+        }
+        let latest = self.ends_at().min(now + LONGEST_SLEEP);
+        Some(walk.fall_asleep(latest, |shard| self.registry.is_shard_empty(shard)))
+    }
+
+    fn count_skipped(&self, seconds: u64, shards: impl Iterator<Item = usize>) {
+        let clients = shards.map(|shard| self.registry.shard_len(shard) as u64);
+        let (slots, clients) =
+            clients.fold((0, 0), |(slots, sum), clients| (slots + 1, sum + clients));
+        self.counters.skipped_slots.add(seconds * slots);
+        self.counters.skipped_pings.add(seconds * clients);
+    }
+
+    /// Takes note that the last ping of `client` was not sent.
+    pub fn handle_failed_send(&self, client: SocketAddr) {
+        self.registry.take_ping_back(client);
+    }
+
+    /// Lets the workers begin with the slots that are due from `from` on: where the daemon before this one ended,
+    /// or where this one started. If that is longer than [`LONGEST_CATCH_UP`] ago, they begin at `now`.
+    pub fn resume(&self, now: Time, from: Time) {
+        let from = if now.since(from) <= LONGEST_CATCH_UP { from } else { now };
+        for walk in &self.walks {
+            walk.restart(from);
+        }
+    }
+
+    /// Ends the workers: they serve the slots due before `time`, and none after.
+    pub fn end(&self, time: Time) {
+        self.ends_at.store(time.as_nanos(), Release);
+    }
+
+    fn ends_at(&self) -> Time {
+        Time::from_nanos(self.ends_at.load(Acquire))
+    }
+
+    /// Whether a worker has ended if its next slot is `due`.
+    fn is_over(&self, due: Time, now: Time) -> bool {
+        let end = self.ends_at();
+        due >= end || now > end + END_GRACE
+    }
+
+    /// Restores a client of a snapshot, if the guard lets it in. A client that is in the registry already stays
+    /// as it is.
+    pub fn restore(&self, client: &View) -> Refreshed {
+        let lets_in = |verdict: Result<(), Refused>| {
+            verdict.err().is_none_or(|reason| !self.guard.refuses(reason))
+        };
+        let refreshed = self.registry.restore(client, || {
+            lets_in(self.guard.admit(client.address))
+                && lets_in(self.guard.reserve(client.address.ip()))
+        });
+        self.counters.restored.add(matches!(refreshed, Refreshed::Registered { .. }).into());
+        refreshed
+    }
+
+    /// Replaces the networks of `DENY_FILE`. Returns the clients that were removed, because they are in one.
+    pub fn deny(&self, networks: Networks) -> Vec<SocketAddr> {
+        self.guard.deny(networks);
+        let mut removed = Vec::new();
+        if self.guard.enforces() {
+            for shard in 0..self.registry.shards() {
+                self.registry.evict(shard, |ip| self.guard.denies(ip), &mut removed);
+            }
+        }
+        for client in &removed {
+            self.account_for(*client, Removal::Denied);
+        }
+        removed
+    }
+
+    /// Replaces the broadcast addresses of the networks that this machine is on. No ping can be sent there, so
+    /// no heartbeat from there registers.
+    pub fn set_broadcasts(&self, addresses: Vec<Ipv4Addr>) {
+        self.guard.set_broadcasts(addresses);
+    }
+
+    fn account_for(&self, client: SocketAddr, removal: Removal) {
+        self.guard.release(client.ip());
+        self.counters.removed[removal as usize].add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,27 +1,26 @@
 //! wakeupd, a UDP wake-up ping daemon.
 //!
-//! A client sends a heartbeat (any UDP datagram) and is pinged every second until no heartbeat has
-//! come for a while. The registry of clients is a sharded map, and a shard is a slot of the second,
-//! so that pings leave in an even stream and no client needs a timer of its own:
+//! A client sends a heartbeat (any UDP datagram) and gets a ping every second, until it has sent no heartbeat for
+//! a while. The registry of clients is a sharded map, and a shard is a slot of the second: pings leave in an even
+//! stream, and no client needs a timer of its own.
 //!
 //! ```text
-//! datagrams ─▶ net ─▶ listener ─▶ guard: may it register? ─▶ registry: refresh
-//!                                                                │
-//! the second ─▶ schedule: which shard is due ─▶ worker ─▶ registry: sweep ─▶ net ─▶ pings
+//! datagrams ─▶ net ─▶ listener ─▶ engine: guard, registry
+//! the second ─▶ engine: schedule, registry ─▶ worker ─▶ net ─▶ pings
 //! ```
 //!
-//! - The core, pure and without a clock: [`engine`].
-//! - Around it: [`net`] is the socket, [`listener`] and [`worker`] join the core to it, [`daemon`]
-//!   starts and stops them, [`state`] is what they share, [`snapshot`] keeps the clients over a restart,
-//!   [`metrics`] counts, [`health`] finds stuck tasks, [`throttle`] keeps the log readable, [`threads`]
-//!   starts threads, and [`wire`] and [`clock`] hold the protocol and the time.
-//! - For the operator: [`monitor`] looks at all that every second, [`status`] says in words how it is,
-//!   [`http`] tells it, and [`ask`] asks.
+//! - The protocol, without I/O: [`engine`]; its bytes: [`wire`].
+//! - Around it: [`net`] is the socket, [`listener`] and [`worker`] drive the engine, [`daemon`] starts and stops
+//!   them, [`state`] is what they share, [`snapshot`] keeps the clients over a restart, [`metrics`] and
+//!   [`counter`] count, [`health`] finds stuck tasks, [`throttle`] limits the rate of log lines, [`threads`]
+//!   starts threads, [`clock`] reads the clocks.
+//! - For the operator: [`monitor`] samples all that every second, [`status`] reports it with findings, [`http`]
+//!   serves it, [`ask`] is the client of that endpoint.
 //! - The program: [`cli`], [`config`], [`logging`], [`output`], [`signals`], [`supervisor`], `doctor`, which
-//!   looks at the machine, and the clients: [`probe`] is one and `bench` many, [`tally`] counts what comes to one,
+//!   checks the machine, and the clients: [`probe`] is one and `bench` many, [`tally`] counts the pings of one,
 //!   [`args`] are the arguments of both.
 //!
-//! `docs/architecture.md` says who may import whom, and why.
+//! `docs/architecture.md` says which module may import which, and why.
 
 pub mod args;
 pub mod ask;
@@ -30,6 +29,7 @@ pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod counter;
 pub mod daemon;
 pub mod disk;
 #[cfg(target_os = "linux")]

@@ -1,9 +1,8 @@
-//! Receives heartbeats and records them.
+//! Receives datagrams and ICMP errors, and hands them to the engine.
 
 mod errors;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,61 +10,51 @@ use nix::errno::Errno;
 use tracing::{debug, info, trace, warn};
 
 use crate::clock::{self, Time};
-use crate::engine::guard::{Backlog, Refused, Stale};
-use crate::engine::registry::Refreshed;
+use crate::engine::guard::Refused;
+use crate::engine::{self, Outcome, Registered};
 use crate::net::{self, BATCH, Datagram, Socket};
 use crate::state::State;
 use crate::throttle::Throttle;
-use crate::worker::Alarm;
-use errors::Errors;
+use crate::worker::WorkerThreads;
+use errors::IcmpErrors;
 
-/// How often the socket is looked at even when nothing seems to arrive. The clients whose time is
-/// over are removed only after such a look.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest time between two receive calls, whether or not the runtime reports an arrival. Clients expire
+/// only after such a call.
+pub const RECEIVE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long to leave a socket alone that fails.
-const RECOVERY: Duration = Duration::from_millis(10);
+/// The pause after a failed receive call.
+const BACKOFF: Duration = Duration::from_millis(10);
 
 /// The task that receives.
 #[derive(Debug)]
 pub struct Listener {
     socket: Arc<Socket>,
     state: Arc<State>,
-    alarm: Arc<Alarm>,
-    errors: Errors,
-    backlog: Backlog,
+    workers: Arc<WorkerThreads>,
+    errors: IcmpErrors,
     refusals: [Throttle; Refused::ALL.len()],
     failures: Throttle,
 }
 
 impl Listener {
-    /// A listener that records in the registry what `socket` receives and the guard lets in. Nothing that
-    /// arrived before `drained_until` waits in the socket. Of ICMP errors it looks at `max_icmp_errors` a
-    /// second.
+    /// A listener on `socket` that wakes `workers` for their first clients.
     #[must_use]
     pub fn new(
         socket: Arc<Socket>,
         state: Arc<State>,
-        alarm: Arc<Alarm>,
-        drained_until: Time,
+        workers: Arc<WorkerThreads>,
         max_icmp_errors: u32,
     ) -> Self {
-        Self {
-            backlog: Backlog::new(state.registry.expiration(), drained_until),
-            socket,
-            state,
-            alarm,
-            errors: Errors::new(max_icmp_errors),
-            refusals: Default::default(),
-            failures: Throttle::default(),
-        }
+        let errors = IcmpErrors::new(max_icmp_errors);
+        let refusals = Default::default();
+        Self { socket, state, workers, errors, refusals, failures: Throttle::default() }
     }
 
-    /// Receives until the socket breaks, and tells what broke it.
+    /// Receives until the socket breaks. Returns the error that broke it.
     pub async fn run(mut self) -> io::Error {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let _ = tokio::time::timeout(LOOK_INTERVAL, self.socket.readable()).await;
+            let _ = tokio::time::timeout(RECEIVE_INTERVAL, self.socket.readable()).await;
             match self.drain(&mut batch).await {
                 Ok(()) => {}
                 Err(error) if is_fatal(&error) => return error,
@@ -74,90 +63,68 @@ impl Listener {
                     if let Some(left_out) = self.failures.pass(clock::now()) {
                         warn!(%error, left_out, "cannot receive");
                     }
-                    tokio::time::sleep(RECOVERY).await;
+                    tokio::time::sleep(BACKOFF).await;
                 }
             }
         }
     }
 
-    /// Receives all that is waiting, also where the kernel would not tell what the network said.
+    /// Receives until the receive buffer is empty, even if the ICMP errors cannot be read.
     async fn drain(&mut self, batch: &mut Vec<Datagram>) -> io::Result<()> {
-        let mut begun = clock::now();
-        let mut received = 0;
         loop {
             let now = clock::now();
             self.state.health.listener.tick(now);
-            let told = self.errors.take(&self.socket, &self.state, now);
+            let errors_read = self.errors.drain(&self.socket, &self.state, now);
             batch.clear();
             self.socket.receive(batch)?;
-            let stale = self.backlog.stale(now, clock::wall);
+            let wall = clock::wall();
             for datagram in batch.iter() {
-                self.record(*datagram, &stale, now);
+                self.handle(datagram, wall, now);
             }
-            if batch.len() < BATCH {
-                self.heard_until(now);
-                return told;
-            }
-            // In a flood there is always something waiting. But what was waiting when this began has
-            // been received once it is more than the socket holds.
-            received += batch.len();
-            if received > self.socket.most_waiting() {
-                self.heard_until(begun);
-                (begun, received) = (now, 0);
+            let is_empty = batch.len() < BATCH;
+            self.state.engine.handle_received(now, batch.len(), is_empty);
+            if is_empty {
+                return errors_read;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    fn heard_until(&mut self, time: Time) {
-        self.state.registry.heard_until(time);
-        self.backlog.drained_until(time);
-    }
-
-    fn record(&self, datagram: Datagram, stale: &Stale, now: Time) {
-        let Datagram { source, local, length, arrived } = datagram;
+    fn handle(&self, datagram: &Datagram, wall: Time, now: Time) {
+        let Datagram { source, local, length, arrived, .. } = *datagram;
         trace!(%source, length, "datagram");
-        let guard = &self.state.guard;
-        let age = if stale.covers(arrived) { Err(Refused::Stale) } else { Ok(()) };
-        if !self.is_admitted(source, age.and_then(|()| guard.admit(source)), now) {
-            return;
-        }
-        let admit = || self.is_admitted(source, guard.reserve(source.ip()), now);
-        match self.state.registry.refresh(source, local, now, admit) {
-            Refreshed::Refused => return,
-            Refreshed::Renewed => {}
-            Refreshed::Registered { shard, is_first } => {
-                if is_first {
-                    self.alarm.wake(shard, now);
-                }
-                if self.state.metrics.registered.get() == 0 {
-                    info!(client = %source, "first client; LOG_LEVEL=DEBUG shows every client");
-                }
-                self.state.metrics.registered.add(1);
-                debug!(client = %source, "registered");
-            }
-        }
-        self.state.metrics.heartbeats.add(1);
-    }
-
-    /// Counts and reports a refusal. Returns whether the datagram goes on in the guard's mode.
-    fn is_admitted(&self, source: SocketAddr, verdict: Result<(), Refused>, now: Time) -> bool {
-        let Err(reason) = verdict else { return true };
-        let is_refused = self.state.guard.refuses(reason);
-        self.state.metrics.refused[reason as usize].add(1);
-        if let Some(left_out) = self.refusals[reason as usize].pass(now) {
-            let reason = reason.label();
-            if is_refused {
-                warn!(%source, reason, left_out, "refused a datagram");
+        let waited = arrived.map(|arrived| wall.since(Time::default() + arrived));
+        let outcome = self.state.engine.handle_datagram(
+            now,
+            &engine::Datagram {
+                source,
+                local,
+                payload: datagram.payload(),
+                waited: waited.unwrap_or_default(),
+            },
+        );
+        for reason in outcome.reasons() {
+            let Some(left_out) = self.refusals[reason as usize].pass(now) else { continue };
+            let label = reason.label();
+            if outcome == Outcome::Refused(reason) {
+                warn!(%source, reason = label, left_out, "refused a datagram");
             } else {
-                warn!(%source, reason, left_out, "would refuse a datagram");
+                warn!(%source, reason = label, left_out, "would refuse a datagram");
             }
         }
-        !is_refused
+        if let Outcome::Accepted { registered: Some(Registered { wakes, .. }), .. } = outcome {
+            if let Some(worker) = wakes {
+                self.workers.wake(worker);
+            }
+            if self.state.engine.counters().registered.get() == 1 {
+                info!(client = %source, "first client; LOG_LEVEL=DEBUG shows every client");
+            }
+            debug!(client = %source, "registered");
+        }
     }
 }
 
-/// Whether trying again is of no use.
+/// Whether every later receive call would fail too.
 fn is_fatal(error: &io::Error) -> bool {
     net::is_broken(error) || error.raw_os_error().map(Errno::from_raw) == Some(Errno::EINVAL)
 }

@@ -6,32 +6,13 @@ mod snapshots;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::counter::Counter;
+use crate::engine::Counters;
 use crate::engine::guard::Refused;
 use crate::engine::registry::Removal;
 use crate::net::SendFailure;
 pub use deny_file::{DenyFileReads, FailedRead};
 pub use snapshots::{Failure, LastSnapshot, Snapshots};
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Counts `n` more.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// Takes over what somebody else counted.
-    pub fn raise_to(&self, count: u64) {
-        self.0.fetch_max(count, Relaxed);
-    }
-
-    /// The count since the start.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// The upper bounds of the histogram of lateness. One bucket more holds what is beyond.
 pub const LATENESS_BOUNDS: [Duration; 11] = [
@@ -51,20 +32,9 @@ pub const LATENESS_BOUNDS: [Duration; 11] = [
 /// The number of buckets of the histogram of lateness.
 pub const LATENESS_BUCKETS: usize = LATENESS_BOUNDS.len() + 1;
 
-/// Every counter of the daemon. All threads share one of these.
+/// What the tasks of the daemon count, besides the engine's own [`Counters`].
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Heartbeats that were let in.
-    pub heartbeats: Counter,
-    /// Clients that came.
-    pub registered: Counter,
-    /// Clients that came from the snapshot at the start.
-    pub restored: Counter,
-    /// Clients that went, by [`Removal`].
-    pub removed: [Counter; Removal::ALL.len()],
-    /// Times that a client was muted because its port is closed, or would have been if the guard enforced
-    /// its rules.
-    pub muted: Counter,
     /// Errors that the network told.
     pub network_errors: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
@@ -73,8 +43,6 @@ pub struct Metrics {
     pub failed_receives: Counter,
     /// Datagrams and ICMP errors with truncated control messages.
     pub truncated_control: Counter,
-    /// Datagrams not let in, or that would not have been if the guard enforced its rules, by [`Refused`].
-    pub refused: [Counter; Refused::ALL.len()],
     /// Pings that the kernel took, each in the bucket of its lateness.
     lateness: [Counter; LATENESS_BUCKETS],
     /// The lateness of all these together, in microseconds.
@@ -83,12 +51,6 @@ pub struct Metrics {
     worst_lateness: AtomicU64,
     /// Pings that the kernel did not take, by [`SendFailure`].
     pub failed_sends: [Counter; SendFailure::ALL.len()],
-    /// Pings left out with the slots.
-    pub skipped_pings: Counter,
-    /// Slots left out because their worker was a whole second late.
-    pub skipped_slots: Counter,
-    /// Slots that were not skipped.
-    pub served_slots: Counter,
     /// HTTP requests that showed a wrong `ADMIN_TOKEN`.
     pub wrong_tokens: Counter,
     /// What became of the snapshots.
@@ -115,34 +77,34 @@ impl Metrics {
         Duration::from_nanos(self.worst_lateness.swap(0, Relaxed))
     }
 
-    /// All counts as they are now.
+    /// All counts as they are now, those of the engine included.
     #[must_use]
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self, engine: &Counters) -> Totals {
         Totals {
-            heartbeats: self.heartbeats.get(),
-            registered: self.registered.get(),
-            restored: self.restored.get(),
-            removed: self.removed.each_ref().map(Counter::get),
-            muted: self.muted.get(),
+            heartbeats: engine.heartbeats.get(),
+            registered: engine.registered.get(),
+            restored: engine.restored.get(),
+            removed: engine.removed.each_ref().map(Counter::get),
+            muted: engine.muted.get(),
             network_errors: self.network_errors.get(),
             receive_drops: self.receive_drops.get(),
             failed_receives: self.failed_receives.get(),
             truncated_control: self.truncated_control.get(),
-            refused: self.refused.each_ref().map(Counter::get),
+            refused: engine.refused.each_ref().map(Counter::get),
             lateness: self.lateness.each_ref().map(Counter::get),
             lateness_micros: self.lateness_micros.get(),
             failed_sends: self.failed_sends.each_ref().map(Counter::get),
-            skipped_pings: self.skipped_pings.get(),
-            skipped_slots: self.skipped_slots.get(),
-            served_slots: self.served_slots.get(),
+            skipped_pings: engine.skipped_pings.get(),
+            skipped_slots: engine.skipped_slots.get(),
+            served_slots: engine.served_slots.get(),
             wrong_tokens: self.wrong_tokens.get(),
         }
     }
 }
 
-/// What was counted since the start or in some time. Each field is that of [`Metrics`].
+/// What was counted since the start or in some time. Each field is that of [`Metrics`] or [`Counters`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "they are those of `Metrics`")]
+#[expect(missing_docs, reason = "they are those of `Metrics` and `Counters`")]
 pub struct Totals {
     pub heartbeats: u64,
     pub registered: u64,
@@ -224,16 +186,17 @@ mod tests {
 
     #[test]
     fn what_was_counted_since_is_the_difference() {
-        let metrics = Metrics::default();
+        let (metrics, engine) = (Metrics::default(), Counters::default());
         metrics.pinged(5, Duration::from_micros(300));
-        metrics.refused[0].add(2);
-        let first = metrics.totals();
+        engine.refused[0].add(2);
+        let first = metrics.totals(&engine);
         assert_eq!((first.pings(), first.refused()), (5, 2));
         assert_eq!(first.since(&Totals::default()), first);
-        metrics.heartbeats.add(1);
-        let recent = metrics.totals().since(&first);
+        engine.heartbeats.add(1);
+        let recent = metrics.totals(&engine).since(&first);
         assert_eq!(recent, Totals { heartbeats: 1, ..Totals::default() });
-        assert_eq!(metrics.totals().since(&metrics.totals()), Totals::default());
+        let now = metrics.totals(&engine);
+        assert_eq!(now.since(&now), Totals::default());
     }
 
     #[test]
@@ -246,19 +209,10 @@ mod tests {
             metrics.pinged(3, Duration::from_micros(micros));
             expected[bucket] += 3;
         }
-        assert_eq!(metrics.totals().lateness, expected);
-        assert_eq!(metrics.totals().lateness_micros, 3 * 2_004_502);
+        let totals = metrics.totals(&Counters::default());
+        assert_eq!((totals.lateness, totals.lateness_micros), (expected, 3 * 2_004_502));
         assert_eq!(metrics.take_worst_lateness(), Duration::from_micros(1_000_001));
         assert_eq!(metrics.take_worst_lateness(), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_others_count_never_shrinks() {
-        let counter = Counter::default();
-        for (told, count) in [(3, 3), (2, 3), (5, 5)] {
-            counter.raise_to(told);
-            assert_eq!(counter.get(), count);
-        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Monitor {
     pub fn new(state: Arc<State>, socket: Arc<Socket>) -> Self {
         let (started, wall) = (clock::now(), clock::wall());
         let started_wall = rfc3339::millis(wall);
-        let looks = VecDeque::from([state.metrics.totals()]);
+        let looks = VecDeque::from([state.totals()]);
         let status =
             status(&state, &socket, started, &started_wall, &looks, Sample::default(), Vec::new());
         let board = Board {
@@ -118,10 +118,10 @@ impl Monitor {
             self.state.metrics.receive_drops.raise_to(drops);
         }
         self.state.metrics.truncated_control.raise_to(self.socket.truncated_control());
-        let totals = self.state.metrics.totals();
+        let totals = self.state.totals();
         let last = &self.looks[self.looks.len() - 1];
         let worst = self.state.metrics.take_worst_lateness();
-        let sample = sample(wall, &totals.since(last), self.state.registry.len(), worst);
+        let sample = sample(wall, &totals.since(last), self.state.engine.registry().len(), worst);
         if self.looks.len() > REMEMBERED {
             self.looks.pop_front();
         }
@@ -177,8 +177,8 @@ fn status(
     stuck: Vec<String>,
 ) -> Status {
     let time = clock::now();
-    let caps = state.guard.caps();
-    let (ipv4, ipv6) = state.registry.families();
+    let caps = state.engine.guard().caps();
+    let (ipv4, ipv6) = state.engine.registry().families();
     let clients = Clients { ipv4, ipv6, max: caps.clients };
     let granted = socket.buffers();
     let buffers = Buffers {
@@ -198,8 +198,8 @@ fn status(
         clients: &clients,
         snapshot: snapshot.as_ref(),
         deny_file: deny_file.as_ref(),
-        clients_without_local_address: state.registry.local_use().clients_without,
-        is_enforcing: state.guard.enforces(),
+        clients_without_local_address: state.engine.registry().local_use().clients_without,
+        is_enforcing: state.engine.guard().enforces(),
         recent: &recent,
     });
     Status {
@@ -211,10 +211,10 @@ fn status(
         stuck,
         clients,
         guard: Guard {
-            enforcing: state.guard.enforces(),
+            enforcing: state.engine.guard().enforces(),
             max_clients_per_address: caps.per_address,
             max_clients_per_prefix: caps.per_prefix,
-            denied_networks: state.guard.denied(),
+            denied_networks: state.engine.guard().denied(),
         },
         buffers,
         snapshot,

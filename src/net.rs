@@ -24,13 +24,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
 
-pub use self::failure::{Reaction, SendFailure};
+pub use self::failure::{Reaction, SendFailure, is_broken, reaction};
 pub use self::options::{Missing, SocketOption};
 
 /// The most datagrams that one call receives or sends.
@@ -49,7 +48,10 @@ pub struct Buffers {
     pub send: usize,
 }
 
-/// A received datagram. Its payload is of no interest to anybody.
+/// The part of a payload that is received, in bytes. No datagram of the protocol is longer.
+const MAX_PAYLOAD: usize = 80;
+
+/// A received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// Where it came from.
@@ -60,6 +62,28 @@ pub struct Datagram {
     pub length: usize,
     /// The kernel's receive timestamp: wall-clock time since 1970.
     pub arrived: Option<Duration>,
+    payload: [u8; MAX_PAYLOAD],
+}
+
+impl Datagram {
+    fn new(
+        source: SocketAddr,
+        local: Option<IpAddr>,
+        arrived: Option<Duration>,
+        length: usize,
+        content: &[u8],
+    ) -> Self {
+        let mut payload = [0; MAX_PAYLOAD];
+        let kept = content.len().min(MAX_PAYLOAD);
+        payload[..kept].copy_from_slice(&content[..kept]);
+        Self { source, local, length, arrived, payload }
+    }
+
+    /// The payload, cut off at [`MAX_PAYLOAD`] bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload[..self.length.min(MAX_PAYLOAD)]
+    }
 }
 
 /// What the network said of a datagram that had been sent.
@@ -86,15 +110,6 @@ pub fn broadcasts() -> Option<Vec<Ipv4Addr>> {
         [ip(interface.broadcast), last.flatten()]
     };
     Some(interfaces.flat_map(of).flatten().filter(|ip| !ip.is_unspecified()).collect())
-}
-
-/// Whether it is the socket itself that is broken, so that no call on it will ever succeed again.
-#[must_use]
-pub fn is_broken(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EBADF | Errno::ENOTSOCK | Errno::EFAULT)
-    )
 }
 
 /// The least memory that a datagram takes in a socket's buffer: the kernel's record of it
@@ -389,8 +404,9 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Sends `payload` to each of `destinations` in turn, from `local`, or else from the address that the
-    /// daemon is bound to, until one fails. Returns how many the kernel took, and why not the next one.
+    /// Sends `payload` to each of `destinations` (at most [`BATCH`]) in turn, from `local`, or else from the
+    /// address that the daemon is bound to, until one fails. Returns how many the kernel took, and the error of
+    /// the next one.
     #[must_use]
     pub fn send(
         &self,
@@ -406,8 +422,8 @@ impl Sender {
         };
         let (mut sent, mut tries) = (0, 0);
         while sent < destinations.len() {
-            let batch = &destinations[sent..destinations.len().min(sent + BATCH)];
-            match batch::send(socket, self.address.is_ipv6(), payload, local, batch) {
+            let rest = &destinations[sent..];
+            match batch::send(socket, self.address.is_ipv6(), payload, local, rest) {
                 Ok(n) => (sent, tries) = (sent + n, 0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match spares.next() {
                     Some(spare) => socket = spare,

@@ -26,7 +26,7 @@ pub use self::moment::Moment;
 pub use self::show::{Command, run};
 
 use crate::clock::Time;
-use crate::engine::guard::Guard;
+use crate::engine::Engine;
 use crate::engine::registry::{Refreshed, Registry, Seed, View};
 
 /// What was written.
@@ -182,16 +182,14 @@ impl Snapshot {
         }
     }
 
-    /// Makes its clients those of a registry, as far as their time is not over, they are `served` and the
-    /// guard lets them in. One who was heard of at a time that is yet to come is taken for one whose time is
-    /// over, and so is everybody where the snapshot is of such a time.
+    /// Restores the clients that have not expired, are `served` and pass the guard. A
+    /// heartbeat from the future counts as expired, and so do all clients of a snapshot from the future.
     ///
-    /// There may be more than there is room for: those who made way while it was written, and those who
-    /// came for them. So who would have to make way comes last.
+    /// A snapshot may hold more clients than there is room for: while it was written, some made way for others
+    /// that are in it too. So the clients that would have to make way come last.
     pub fn restore(
         &self,
-        registry: &Registry,
-        guard: &Guard,
+        engine: &Engine,
         served: impl Fn(SocketAddr) -> bool,
         now: &Moment,
     ) -> Restored {
@@ -206,6 +204,7 @@ impl Snapshot {
             }
             _ => true,
         };
+        let registry = engine.registry();
         let mut restored = Restored::default();
         let mut those_who = |make_way: bool| {
             let mut left = 0;
@@ -214,12 +213,12 @@ impl Snapshot {
                 if client.last_heartbeat > now.now || silence > registry.expiration() {
                     restored.expired += u64::from(!make_way);
                 } else if make_way == (client.heartbeats == 1 && silence > registry.probation()) {
-                    restored.count(registry.restore(&client, || {
-                        served(client.address)
-                            && has_its_interface(client.address)
-                            && guard.lets_in(guard.admit(client.address))
-                            && guard.lets_in(guard.reserve(client.address.ip()))
-                    }));
+                    let is_served = served(client.address) && has_its_interface(client.address);
+                    restored.count(if is_served {
+                        engine.restore(&client)
+                    } else {
+                        Refreshed::Refused
+                    });
                 } else {
                     left += 1;
                 }

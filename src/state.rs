@@ -1,40 +1,32 @@
 //! What all tasks of the daemon share.
 
-use std::net::SocketAddr;
-
-use tracing::debug;
-
 use crate::clock;
-use crate::engine::guard::Guard;
-use crate::engine::registry::{Registry, Removal};
+use crate::engine::Engine;
 use crate::health::Health;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Totals};
 
-/// The clients and all that is known of them.
+/// The protocol's state, and what is known of the tasks that drive it.
 #[derive(Debug)]
 pub struct State {
-    /// Which sources may register.
-    pub guard: Guard,
-    /// The clients.
-    pub registry: Registry,
-    /// What is counted.
+    /// The clients and the rules.
+    pub engine: Engine,
+    /// What the tasks count.
     pub metrics: Metrics,
     /// Whether the tasks are alive.
     pub health: Health,
 }
 
 impl State {
-    /// That of a daemon with so many workers, which begins now.
+    /// The state of a daemon with `workers` workers that starts now.
     #[must_use]
-    pub fn new(guard: Guard, registry: Registry, workers: usize) -> Self {
+    pub fn new(engine: Engine, workers: usize) -> Self {
         let health = Health::new(workers, clock::now());
-        Self { guard, registry, metrics: Metrics::default(), health }
+        Self { engine, metrics: Metrics::default(), health }
     }
 
-    /// Gives the guard back the room of a client that was removed from the registry, and counts that.
-    pub fn account_for(&self, client: SocketAddr, removal: Removal) {
-        self.guard.release(client.ip());
-        self.metrics.removed[removal as usize].add(1);
-        debug!(%client, reason = removal.label(), "removed");
+    /// All counts as they are now.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.metrics.totals(self.engine.counters())
     }
 }

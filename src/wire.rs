@@ -13,3 +13,18 @@ pub const PERIOD: Duration = Duration::from_secs(1);
 
 /// The UDP port of the service where nothing else is said.
 pub const DEFAULT_PORT: u16 = 7561;
+
+/// What a datagram from a client means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Registers the sender, or renews it.
+    Heartbeat,
+}
+
+impl Message {
+    /// Classifies a datagram by its payload. Apps in the field send all kinds of content, so any is a heartbeat.
+    #[must_use]
+    pub const fn parse(_payload: &[u8]) -> Self {
+        Self::Heartbeat
+    }
+}

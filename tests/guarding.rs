@@ -1,5 +1,4 @@
-//! Guard and registry, joined as the daemon joins them, against a plain map that is counted anew for
-//! every question.
+//! Compares the engine with a plain map that counts its clients again for each question.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,10 +10,9 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{
-    Caps, Guard, Mode, Nat64Prefixes, Networks, Refused, Rules, Unreachable,
-};
-use wakeupd::engine::registry::{LocalUse, Refreshed, Registry, Removal, Seed, Sweep};
+use wakeupd::engine::guard::{Caps, Count, Mode, Nat64Prefixes, Networks, Refused, Rules};
+use wakeupd::engine::registry::{LocalUse, Removal, Seed};
+use wakeupd::engine::{Batch, Datagram, Engine, LONGEST_CATCH_UP, Outcome, Registered, Settings};
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero at a multiple of 2³².
 const STARTS: [u64; 4] = [0, 1 << 25, (1 << 32) - 20_000, (7 << 32) - 1];
@@ -108,20 +106,21 @@ enum Event {
         local: Option<IpAddr>,
         after: Duration,
     },
-    Sweep {
-        shard: usize,
+    /// The next slots of the second are served, so many.
+    Serve {
+        slots: usize,
         after: Duration,
     },
-    SweepAll,
+    ServeAll,
     /// The network says that the port is closed.
     PortClosed(SocketAddr),
     Deny(Vec<&'static str>),
-    /// Somebody counts how many more there may be.
-    Measure(IpAddr),
+    /// The clients that count where this address does are counted.
+    Count(SocketAddr),
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Settings {
+struct Life {
     start: Time,
     seed: [u64; 2],
     shards: usize,
@@ -146,7 +145,7 @@ struct Client {
 /// What should be.
 #[derive(Debug)]
 struct Model {
-    settings: Settings,
+    life: Life,
     denied: Vec<IpNet>,
     heard_until: Time,
     clients: BTreeMap<SocketAddr, Client>,
@@ -156,11 +155,11 @@ struct Model {
 
 impl Model {
     fn enforces(&self) -> bool {
-        self.settings.mode == Mode::Enforce
+        self.life.mode == Mode::Enforce
     }
 
     fn expiration(&self) -> Duration {
-        self.settings.eighth * 8
+        self.life.eighth * 8
     }
 
     fn admit(&self, source: Source) -> Result<(), Refused> {
@@ -170,7 +169,7 @@ impl Model {
 
     /// How many clients there are and may be where `ip` counts, from the whole down to its prefix.
     fn rooms(&self, ip: IpAddr) -> Vec<(usize, usize, Refused)> {
-        let Caps { clients, per_address, per_prefix } = self.settings.caps;
+        let Caps { clients, per_address, per_prefix } = self.life.caps;
         let mut rooms = vec![(self.clients.len(), clients as usize, Refused::MaxClients)];
         if !is_in(&LOCAL_NETS, ip) {
             let count = |v4_length, v6_length| {
@@ -196,12 +195,19 @@ impl Model {
         self.enforces() && self.rooms(ip).iter().any(|(count, cap, _)| count * 100 > cap * 75)
     }
 
-    /// How many clients more there may be at `ip`.
-    fn room(&self, ip: IpAddr) -> usize {
-        if self.enforces() && is_denied(&self.denied, ip) {
-            return 0;
+    /// The clients at the address and in the prefix of `ip`.
+    fn count(&self, ip: IpAddr) -> Count {
+        let counts: Vec<_> =
+            self.rooms(ip).iter().map(|(count, ..)| u32::try_from(*count).unwrap()).collect();
+        match counts[..] {
+            [_, of_address, of_prefix] => Count { of_address, of_prefix },
+            _ => Count::default(),
         }
-        self.rooms(ip).iter().map(|(count, cap, _)| cap.saturating_sub(*count)).min().unwrap()
+    }
+
+    /// What the engine must say of a source that is no client.
+    fn expect(&self, source: Source) -> Result<(), Refused> {
+        self.admit(source).and_then(|()| self.verdict(source.address.ip()))
     }
 
     fn is_pinged(&self, client: Client, now: Time) -> bool {
@@ -214,7 +220,7 @@ impl Model {
         if silence > self.expiration() {
             return Some(Removal::Expired);
         }
-        let is_on_probation = !client.has_repeated && silence > self.settings.eighth * 3;
+        let is_on_probation = !client.has_repeated && silence > self.life.eighth * 3;
         (is_on_probation && self.is_pressed(address.ip())).then_some(Removal::MadeWay)
     }
 
@@ -232,20 +238,18 @@ impl Model {
     }
 }
 
-/// A daemon without a network, and what it should be.
+/// An engine, and what it should be.
 #[derive(Debug)]
 struct Daemon {
-    guard: Guard,
-    registry: Registry,
-    unreachable: Unreachable,
-    sweep: Sweep,
+    engine: Engine,
+    batch: Batch,
     clock: Time,
     model: Model,
 }
 
 impl Daemon {
-    fn new(settings: Settings) -> Self {
-        let Settings { start, seed, shards, mode, caps, .. } = settings;
+    fn new(life: Life) -> Self {
+        let Life { start, seed, shards, mode, caps, .. } = life;
         let rules = Rules {
             mode,
             refuse_nets: REFUSE_NETS.parse().unwrap(),
@@ -254,20 +258,26 @@ impl Daemon {
             caps,
         };
         let model = Model {
-            settings,
+            life,
             denied: Vec::new(),
-            heard_until: Time::default(),
+            heard_until: start,
             clients: BTreeMap::new(),
             reports: BTreeMap::new(),
         };
-        Self {
-            guard: Guard::new(rules, OWN_PORT, Networks::default()),
-            registry: Registry::new(shards, model.expiration(), Seed(seed)),
-            unreachable: Unreachable::new(500),
-            sweep: Sweep::default(),
-            clock: start,
-            model,
-        }
+        let settings = Settings {
+            rules,
+            denied: Networks::default(),
+            port: OWN_PORT,
+            expiration: model.expiration(),
+            shards,
+            seed: Seed(seed),
+            workers: 1,
+            max_icmp_errors: 500,
+            receive_capacity: 1_000,
+            drained_until: start,
+        };
+        let engine = Engine::new(settings, start);
+        Self { engine, batch: Batch::default(), clock: start, model }
     }
 
     fn live(&mut self, event: Event) {
@@ -276,54 +286,55 @@ impl Daemon {
             Event::Heartbeat { source, local, after } => {
                 self.hear(source, local, self.clock + after);
             }
-            Event::Sweep { shard, after } => {
-                self.sweep(shard % self.model.settings.shards, self.clock + after);
-            }
-            Event::SweepAll => self.sweep_all(),
+            Event::Serve { slots, after } => self.serve(slots, self.clock + after),
+            Event::ServeAll => self.serve_all(),
             Event::PortClosed(client) => self.take_report(client),
             Event::Deny(texts) => self.deny(networks(&texts)),
-            Event::Measure(ip) => self.measure(ip),
+            Event::Count(source) => self.count(source),
         }
         let count = self.model.clients.len();
-        assert_eq!((self.registry.len(), self.guard.total() as usize), (count, count));
+        let engine = &self.engine;
+        assert_eq!((engine.registry().len(), engine.guard().total() as usize), (count, count));
         let locals = self.model.clients.values().filter_map(|client| client.local);
         let locals =
             LocalUse { addresses: locals.collect::<BTreeSet<_>>().len(), clients_without: 0 };
-        assert_eq!(self.registry.local_use(), locals, "those that clients use and no others");
+        assert_eq!(engine.registry().local_use(), locals, "those that clients use and no others");
     }
 
     fn pass(&mut self, eighths: u32, millis: u64, is_heard: bool) {
-        self.clock =
-            self.clock + self.model.settings.eighth * eighths + Duration::from_millis(millis);
+        self.clock = self.clock + self.model.life.eighth * eighths + Duration::from_millis(millis);
         if is_heard {
-            self.registry.heard_until(self.clock);
+            self.engine.handle_received(self.clock, 0, true);
             self.model.heard_until = self.clock;
         }
     }
 
-    /// As the listener does.
     fn hear(&mut self, source: Source, local: Option<IpAddr>, now: Time) {
-        let Self { guard, registry, model, clock, .. } = self;
+        let Self { engine, model, clock, .. } = self;
         let Source { address, .. } = source;
         let known = model.clients.get(&address).copied();
-        let admitted = guard.admit(address);
-        assert_eq!(admitted, model.admit(source));
-        if admitted.is_err() && guard.enforces() {
-            return assert!(known.is_none());
-        }
-        let mut verdict = None;
-        let refreshed = registry.refresh(address, local, now, || {
-            let verdict = verdict.insert(guard.reserve(address.ip()));
-            verdict.is_ok() || !guard.enforces()
-        });
-
-        let expected = known.is_none().then(|| model.verdict(address.ip()));
-        assert_eq!(verdict, expected, "strangers alone are counted, and exactly");
-        let is_let_in = verdict == Some(Ok(())) || !model.enforces();
-        let shard = match (refreshed, known) {
-            (Refreshed::Renewed, Some(client)) => client.shard,
-            (Refreshed::Registered { shard, .. }, None) if is_let_in => shard,
-            (Refreshed::Refused, None) if !is_let_in => return,
+        let admitted = model.admit(source);
+        let exceeded = if known.is_some() { Ok(()) } else { model.verdict(address.ip()) };
+        let datagram = Datagram { source: address, local, payload: &[], waited: Duration::ZERO };
+        let outcome = engine.handle_datagram(now, &datagram);
+        let registered = match (outcome, admitted.and(exceeded)) {
+            (Outcome::Refused(reason), Err(expected)) if reason == expected => {
+                return assert!(
+                    known.is_none() && (model.enforces() || reason == Refused::SourcePortZero)
+                );
+            }
+            (Outcome::Accepted { registered, tolerated }, verdict) => {
+                assert!(verdict.is_ok() || !model.enforces());
+                assert_eq!(tolerated, admitted.err());
+                let exceeding = registered.and_then(|registered| registered.tolerated);
+                assert_eq!(exceeding, exceeded.err());
+                registered
+            }
+            lie => panic!("{lie:?}"),
+        };
+        let shard = match (registered, known) {
+            (None, Some(client)) => client.shard,
+            (Some(Registered { shard, .. }), None) => shard,
             lie => panic!("{lie:?}"),
         };
         let has_repeated = known.is_some();
@@ -334,18 +345,31 @@ impl Daemon {
         assert!(!model.enforces() || rooms.iter().all(|(count, cap, _)| count <= cap), "{rooms:?}");
     }
 
-    /// As a worker does.
-    fn sweep(&mut self, shard: usize, now: Time) {
-        let Self { guard, registry, model, sweep, .. } = self;
-        registry.sweep(shard, now, |ip| guard.is_pressed(ip), sweep);
-        let Sweep { v4, v6, locals, .. } = &sweep;
-        let v4 = v4.iter().map(|target| (target.client.into(), locals.of(target.local)));
-        let v6 = v6.iter().map(|target| (target.client.into(), locals.of(target.local)));
-        let mut pinged: Vec<(SocketAddr, _)> = v4.chain(v6).collect();
-        let mut removed: Vec<_> = sweep.removed.drain(..).collect();
-        for (client, _) in &removed {
-            guard.release(client.ip());
+    /// Serves up to so many slots of the last second.
+    fn serve(&mut self, slots: usize, now: Time) {
+        self.engine.resume(now, now.before(LONGEST_CATCH_UP));
+        for _ in 0..slots {
+            let Some(slot) = self.engine.poll_slot(now, 0, &mut self.batch) else { return };
+            self.check_slot(slot.shard, now);
         }
+    }
+
+    /// Serves every slot: within half a second one is longer ago than the engine catches up on.
+    fn serve_all(&mut self) {
+        self.serve(usize::MAX, self.clock);
+        self.pass(0, 500, true);
+        self.serve(usize::MAX, self.clock);
+    }
+
+    fn check_slot(&mut self, shard: usize, now: Time) {
+        let Self { model, batch, .. } = self;
+        let mut pinged: Vec<(SocketAddr, _)> = Vec::new();
+        let all: Result<(), ()> = batch.try_for_each(|transmit| {
+            pinged.extend(transmit.destinations.iter().map(|client| (*client, transmit.source)));
+            Ok(())
+        });
+        all.unwrap();
+        let mut removed = batch.removed().to_vec();
 
         let (mut live, mut gone) = (Vec::new(), Vec::new());
         for (address, client) in model.clients.iter().filter(|(_, client)| client.shard == shard) {
@@ -363,42 +387,27 @@ impl Daemon {
         }
     }
 
-    fn sweep_all(&mut self) {
-        for shard in 0..self.model.settings.shards {
-            self.sweep(shard, self.clock);
-        }
-    }
-
-    /// As the listener does.
     fn take_report(&mut self, address: SocketAddr) {
-        let Self { guard, registry, unreachable, model, clock, .. } = self;
-        let last_heartbeat = registry.last_heartbeat(address, *clock);
+        let Self { engine, model, clock, .. } = self;
+        let before = engine.counters().muted.get();
+        let is_muted = engine.handle_icmp_error(*clock, Some(address));
+        let is_believed = engine.counters().muted.get() > before;
         let client = model.clients.get(&address).copied();
         let pinged = client.filter(|client| model.is_pinged(*client, *clock));
-        assert_eq!(last_heartbeat, pinged.map(|client| client.heartbeat));
-        let Some(last_heartbeat) = last_heartbeat else { return };
-        let is_believed = unreachable.report(address, last_heartbeat, *clock);
-        assert_eq!(is_believed, model.is_believed(address, last_heartbeat, *clock));
-        if is_believed && guard.enforces() {
-            registry.mute(address);
+        let expected =
+            pinged.is_some_and(|client| model.is_believed(address, client.heartbeat, *clock));
+        assert_eq!((is_believed, is_muted), (expected, expected && model.enforces()));
+        if is_muted {
             model.clients.get_mut(&address).unwrap().is_muted = true;
         }
     }
 
-    /// As the daemon does.
     fn deny(&mut self, networks: Vec<IpNet>) {
-        let Self { guard, registry, model, .. } = self;
-        guard.deny(networks.iter().copied().collect());
+        let Self { engine, model, .. } = self;
+        let mut removed = engine.deny(networks.iter().copied().collect());
         model.denied = networks;
-        if !guard.enforces() {
-            return;
-        }
-        let mut removed = Vec::new();
-        for shard in 0..model.settings.shards {
-            registry.evict(shard, |ip| guard.denies(ip), &mut removed);
-        }
-        for client in &removed {
-            guard.release(client.ip());
+        if !model.enforces() {
+            return assert!(removed.is_empty());
         }
         removed.sort_unstable();
         let denied = model.clients.keys().filter(|client| is_denied(&model.denied, client.ip()));
@@ -406,35 +415,32 @@ impl Daemon {
         model.clients.retain(|client, _| !is_denied(&model.denied, client.ip()));
     }
 
-    /// Takes all the room there is at `ip`, and gives it back.
-    fn measure(&self, ip: IpAddr) {
-        let room = (0..1_000).take_while(|_| self.guard.reserve(ip).is_ok()).count();
-        assert_eq!(room, self.model.room(ip), "room at {ip}");
-        // Who observes has counted also the one too many.
-        for _ in 0..room + usize::from(!self.guard.enforces()) {
-            self.guard.release(ip);
-        }
+    fn count(&self, address: SocketAddr) {
+        let guard = self.engine.guard();
+        assert_eq!(guard.count(address.ip()), self.model.count(address.ip()), "at {address}");
+        let source = Source { address, barred: None };
+        assert_eq!(guard.would_admit(address), self.model.expect(source));
     }
 
     /// Outlives everybody.
     fn end(mut self) {
         self.pass(8, 1, true);
-        self.sweep_all();
-        assert!(self.registry.is_empty() && self.guard.total() == 0);
+        self.serve_all();
+        assert!(self.engine.registry().is_empty() && self.engine.guard().total() == 0);
         self.deny(Vec::new());
         for address in addresses() {
-            self.measure(address.ip());
+            self.count(address);
         }
     }
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
+fn life() -> impl Strategy<Value = Life> {
     let caps = (1_u32..=50, 1_u32..=6, 1_u32..=9)
         .prop_map(|(clients, per_address, per_prefix)| Caps { clients, per_address, per_prefix });
     let mode = prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Observe)];
     let seed = any::<[u64; 2]>();
     (select(&STARTS), seed, 1_u32..=3, select(&[500, 1_000, 15_000]), mode, caps).prop_map(
-        |(start, seed, shards, eighth, mode, caps)| Settings {
+        |(start, seed, shards, eighth, mode, caps)| Life {
             start: Time::from_nanos(start * 1_000_000),
             seed,
             shards: 1 << shards,
@@ -447,7 +453,6 @@ fn settings() -> impl Strategy<Value = Settings> {
 
 fn event() -> impl Strategy<Value = Event> {
     let addresses = addresses();
-    let ips: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
     // So few that some are said to be closed three times in a life.
     let closed: Vec<_> = addresses.iter().copied().step_by(25).collect();
     let barred: Vec<_> = BARRED
@@ -467,11 +472,11 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(source, local, after)| Event::Heartbeat { source, local, after }),
         10 => (eighths, select(&[0, 0, 1, 700]), is_heard)
             .prop_map(|(eighths, millis, is_heard)| Event::Pass { eighths, millis, is_heard }),
-        14 => (0_usize..8, nanos(0..=1)).prop_map(|(shard, after)| Event::Sweep { shard, after }),
-        2 => Just(Event::SweepAll),
+        14 => (1_usize..=8, nanos(0..=1)).prop_map(|(slots, after)| Event::Serve { slots, after }),
+        2 => Just(Event::ServeAll),
         10 => select(closed).prop_map(Event::PortClosed),
         1 => subsequence(&DENIABLE, 0..=2).prop_map(Event::Deny),
-        2 => select(ips).prop_map(Event::Measure),
+        2 => select(addresses).prop_map(Event::Count),
     ]
 }
 
@@ -481,10 +486,10 @@ proptest! {
     /// More than two million events.
     #[test]
     fn guard_and_registry_agree_with_a_plain_map(
-        settings in settings(),
+        life in life(),
         events in prop::collection::vec(event(), 0..=1_200),
     ) {
-        let mut daemon = Daemon::new(settings);
+        let mut daemon = Daemon::new(life);
         for event in events {
             daemon.live(event);
         }

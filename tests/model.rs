@@ -1,4 +1,4 @@
-//! The core in virtual time: registry and schedule against a plain map and a loop over milliseconds.
+//! Compares the engine in virtual time with a plain map and a loop over milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wakeupd::clock::Time;
-use wakeupd::engine::registry::{Refreshed, Registry, Seed, Sweep};
-use wakeupd::engine::schedule::Schedule;
+use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use wakeupd::engine::registry::Seed;
+use wakeupd::engine::{Batch, Datagram, Engine, Outcome, Settings};
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero in the life of one that
 /// starts shortly before a multiple of 2³² ms.
@@ -70,14 +71,36 @@ impl History {
         Self::LENGTH + Self::LONGEST_PAUSE + self.expiration + 1_100
     }
 
-    /// Lives it, and checks all the while that the registry holds whom it must.
+    /// An engine that lets everybody in.
+    fn engine(&self) -> Engine {
+        let rules = Rules {
+            mode: Mode::Enforce,
+            refuse_nets: Networks::default(),
+            local_nets: Networks::default(),
+            nat64_prefixes: Nat64Prefixes::default(),
+            caps: Caps { clients: 100, per_address: 100, per_prefix: 100 },
+        };
+        let settings = Settings {
+            rules,
+            denied: Networks::default(),
+            port: 9000,
+            expiration: Duration::from_millis(self.expiration.into()),
+            shards: self.shards,
+            seed: Seed(self.seed),
+            workers: self.workers,
+            max_icmp_errors: 500,
+            receive_capacity: 100,
+            drained_until: self.start,
+        };
+        Engine::new(settings, self.start)
+    }
+
+    /// Runs the engine through it, and checks that the registry holds the right clients. Datagrams come at the beginning
+    /// of a millisecond, and the workers poll at its end.
     fn live(&self) -> Deeds {
-        let expiration = Duration::from_millis(self.expiration.into());
-        let registry = Registry::new(self.shards, expiration, Seed(self.seed));
-        let mut workers: Vec<_> = (0..self.workers)
-            .map(|worker| Schedule::new(self.start, self.shards, worker, self.workers))
-            .collect();
-        let mut sweep = Sweep::default();
+        let engine = self.engine();
+        let mut batch = Batch::default();
+        let mut asleep_until = vec![self.start; self.workers];
         let mut deeds = Deeds::default();
         let mut waiting = BTreeSet::new();
         let mut present: BTreeMap<Client, Millis> = BTreeMap::new();
@@ -87,56 +110,68 @@ impl History {
             let now = self.start + Duration::from_millis(time.into());
             waiting.extend(self.heartbeats.range((time, 0)..(time + 1, 0)).copied());
             if !self.deaf.iter().any(|pause| pause.covers(time)) {
-                for (_, client) in std::mem::take(&mut waiting) {
-                    let is_known = present.insert(client, time).is_some();
-                    match registry.refresh(address(client), None, now, || true) {
-                        Refreshed::Refused => unreachable!("everybody is let in"),
-                        Refreshed::Renewed => assert!(is_known),
-                        Refreshed::Registered { shard, is_first } => {
-                            assert!(!is_known);
-                            let is_fellow = |other: &Client| {
-                                *other != client
-                                    && address(*other).is_ipv6() == address(client).is_ipv6()
-                                    && homes[other] == shard
-                            };
-                            assert_eq!(is_first, !present.keys().any(is_fellow));
-                            homes.insert(client, shard);
+                let received = std::mem::take(&mut waiting);
+                for (_, client) in &received {
+                    let is_known = present.insert(*client, time).is_some();
+                    let Outcome::Accepted { registered, tolerated: None } =
+                        engine.handle_datagram(now, &heartbeat(*client))
+                    else {
+                        panic!("everybody is let in")
+                    };
+                    assert_eq!(registered.is_some(), !is_known);
+                    if let Some(registered) = registered {
+                        let is_fellow = |other: &Client| {
+                            other != client
+                                && address(*other).is_ipv6() == address(*client).is_ipv6()
+                                && homes[other] == registered.shard
+                        };
+                        let is_first = !present.keys().any(is_fellow);
+                        let owner = registered.shard % self.workers;
+                        assert_eq!(registered.wakes, is_first.then_some(owner));
+                        if is_first {
+                            asleep_until[owner] = now;
                         }
+                        homes.insert(*client, registered.shard);
                     }
-                    deeds.read.entry(client).or_default().push(time);
+                    deeds.read.entry(*client).or_default().push(time);
                 }
-                registry.heard_until(now);
+                engine.handle_received(now, received.len(), true);
             }
-            for (index, schedule) in workers.iter_mut().enumerate() {
+            let now = now + Duration::from_nanos(999_999);
+            for (worker, asleep_until) in asleep_until.iter_mut().enumerate() {
                 let is_idle =
-                    |(worker, pause): &(usize, Pause)| *worker == index && pause.covers(time);
-                while schedule.deadline() <= now && !self.idle.iter().any(is_idle) {
-                    let slot = schedule.take(now);
+                    |(idle, pause): &(usize, Pause)| *idle == worker && pause.covers(time);
+                if now < *asleep_until || self.idle.iter().any(is_idle) {
+                    continue;
+                }
+                while let Some(slot) = engine.poll_slot(now, worker, &mut batch) {
                     assert!(now.since(slot.due) < Duration::from_secs(1));
-                    registry.sweep(slot.shard, now, |_| false, &mut sweep);
-                    let v4 = sweep.v4.iter().map(|target| SocketAddr::from(target.client));
-                    let v6 = sweep.v6.iter().map(|target| SocketAddr::from(target.client));
-                    for client in v4.chain(v6) {
-                        assert_eq!(homes[&client.port()], slot.shard);
-                        let pings = deeds.pings.entry(client.port()).or_default();
-                        pings.push(Ping { sent: time, due: slot.due });
-                    }
-                    for (removed, _) in &sweep.removed {
-                        let client = removed.port();
+                    let sent: Result<(), ()> = batch.try_for_each(|transmit| {
+                        for client in transmit.destinations {
+                            assert_eq!(homes[&number(*client)], slot.shard);
+                            let pings = deeds.pings.entry(number(*client)).or_default();
+                            pings.push(Ping { sent: time, due: slot.due });
+                        }
+                        Ok(())
+                    });
+                    sent.unwrap();
+                    for (removed, _) in batch.removed() {
+                        let client = number(*removed);
                         let over = present.remove(&client).unwrap() + self.expiration;
-                        assert!(over < time, "client {client} was dropped alive");
+                        assert!(over <= time, "client {client} was dropped alive");
                         let saviour = waiting
                             .iter()
-                            .find(|(arrival, waits)| *waits == client && *arrival <= over);
+                            .find(|(arrival, waits)| *waits == client && *arrival < over);
                         assert_eq!(saviour, None, "a heartbeat of client {client} was waiting");
                     }
                 }
+                *asleep_until = engine.poll_timeout(now, worker).expect("it never ends");
             }
             if time % 100 == 0 {
-                assert_eq!(registry.len(), present.len());
+                assert_eq!(engine.registry().len(), present.len());
             }
         }
-        assert!(registry.is_empty(), "somebody outlived the expiration");
+        assert!(engine.registry().is_empty(), "a client outlived the expiration");
         deeds
     }
 
@@ -148,7 +183,7 @@ impl History {
             while let Some(heartbeat) = read.next_if(|heartbeat| **heartbeat <= time) {
                 live_until = Some(heartbeat + self.expiration);
             }
-            live_until.is_some_and(|until| time <= until)
+            live_until.is_some_and(|until| time < until)
         };
         (0..self.end()).map(is_live).collect()
     }
@@ -156,7 +191,16 @@ impl History {
 
 fn address(client: Client) -> SocketAddr {
     let ip = if client.is_multiple_of(2) { "2001:db8::1" } else { "192.0.2.1" };
-    SocketAddr::new(ip.parse().unwrap(), client)
+    SocketAddr::new(ip.parse().unwrap(), 10_000 + client)
+}
+
+fn number(address: SocketAddr) -> Client {
+    address.port() - 10_000
+}
+
+fn heartbeat(client: Client) -> Datagram<'static> {
+    let source = address(client);
+    Datagram { source, local: None, payload: b"any", waited: Duration::ZERO }
 }
 
 fn pause() -> impl Strategy<Value = Pause> {

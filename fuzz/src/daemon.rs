@@ -1,12 +1,13 @@
-//! The core, joined as the listener, the workers and the daemon join it.
+//! Drives the engine with the events that the fuzzer chooses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{Backlog, Caps, Guard, Mode, Networks, Rules, Unreachable};
-use wakeupd::engine::registry::{LocalUse, Refreshed, Registry, Seed, Sweep};
+use wakeupd::engine::guard::{Caps, Count, Mode, Networks, Refused, Rules};
+use wakeupd::engine::registry::{LocalUse, Seed};
+use wakeupd::engine::{Batch, Datagram, Engine, LONGEST_CATCH_UP, Outcome, Settings};
 
 use super::Bytes;
 
@@ -17,11 +18,9 @@ const SEED: Seed = Seed([1, 2]);
 
 pub(super) struct Daemon {
     rules: Rules,
-    guard: Guard,
-    registry: Registry,
-    unreachable: Unreachable,
-    backlog: Backlog,
-    /// Until when the listener drained the socket.
+    engine: Engine,
+    batch: Batch,
+    /// Until when the receive buffer was drained.
     drained_until: Time,
     now: Time,
     /// Who is a client, and which local address its last heartbeat hit.
@@ -48,12 +47,22 @@ impl Daemon {
         // At the boot, or shortly before the registry's stamps begin again at zero.
         let start = (u64::from(start & 1) << 32).saturating_sub(u64::from(start) * 100);
         let now = Time::from_nanos(start * 1_000_000);
+        let settings = Settings {
+            rules: rules.clone(),
+            denied: Networks::default(),
+            port: 9000,
+            expiration: EXPIRATION,
+            shards: SHARDS,
+            seed: SEED,
+            workers: 1,
+            max_icmp_errors: 500,
+            receive_capacity: 1_000,
+            drained_until: now,
+        };
         Some(Self {
-            guard: Guard::new(rules.clone(), 9000, Networks::default()),
             rules,
-            registry: Registry::new(SHARDS, EXPIRATION, SEED),
-            unreachable: Unreachable::new(500),
-            backlog: Backlog::new(EXPIRATION, now),
+            engine: Engine::new(settings, now),
+            batch: Batch::default(),
             drained_until: now,
             now,
             clients: BTreeMap::new(),
@@ -68,12 +77,12 @@ impl Daemon {
                 let millis = u16::from_be_bytes(bytes.take()?);
                 self.now = self.now + Duration::from_millis(millis.into());
             }
-            1 => self.heard_until(),
+            1 => self.drain(),
             2 => {
-                let [shards, behind] = bytes.take()?;
+                let [slots, behind] = bytes.take()?;
                 // A worker may have looked at the clock before the listener did.
                 let now = self.now.as_nanos().saturating_sub(u64::from(behind) * 1_000_000);
-                self.sweep(shards, Time::from_nanos(now));
+                self.serve(slots.into(), Time::from_nanos(now));
             }
             3 => {
                 let client = self.source(bytes)?;
@@ -87,7 +96,7 @@ impl Daemon {
             }
             5 => {
                 if let IpAddr::V4(ip) = self.source(bytes)?.ip() {
-                    self.guard.set_broadcasts(vec![ip]);
+                    self.engine.set_broadcasts(vec![ip]);
                 }
             }
             kind => {
@@ -132,32 +141,28 @@ impl Daemon {
         Some((ip, port).into())
     }
 
-    fn heard_until(&mut self) {
-        self.registry.heard_until(self.now);
-        self.backlog.drained_until(self.now);
+    fn drain(&mut self) {
+        self.engine.handle_received(self.now, 0, true);
         self.drained_until = self.now;
     }
 
     fn datagram(&mut self, source: SocketAddr, local: Option<IpAddr>, arrived: Time) {
-        // The wall clock here is the boot clock.
-        let stale = self.backlog.stale(self.now, || self.now);
-        let is_stale = stale.covers(Some(arrived.since(Time::default())));
-        assert_eq!(is_stale, self.now.since(arrived) > EXPIRATION);
-        if is_stale {
-            return;
-        }
-        // An observer lets in whatever the kernel hands on, which is nothing from a multicast address.
-        let admitted = self.guard.admit(source);
-        if !self.guard.lets_in(admitted) || admitted.is_err() && source.ip().is_multicast() {
-            return;
-        }
-        let admit = || self.guard.lets_in(self.guard.reserve(source.ip()));
+        let waited = self.now.since(arrived);
         let is_client = self.clients.contains_key(&source);
-        match self.registry.refresh(source, local, self.now, admit) {
-            Refreshed::Refused => return assert!(!is_client),
-            Refreshed::Renewed => assert!(is_client),
-            Refreshed::Registered { shard, .. } => {
-                assert!(!is_client && !self.registry.is_shard_empty(shard));
+        // The kernel hands on nothing from a multicast address.
+        if source.ip().is_multicast() && !self.engine.guard().enforces() {
+            return;
+        }
+        let datagram = Datagram { source, local, payload: &[], waited };
+        let outcome = self.engine.handle_datagram(self.now, &datagram);
+        assert_eq!(outcome == Outcome::Refused(Refused::Stale), waited > EXPIRATION);
+        match outcome {
+            Outcome::Refused(Refused::Stale) => return,
+            Outcome::Refused(_) => return assert!(!is_client),
+            Outcome::Accepted { registered, .. } => {
+                assert_eq!(registered.is_none(), is_client);
+                let shard = registered.map(|registered| registered.shard);
+                assert!(shard.is_none_or(|shard| !self.engine.registry().is_shard_empty(shard)));
             }
         }
         let before = self.clients.get(&source).copied().flatten();
@@ -167,67 +172,58 @@ impl Daemon {
         }
     }
 
-    fn sweep(&mut self, shards: u8, now: Time) {
-        let mut sweep = Sweep::default();
-        for shard in (0..SHARDS).filter(|shard| shards >> shard & 1 == 1) {
-            self.registry.sweep(shard, now, |ip| self.guard.is_pressed(ip), &mut sweep);
-            let v4 = sweep.v4.iter().map(|target| (target.client.into(), target.local));
-            let v6 = sweep.v6.iter().map(|target| (target.client.into(), target.local));
-            for (client, local) in v4.chain(v6) {
-                assert_eq!(self.clients.get(&client), Some(&sweep.locals.of(local)));
+    /// Serves up to so many slots of the last second.
+    fn serve(&mut self, slots: usize, now: Time) {
+        self.engine.resume(now, now.before(LONGEST_CATCH_UP));
+        for _ in 0..slots {
+            if self.engine.poll_slot(now, 0, &mut self.batch).is_none() {
+                return;
             }
-            for (client, _) in sweep.removed.drain(..) {
-                self.removed(client);
+            let sent: Result<(), ()> = self.batch.try_for_each(|transmit| {
+                for client in transmit.destinations {
+                    assert_eq!(self.clients.get(client), Some(&transmit.source));
+                }
+                Ok(())
+            });
+            sent.expect("no send ends the loop");
+            for (client, _) in self.batch.removed() {
+                assert!(self.clients.remove(client).is_some(), "{client} was no client");
             }
             self.check();
         }
     }
 
     fn port_is_closed(&mut self, client: SocketAddr) {
-        let Some(last_heartbeat) = self.registry.last_heartbeat(client, self.now) else { return };
-        assert!(self.clients.contains_key(&client));
-        if self.unreachable.report(client, last_heartbeat, self.now) && self.guard.enforces() {
-            self.registry.mute(client);
-            assert_eq!(self.registry.last_heartbeat(client, self.now), None);
+        if self.engine.handle_icmp_error(self.now, Some(client)) {
+            assert!(self.clients.contains_key(&client));
+            assert_eq!(self.engine.registry().last_heartbeat(client, self.now), None);
         }
     }
 
     fn deny(&mut self, networks: Networks) {
-        self.guard.deny(networks);
-        if !self.guard.enforces() {
-            return;
+        for client in self.engine.deny(networks) {
+            assert!(self.clients.remove(&client).is_some(), "{client} was no client");
         }
-        let mut removed = Vec::new();
-        for shard in 0..SHARDS {
-            self.registry.evict(shard, |ip| self.guard.denies(ip), &mut removed);
-        }
-        for client in removed {
-            self.removed(client);
-        }
-    }
-
-    fn removed(&mut self, client: SocketAddr) {
-        assert!(self.clients.remove(&client).is_some(), "{client} was no client");
-        self.guard.release(client.ip());
     }
 
     pub(super) fn check(&self) {
-        assert_eq!(self.registry.len(), self.clients.len());
-        assert_eq!(self.guard.total() as usize, self.clients.len());
+        let (registry, guard) = (self.engine.registry(), self.engine.guard());
+        assert_eq!(registry.len(), self.clients.len());
+        assert_eq!(guard.total() as usize, self.clients.len());
         let locals: BTreeSet<_> = self.clients.values().flatten().collect();
         let locals = LocalUse { addresses: locals.len(), clients_without: 0 };
-        assert_eq!(self.registry.local_use(), locals);
-        if !self.guard.enforces() {
+        assert_eq!(registry.local_use(), locals);
+        if !guard.enforces() {
             return;
         }
         let Caps { clients, per_address, per_prefix } = self.rules.caps;
-        assert!(self.guard.total() <= clients);
+        assert!(guard.total() <= clients);
         let (mut addresses, mut prefixes) = (BTreeMap::new(), BTreeMap::new());
         for client in self.clients.keys() {
-            assert_eq!(self.guard.admit(*client), Ok(()));
+            assert_eq!(guard.admit(*client), Ok(()));
             let ip = client.ip();
             if !self.rules.local_nets.contains(ip) {
-                let ip = self.guard.embedded(ip).map_or(ip, IpAddr::from);
+                let ip = guard.embedded(ip).map_or(ip, IpAddr::from);
                 *addresses.entry(first_bits(ip, 32, 64)).or_insert(0) += 1;
                 *prefixes.entry(first_bits(ip, 24, 56)).or_insert(0) += 1;
             }
@@ -238,17 +234,15 @@ impl Daemon {
 
     /// When nobody sends anything any more, all are gone and all room is there again.
     pub(super) fn fall_silent(&mut self) {
-        self.now = self.now + EXPIRATION + Duration::from_millis(1);
-        self.heard_until();
-        self.sweep(u8::MAX, self.now);
-        assert!(self.registry.is_empty());
-        self.guard.deny(Networks::default());
-        self.guard.set_broadcasts(Vec::new());
-        let Caps { clients, per_address, per_prefix } = self.rules.caps;
+        // A slot may be longer ago than the engine catches up on, but not twice within half a second.
+        for wait in [EXPIRATION + Duration::from_millis(1), Duration::from_millis(500)] {
+            self.now = self.now + wait;
+            self.drain();
+            self.serve(usize::MAX, self.now);
+        }
+        assert!(self.engine.registry().is_empty());
         for ip in self.known.iter().map(SocketAddr::ip) {
-            let room = clients.min(per_address).min(per_prefix);
-            assert!((0..room).all(|_| self.guard.reserve(ip).is_ok()), "there is no room at {ip}");
-            (0..room).for_each(|_| self.guard.release(ip));
+            assert_eq!(self.engine.guard().count(ip), Count::default(), "at {ip}");
         }
     }
 }

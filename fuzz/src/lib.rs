@@ -29,7 +29,7 @@ impl Bytes<'_> {
     }
 }
 
-/// The core, joined as listener, workers and daemon join it, through a life that the bytes tell.
+/// The engine, through a life that the bytes tell.
 ///
 /// # Panics
 /// Where the guard's counts are not the registry's, a cap is exceeded, or a ping goes astray.

@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use wakeupd::engine::guard::{Caps, Guard, Mode, Nat64Prefixes, Networks, Rules};
-use wakeupd::engine::registry::Registry;
+use wakeupd::clock::Time;
+use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use wakeupd::engine::registry::Seed;
+use wakeupd::engine::{Engine, Settings};
 use wakeupd::snapshot::{Header, MAGIC, Moment, Snapshot, VERSION, write};
 
 use super::Bytes;
@@ -23,15 +25,16 @@ pub fn snapshot(data: &[u8]) {
     let Some(kind) = bytes.byte() else { return };
     let file = if kind.is_multiple_of(8) { bytes.0.to_vec() } else { framed(&mut bytes) };
     let Ok(snapshot) = Snapshot::parse(file) else { return };
-    let (registry, guard) = (Registry::new(SHARDS, EXPIRATION, snapshot.seed()), guard());
     let taken = &snapshot.header().taken;
     let now = Moment { now: taken.now + Duration::from_secs(kind.into()), ..taken.clone() };
+    let engine = engine(snapshot.seed(), now.now);
+    let registry = engine.registry();
     let _ = snapshot.suits(7561, &now);
     assert!(snapshot.pinged_until(&now) <= Some(now.now));
-    let restored = snapshot.restore(&registry, &guard, |client| client.port() != 5000, &now);
+    let restored = snapshot.restore(&engine, |client| client.port() != 5000, &now);
     assert!(restored.clients + restored.expired + restored.refused <= snapshot.len());
     assert!(registry.len() as u64 == restored.clients && restored.clients <= MAX_CLIENTS.into());
-    assert_eq!(u64::from(guard.total()), restored.clients);
+    assert_eq!(u64::from(engine.guard().total()), restored.clients);
     for shard in 0..SHARDS {
         registry.look_at(shard, now.now, |client| {
             assert!(client.last_heartbeat <= now.now);
@@ -42,7 +45,7 @@ pub fn snapshot(data: &[u8]) {
     let header = Header { taken: now.clone(), ..snapshot.header().clone() };
     let mut written = Vec::new();
     let goes_on = |_| ControlFlow::Continue(());
-    write(&mut written, &header, &registry, || now.now, goes_on).unwrap();
+    write(&mut written, &header, registry, || now.now, goes_on).unwrap();
     let again = Snapshot::parse(written).unwrap();
     assert_eq!((again.header(), again.len()), (&header, restored.clients));
 }
@@ -60,7 +63,7 @@ fn framed(bytes: &mut Bytes) -> Vec<u8> {
     file
 }
 
-fn guard() -> Guard {
+fn engine(seed: Seed, now: Time) -> Engine {
     let rules = Rules {
         mode: Mode::Enforce,
         refuse_nets: "203.0.113.0/24".parse().unwrap(),
@@ -68,5 +71,17 @@ fn guard() -> Guard {
         nat64_prefixes: Nat64Prefixes::default(),
         caps: Caps { clients: MAX_CLIENTS, per_address: 5, per_prefix: 10 },
     };
-    Guard::new(rules, 7561, Networks::default())
+    let settings = Settings {
+        rules,
+        denied: Networks::default(),
+        port: 7561,
+        expiration: EXPIRATION,
+        shards: SHARDS,
+        seed,
+        workers: 1,
+        max_icmp_errors: 500,
+        receive_capacity: 1_000,
+        drained_until: now,
+    };
+    Engine::new(settings, now)
 }

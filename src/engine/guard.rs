@@ -4,11 +4,9 @@
 //! harm ([`Guard::admit`]), and to no address or network more than so many at a time
 //! ([`Guard::reserve`]). `docs/security.md` says against whom.
 
-mod backlog;
 mod counts;
 mod nat64;
 mod networks;
-mod unreachable;
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,11 +14,10 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-pub use self::backlog::{Backlog, Stale};
-use self::counts::{Address, Count, Counts};
+pub use self::counts::Count;
+use self::counts::{Address, Counts};
 pub use self::nat64::{Nat64Prefixes, NotPrefixes};
 pub use self::networks::{Networks, NotANetwork, network};
-pub use self::unreachable::{Budget, Unreachable};
 use crate::wire::DEFAULT_PORT;
 
 /// The ports below are those of services (RFC 6335, section 6), many of which answer whatever comes.
@@ -198,7 +195,7 @@ pub struct Guard {
 impl Guard {
     /// A guard of a daemon at `own_port` that has no clients.
     #[must_use]
-    pub fn new(rules: Rules, own_port: u16, denied: Networks) -> Self {
+    pub(super) fn new(rules: Rules, own_port: u16, denied: Networks) -> Self {
         Self {
             rules,
             own_port,
@@ -251,12 +248,12 @@ impl Guard {
     }
 
     /// Takes other networks than before from the file of those to deny.
-    pub fn deny(&self, networks: Networks) {
+    pub(super) fn deny(&self, networks: Networks) {
         *self.denied.write().unwrap_or_else(PoisonError::into_inner) = networks;
     }
 
     /// Takes the broadcast addresses of the networks that this machine is on. No ping can be sent there.
-    pub fn set_broadcasts(&self, mut addresses: Vec<Ipv4Addr>) {
+    pub(super) fn set_broadcasts(&self, mut addresses: Vec<Ipv4Addr>) {
         addresses.sort_unstable();
         *self.broadcasts.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
@@ -282,12 +279,6 @@ impl Guard {
         self.enforces() || reason.is_unconditional()
     }
 
-    /// Whether a source goes on in the guard's mode after such a verdict.
-    #[must_use]
-    pub fn lets_in(&self, verdict: Result<(), Refused>) -> bool {
-        verdict.err().is_none_or(|reason| !self.refuses(reason))
-    }
-
     /// Whether the file denies `ip` or the IPv4 address embedded in it.
     #[must_use]
     pub fn denies(&self, ip: IpAddr) -> bool {
@@ -311,7 +302,7 @@ impl Guard {
     ///
     /// # Errors
     /// With the cap that is reached, mostly.
-    pub fn reserve(&self, ip: IpAddr) -> Result<(), Refused> {
+    pub(super) fn reserve(&self, ip: IpAddr) -> Result<(), Refused> {
         // It may have been denied since it was admitted.
         if self.enforces() && self.denies(ip) {
             return Err(Refused::DenyFile);
@@ -341,11 +332,12 @@ impl Guard {
         verdict
     }
 
-    /// Decides whether a heartbeat from `source`, which is no client, would make it one now. Counts nothing.
+    /// Decides whether a heartbeat from `source` would register it now, if it is not a client yet. Changes no
+    /// count.
     ///
     /// # Errors
-    /// With the reason if it would not.
-    pub fn foresee(&self, source: SocketAddr) -> Result<(), Refused> {
+    /// The rule that the heartbeat would break.
+    pub fn would_admit(&self, source: SocketAddr) -> Result<(), Refused> {
         self.admit(source)?;
         if self.is_broadcast(source.ip()) {
             return Err(Refused::Broadcast);
@@ -353,16 +345,21 @@ impl Guard {
         if self.total() >= self.rules.caps.clients {
             return Err(Refused::MaxClients);
         }
-        if self.rules.local_nets.contains(source.ip()) {
-            return Ok(());
+        self.rules.caps.check(self.count(source.ip()))
+    }
+
+    /// The number of clients that share the address and the prefix of `ip`. Local networks are not counted.
+    #[must_use]
+    pub fn count(&self, ip: IpAddr) -> Count {
+        if self.rules.local_nets.contains(ip) {
+            return Count::default();
         }
-        let address = self.counted(source.ip());
-        let count = self.counts.table(address).count(address);
-        self.rules.caps.check(count)
+        let address = self.counted(ip);
+        self.counts.table(address).count(address)
     }
 
     /// Counts one client less at `ip`.
-    pub fn release(&self, ip: IpAddr) {
+    pub(super) fn release(&self, ip: IpAddr) {
         if !self.rules.local_nets.contains(ip) {
             let address = self.counted(ip);
             self.counts.table(address).remove(address);
@@ -385,12 +382,11 @@ impl Guard {
         }
         let is_nearly_full = |count: u32, cap: u32| u64::from(count) * 4 > u64::from(cap) * 3;
         let Caps { clients, per_address, per_prefix } = self.rules.caps;
-        is_nearly_full(self.total(), clients)
-            || !self.rules.local_nets.contains(ip) && {
-                let address = self.counted(ip);
-                let Count { of_address, of_prefix } = self.counts.table(address).count(address);
-                is_nearly_full(of_address, per_address) || is_nearly_full(of_prefix, per_prefix)
-            }
+        if is_nearly_full(self.total(), clients) {
+            return true;
+        }
+        let Count { of_address, of_prefix } = self.count(ip);
+        is_nearly_full(of_address, per_address) || is_nearly_full(of_prefix, per_prefix)
     }
 }
 
@@ -535,12 +531,12 @@ mod tests {
                 assert_eq!(guard.reserve(address), Ok(()));
                 assert_eq!(guard.reserve(neighbour), Ok(()));
             }
-            let foresee = |ip| guard.foresee(SocketAddr::new(ip, 5000));
-            assert_eq!(foresee(address), Err(Refused::MaxClientsPerAddress));
+            let would_admit = |ip| guard.would_admit(SocketAddr::new(ip, 5000));
+            assert_eq!(would_admit(address), Err(Refused::MaxClientsPerAddress));
             assert_eq!(guard.reserve(address), Err(Refused::MaxClientsPerAddress));
-            assert_eq!(foresee(other), Err(Refused::MaxClientsPerPrefix));
+            assert_eq!(would_admit(other), Err(Refused::MaxClientsPerPrefix));
             assert_eq!(guard.reserve(other), Err(Refused::MaxClientsPerPrefix));
-            assert_eq!(foresee(next), Ok(()));
+            assert_eq!(would_admit(next), Ok(()));
             assert_eq!(guard.reserve(next), Ok(()));
             guard.release(address);
             assert_eq!(guard.reserve(other), Ok(()));
@@ -550,8 +546,8 @@ mod tests {
         while guard.total() < CAPS.clients {
             assert_eq!(guard.reserve(ip("10.0.0.1")), Ok(()), "a local address is a crowd's");
         }
-        assert_eq!(guard.foresee("10.0.0.1:5000".parse().unwrap()), Err(Refused::MaxClients));
-        assert_eq!(guard.foresee("10.0.0.1:53".parse().unwrap()), Err(Refused::SystemPort));
+        assert_eq!(guard.would_admit("10.0.0.1:5000".parse().unwrap()), Err(Refused::MaxClients));
+        assert_eq!(guard.would_admit("10.0.0.1:53".parse().unwrap()), Err(Refused::SystemPort));
         assert_eq!(guard.reserve(ip("10.0.0.1")), Err(Refused::MaxClients));
         assert_eq!(guard.reserve(ip("192.0.9.1")), Err(Refused::MaxClients));
         guard.release(ip("10.0.0.1"));

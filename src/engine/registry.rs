@@ -16,18 +16,16 @@ mod stamp;
 
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Release},
-};
 use std::time::Duration;
 
 use dashmap::{DashMap, SharedValue};
 
 use self::client::Client;
 use self::key::KeyV6;
+use self::local::Local;
+pub(super) use self::local::LocalAddresses;
+pub use self::local::LocalUse;
 use self::local::Locals;
-pub use self::local::{Local, LocalAddresses, LocalUse};
 pub use self::seed::Seed;
 use crate::clock::Time;
 
@@ -111,32 +109,41 @@ impl View {
     }
 }
 
-/// Where to send a ping.
+/// A client to ping, and the local address that it sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target<A> {
-    /// The client.
-    pub client: A,
-    /// The local address its heartbeat hit, where that could be another one than the kernel's choice.
-    pub local: Local,
+pub(super) struct Target<A> {
+    pub(super) client: A,
+    pub(super) local: Local,
 }
 
-/// What a sweep of a shard found.
+/// The result of a sweep of a shard.
 #[derive(Debug, Default)]
-pub struct Sweep {
+pub(super) struct Sweep {
     /// The IPv4 clients to ping.
-    pub v4: Vec<Target<SocketAddrV4>>,
+    pub(super) v4: Vec<Target<SocketAddrV4>>,
     /// The IPv6 clients to ping.
-    pub v6: Vec<Target<SocketAddrV6>>,
-    /// Those who were removed.
-    pub removed: Vec<(SocketAddr, Removal)>,
+    pub(super) v6: Vec<Target<SocketAddrV6>>,
+    /// The removed clients.
+    pub(super) removed: Vec<(SocketAddr, Removal)>,
     /// The local addresses that the pings leave from.
-    pub locals: LocalAddresses,
+    pub(super) locals: LocalAddresses,
+}
+
+impl Sweep {
+    /// Empties it, but keeps its memory.
+    pub(super) fn clear(&mut self) {
+        let Self { v4, v6, removed, locals } = self;
+        v4.clear();
+        v6.clear();
+        removed.clear();
+        locals.clear();
+    }
 }
 
 /// What both families have in common in a sweep.
 struct Pass<'a, P> {
     now: Time,
-    heard_until: Time,
+    drained_until: Time,
     probation: Duration,
     is_pressed: P,
     removed: &'a mut Vec<(SocketAddr, Removal)>,
@@ -152,7 +159,6 @@ pub struct Registry {
     v6: Clients<KeyV6>,
     locals: Locals,
     expiration: Duration,
-    heard_until: AtomicU64,
 }
 
 impl Registry {
@@ -162,19 +168,18 @@ impl Registry {
     /// # Panics
     /// Unless `shards` is a power of two above 1.
     #[must_use]
-    pub fn new(shards: usize, expiration: Duration, seed: Seed) -> Self {
+    pub(super) fn new(shards: usize, expiration: Duration, seed: Seed) -> Self {
         Self {
             v4: DashMap::with_hasher_and_shard_amount(seed, shards),
             v6: DashMap::with_hasher_and_shard_amount(seed, shards),
             locals: Locals::default(),
             expiration,
-            heard_until: AtomicU64::default(),
         }
     }
 
     /// Records a heartbeat from `client`, a canonical address, that hit the address `local`. One that
     /// is no client yet becomes one if `admit` says so.
-    pub fn refresh(
+    pub(super) fn refresh(
         &self,
         client: SocketAddr,
         local: Option<IpAddr>,
@@ -191,7 +196,7 @@ impl Registry {
 
     /// Takes a client over that another registry knew, if `admit` says so. One that is here already stays
     /// as it is.
-    pub fn restore(&self, client: &View, admit: impl FnOnce() -> bool) -> Refreshed {
+    pub(super) fn restore(&self, client: &View, admit: impl FnOnce() -> bool) -> Refreshed {
         let new = || Client::restored(client, self.locals.take(client.local));
         self.enter(client.address, |_| {}, admit, new)
     }
@@ -256,12 +261,12 @@ impl Registry {
     }
 
     /// Sends `client` no pings until its next heartbeat.
-    pub fn mute(&self, client: SocketAddr) {
+    pub(super) fn mute(&self, client: SocketAddr) {
         self.change(client, Client::mute);
     }
 
     /// Says that the last ping of `client` could not be sent.
-    pub fn take_ping_back(&self, client: SocketAddr) {
+    pub(super) fn take_ping_back(&self, client: SocketAddr) {
         self.change(client, Client::unping);
     }
 
@@ -277,7 +282,7 @@ impl Registry {
     }
 
     /// Removes those clients of `shard` whose addresses are `unwanted`, and appends them to `removed`.
-    pub fn evict(
+    pub(super) fn evict(
         &self,
         shard: usize,
         unwanted: impl Fn(IpAddr) -> bool,
@@ -297,33 +302,25 @@ impl Registry {
         });
     }
 
-    /// Says that every heartbeat that arrived before `time` has been recorded.
+    /// Finds the clients of `shard` to ping at `now`, and removes the expired ones. If the address of a client
+    /// `is_pressed`, the client is removed after [`Self::probation`] already, unless it has repeated its heartbeat.
     ///
-    /// Nobody is removed for a silence that reaches beyond this: after a stop of the process, or
-    /// while the listener is behind, a client's heartbeat may be waiting in the socket.
-    pub fn heard_until(&self, time: Time) {
-        self.heard_until.store(time.as_nanos(), Release);
-    }
-
-    /// Finds the clients of `shard` that are to be pinged at `now` and removes those whose time is
-    /// over. That is sooner for one that has not repeated its heartbeat and whose address `is_pressed`:
-    /// after [`Self::probation`].
-    ///
-    /// One whose time seems to be over, but whose heartbeat may still be waiting to be recorded, is
-    /// neither: it stays and gets no ping.
-    pub fn sweep(
+    /// Every heartbeat that arrived before `drained_until` has been recorded. A client that is silent beyond
+    /// that time stays, because its heartbeat may be waiting in the receive buffer, but gets no ping once it
+    /// seems to have expired.
+    pub(super) fn sweep(
         &self,
         shard: usize,
         now: Time,
+        drained_until: Time,
         is_pressed: impl Fn(IpAddr) -> bool,
         sweep: &mut Sweep,
     ) {
+        sweep.clear();
         let Sweep { v4, v6, removed, locals } = sweep;
-        removed.clear();
-        locals.clear();
-        let heard_until = now.min(Time::from_nanos(self.heard_until.load(Acquire)));
+        let drained_until = now.min(drained_until);
         let probation = self.probation();
-        let mut pass = Pass { now, heard_until, probation, is_pressed, removed, locals };
+        let mut pass = Pass { now, drained_until, probation, is_pressed, removed, locals };
         self.sweep_family(&self.v4, shard, &mut pass, v4);
         self.sweep_family(&self.v6, shard, &mut pass, v6);
         locals.sort();
@@ -339,7 +336,6 @@ impl Registry {
         K: Copy + Eq + Hash,
         A: From<K> + Into<SocketAddr>,
     {
-        live.clear();
         shard::retain(clients, shard, |&key, client| {
             let address = || A::from(key).into();
             let last_heartbeat = client.last_heartbeat(pass.now);
@@ -369,7 +365,7 @@ impl Registry {
         address: impl Fn() -> SocketAddr,
         pass: &Pass<impl Fn(IpAddr) -> bool>,
     ) -> Option<Removal> {
-        let silence = pass.heard_until.since(last_heartbeat);
+        let silence = pass.drained_until.since(last_heartbeat);
         if silence > self.expiration {
             return Some(Removal::Expired);
         }

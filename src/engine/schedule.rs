@@ -15,14 +15,16 @@ use crate::wire::PERIOD;
 
 const PERIOD_NANOS: u64 = PERIOD.as_secs() * 1_000_000_000;
 
-/// A shard whose time has come.
+/// A slot of the second that a worker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// The shard to serve.
     pub shard: usize,
-    /// When it was due, which is less than a second ago.
+    /// When the slot was due, which is less than a second ago.
     pub due: Time,
-    /// How many seconds before it are left out for good, with each of the worker's slots.
+    /// When the worker's next slot is due.
+    pub next_due: Time,
+    /// Whole seconds that the worker was late. All its slots of those seconds are skipped for good.
     pub skipped_seconds: u64,
 }
 
@@ -53,9 +55,15 @@ impl Schedule {
     #[must_use]
     pub fn new(from: Time, shards: usize, worker: usize, workers: usize) -> Self {
         assert!(worker < workers && workers <= shards, "each worker owns at least one shard");
-        let mut walk = Self { shards, worker, workers, second: from.second(), shard: worker };
-        walk.pass(from);
+        let mut walk = Self { shards, worker, workers, second: from, shard: worker };
+        walk.restart(from);
         walk
+    }
+
+    /// Moves to the first slot that is due at `from` or later.
+    pub fn restart(&mut self, from: Time) {
+        (self.second, self.shard) = (from.second(), self.worker);
+        self.pass(from);
     }
 
     /// When the next slot is due.
@@ -90,9 +98,9 @@ impl Schedule {
     pub fn take(&mut self, now: Time) -> Slot {
         let seconds = now.since(self.deadline()).as_secs();
         self.second = self.second + Duration::from_secs(seconds);
-        let slot = Slot { shard: self.shard, due: self.deadline(), skipped_seconds: seconds };
+        let (shard, due) = (self.shard, self.deadline());
         self.advance();
-        slot
+        Slot { shard, due, next_due: self.deadline(), skipped_seconds: seconds }
     }
 
     /// Passes the slots that are due before `until` over, and returns how many they are.
@@ -143,8 +151,8 @@ mod tests {
             [(0, 0, 0), (1, 250, 1), (250, 250, 1), (751, 1_000, 0), (9_999, 10_000, 0)]
         {
             let mut walk = Schedule::new(at(from), 4, 0, 1);
-            let slot = Slot { shard, due: at(due), skipped_seconds: 0 };
-            assert_eq!(walk.take(at(from)), slot, "{from}");
+            let slot = walk.take(at(from));
+            assert_eq!((slot.shard, slot.due, slot.skipped_seconds), (shard, at(due), 0), "{from}");
         }
     }
 
@@ -175,8 +183,8 @@ mod tests {
     #[test]
     fn lateness_moves_no_deadline() {
         let mut schedule = Schedule::new(START, 4, 0, 1);
-        let slot = schedule.take(at(700));
-        assert_eq!(slot, Slot { shard: 0, due: START, skipped_seconds: 0 });
+        let slot = Slot { shard: 0, due: START, next_due: at(250), skipped_seconds: 0 };
+        assert_eq!(schedule.take(at(700)), slot);
         assert_eq!(schedule.deadline(), at(250));
     }
 
@@ -185,9 +193,10 @@ mod tests {
         for (now, due, seconds) in [(1_249, 250, 0), (1_250, 1_250, 1), (3_900, 3_250, 3)] {
             let mut schedule = Schedule::new(START, 4, 0, 1);
             schedule.take(START);
-            let slot = Slot { shard: 1, due: at(due), skipped_seconds: seconds };
+            let next_due = at(seconds * 1_000 + 500);
+            let slot = Slot { shard: 1, due: at(due), next_due, skipped_seconds: seconds };
             assert_eq!(schedule.take(at(now)), slot);
-            assert_eq!(schedule.deadline(), at(seconds * 1_000 + 500));
+            assert_eq!(schedule.deadline(), next_due);
         }
     }
 

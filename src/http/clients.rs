@@ -60,7 +60,11 @@ struct Moment {
 
 impl Moment {
     fn of(state: &State) -> Self {
-        Self { now: clock::now(), wall: clock::wall(), expiration: state.registry.expiration() }
+        Self {
+            now: clock::now(),
+            wall: clock::wall(),
+            expiration: state.engine.registry().expiration(),
+        }
     }
 
     fn show(self, view: View) -> Client {
@@ -88,10 +92,10 @@ pub(super) fn one(state: &State, address: &str) -> Result<Response<Body>, Failur
         )
     })?;
     let moment = Moment::of(state);
-    if let Some(view) = state.registry.view(address, moment.now) {
+    if let Some(view) = state.engine.registry().view(address, moment.now) {
         return Ok(json(StatusCode::OK, &moment.show(view)));
     }
-    let refused = state.guard.foresee(address).err().map(Refusal::from);
+    let refused = state.engine.guard().would_admit(address).err().map(Refusal::from);
     let error = format!("{address} is no client");
     Ok(json(StatusCode::NOT_FOUND, &NoClient { error, refused }))
 }
@@ -274,10 +278,10 @@ impl Query {
 
     /// Appends those of a shard who are asked for.
     fn find(&self, state: &State, shard: usize, now: Time, found: &mut Vec<View>) {
-        state.registry.look_at(shard, now, |view| {
+        state.engine.registry().look_at(shard, now, |view| {
             let ip = view.address.ip();
             let is_in = |network: IpNet| {
-                let embedded = state.guard.embedded(ip).map(IpAddr::from);
+                let embedded = state.engine.guard().embedded(ip).map(IpAddr::from);
                 network.contains(&ip) || embedded.is_some_and(|ip| network.contains(&ip))
             };
             if self.network.is_none_or(is_in) {

@@ -36,7 +36,7 @@ pub(super) async fn list(
     // Clients behind a translator are shown where they count.
     let prefix_of = |view: &View| {
         let ip = view.address.ip();
-        prefix_of(state.guard.embedded(ip).map_or(ip, IpAddr::from))
+        prefix_of(state.engine.guard().embedded(ip).map_or(ip, IpAddr::from))
     };
     let mut candidates = Candidates::default();
     for_each(state, |view| candidates.add(prefix_of(view))).await;
@@ -60,7 +60,7 @@ async fn for_each(state: &State, mut look: impl FnMut(&View)) {
     let mut views = Vec::new();
     for shard in 0..SHARDS {
         views.clear();
-        state.registry.look_at(shard, clock::now(), |view| views.push(view));
+        state.engine.registry().look_at(shard, clock::now(), |view| views.push(view));
         views.iter().for_each(&mut look);
         tokio::task::yield_now().await;
     }

@@ -1,81 +1,69 @@
-//! What the network says of the pings: that a client's port is closed.
+//! Reads the ICMP errors about pings, and stops reading them when the engine has had too many.
 
 use std::io;
 
 use tracing::{debug, warn};
 
 use crate::clock::Time;
-use crate::engine::guard::{Budget, Unreachable};
+use crate::engine::ICMP_PAUSE;
 use crate::net::{BATCH, NetworkError, Socket};
 use crate::state::State;
 
-/// Mutes clients whose port is closed, as long as there are not too many errors to look at.
+/// Hands ICMP errors to the engine.
 #[derive(Debug)]
-pub(super) struct Errors {
-    unreachable: Unreachable,
-    budget: Budget,
-    deaf_until: Option<Time>,
+pub(super) struct IcmpErrors {
+    max_per_second: u32,
+    /// Whether the kernel queues the errors.
+    is_on: bool,
     batch: Vec<NetworkError>,
 }
 
-impl Errors {
-    /// Looks at up to so many errors a second.
+impl IcmpErrors {
     pub(super) fn new(max_per_second: u32) -> Self {
-        Self {
-            unreachable: Unreachable::new(max_per_second),
-            budget: Budget::new(max_per_second),
-            deaf_until: None,
-            batch: Vec::new(),
-        }
+        Self { max_per_second, is_on: true, batch: Vec::new() }
     }
 
-    /// Takes all that is waiting.
-    pub(super) fn take(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
-        if self.deaf_until.is_some_and(|until| until <= now) {
-            socket.report_errors(true)?;
-            self.deaf_until = None;
-        }
+    /// Takes all waiting errors.
+    pub(super) fn drain(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
+        self.switch(socket, state, now)?;
         loop {
             self.batch.clear();
             socket.receive_errors(&mut self.batch)?;
             state.metrics.network_errors.add(self.batch.len() as u64);
-            for index in 0..self.batch.len() {
-                if !self.listens(socket, now)? {
-                    continue;
-                }
-                let NetworkError::PortUnreachable(client) = self.batch[index] else { continue };
-                let Some(last_heartbeat) = state.registry.last_heartbeat(client, now) else {
-                    continue;
+            for error in &self.batch {
+                let unreachable = match error {
+                    NetworkError::PortUnreachable(client) => Some(*client),
+                    NetworkError::Other => None,
                 };
-                if self.unreachable.report(client, last_heartbeat, now) {
-                    state.metrics.muted.add(1);
-                    if state.guard.enforces() {
-                        state.registry.mute(client);
-                        debug!(%client, "muted: its port is closed");
-                    }
+                if state.engine.handle_icmp_error(now, unreachable) {
+                    debug!(
+                        client = unreachable.map(tracing::field::display),
+                        "muted: its port is closed"
+                    );
                 }
             }
+            self.switch(socket, state, now)?;
             if self.batch.len() < BATCH {
                 return Ok(());
             }
         }
     }
 
-    /// Whether one error more is to be looked at. If there are too many, it begins to be deaf.
-    fn listens(&mut self, socket: &Socket, now: Time) -> io::Result<bool> {
-        if self.deaf_until.is_some() {
-            return Ok(false);
+    /// Switches the error queue on or off, as the engine wants it.
+    fn switch(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
+        let is_wanted = state.engine.wants_icmp_errors(now);
+        if is_wanted == self.is_on {
+            return Ok(());
         }
-        if self.budget.spend(now) {
-            return Ok(true);
+        socket.report_errors(is_wanted)?;
+        self.is_on = is_wanted;
+        if !is_wanted {
+            warn!(
+                "more than {} ICMP errors in a second, so clients with a closed port are not muted for {} s. If a crowd of your own ends at once, raise MAX_ICMP_ERRORS_PER_SECOND",
+                self.max_per_second,
+                ICMP_PAUSE.as_secs()
+            );
         }
-        socket.report_errors(false)?;
-        self.deaf_until = Some(now + Budget::PAUSE);
-        warn!(
-            "more than {} ICMP errors in a second, so clients with a closed port are not muted for {} s. If a crowd of your own ends at once, raise MAX_ICMP_ERRORS_PER_SECOND",
-            self.budget.max_per_second(),
-            Budget::PAUSE.as_secs()
-        );
-        Ok(false)
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Why a send fails, and what the daemon does about it: one row for each errno.
+//! Why a send fails, and what the daemon does about it: one row for each errno, and those of a broken socket.
 //!
 //! No failure removes a client. Routes flap, firewalls reload and addresses move, and a client that
 //! heartbeats only when it is pinged would never come back. The client loses that ping, and stays until it
@@ -7,6 +7,8 @@
 use std::io;
 
 use nix::errno::Errno;
+
+use super::BATCH;
 
 /// Why the kernel did not take a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +37,11 @@ pub enum SendFailure {
     Other,
 }
 
-/// What the daemon does before it gives up on a ping.
+/// What the daemon does about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
+    /// End the worker, and with it the daemon: no client of the worker could get a ping any more.
+    EndWorker,
     /// Nothing: that client loses this ping.
     GiveUp,
     /// Wait a moment and send it once more: the kernel had no room for it.
@@ -47,7 +51,7 @@ pub enum Reaction {
     CheckSource,
 }
 
-/// What is known of a failure.
+/// The errno of a failure, and the policy.
 struct Row {
     failure: SendFailure,
     errno: Option<Errno>,
@@ -56,6 +60,8 @@ struct Row {
     /// reported yet, and that error may be about another datagram.
     retries: usize,
     reaction: Reaction,
+    /// How many pings of the batch are lost if the reaction does not help.
+    lost_pings: usize,
     /// What an operator can do about many of these, in the log and in the finding.
     advice: &'static str,
 }
@@ -76,23 +82,25 @@ const TABLE: [Row; 11] = {
         label: &'static str,
         retries: usize,
         reaction: Reaction,
+        lost_pings: usize,
         advice: &'static str,
     ) -> Row {
-        Row { failure, errno, label, retries, reaction, advice }
+        Row { failure, errno, label, retries, reaction, lost_pings, advice }
     }
     [
-        row(Failure::Invalid, Some(Errno::EINVAL), "invalid", 0, CheckSource, ROUTE),
-        row(Failure::NotPermitted, Some(Errno::EPERM), "not_permitted", 0, GiveUp, "A firewall rule drops them: see `nft list ruleset`. A full connection tracking table does the same: see `wakeupd doctor`."),
-        row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp, ROUTE),
-        row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource, ROUTE),
-        row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp, ROUTE),
+        row(Failure::Invalid, Some(Errno::EINVAL), "invalid", 0, CheckSource, 1, ROUTE),
+        row(Failure::NotPermitted, Some(Errno::EPERM), "not_permitted", 0, GiveUp, 1, "A firewall rule drops them: see `nft list ruleset`. A full connection tracking table does the same: see `wakeupd doctor`."),
+        row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp, 1, ROUTE),
+        row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource, 1, ROUTE),
+        row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp, 1, ROUTE),
         // Never about the ping at hand, and several may be pending.
-        row(Failure::ConnectionRefused, Some(Errno::ECONNREFUSED), "connection_refused", 4, GiveUp, OTHER),
-        row(Failure::AddressNotAvailable, Some(Errno::EADDRNOTAVAIL), "address_not_available", 0, CheckSource, ROUTE),
-        row(Failure::NoBuffers, Some(Errno::ENOBUFS), "no_buffers", 0, Wait, ROOM),
-        row(Failure::WouldBlock, Some(Errno::EAGAIN), "would_block", 0, Wait, ROOM),
-        row(Failure::MessageTooLong, Some(Errno::EMSGSIZE), "message_too_long", 1, GiveUp, OTHER),
-        row(Failure::Other, None, "other", 1, GiveUp, OTHER),
+        row(Failure::ConnectionRefused, Some(Errno::ECONNREFUSED), "connection_refused", 4, GiveUp, 1, OTHER),
+        row(Failure::AddressNotAvailable, Some(Errno::EADDRNOTAVAIL), "address_not_available", 0, CheckSource, 1, ROUTE),
+        row(Failure::NoBuffers, Some(Errno::ENOBUFS), "no_buffers", 0, Wait, 1, ROOM),
+        // Full send buffers have no room for the next pings either.
+        row(Failure::WouldBlock, Some(Errno::EAGAIN), "would_block", 0, Wait, BATCH, ROOM),
+        row(Failure::MessageTooLong, Some(Errno::EMSGSIZE), "message_too_long", 1, GiveUp, 1, OTHER),
+        row(Failure::Other, None, "other", 1, GiveUp, 1, OTHER),
     ]
 };
 
@@ -114,10 +122,10 @@ impl SendFailure {
         TABLE[self as usize].label
     }
 
-    /// What the daemon does before it gives up on the ping.
+    /// How many pings of a batch are lost if the reaction does not help.
     #[must_use]
-    pub const fn reaction(self) -> Reaction {
-        TABLE[self as usize].reaction
+    pub const fn lost_pings(self) -> usize {
+        TABLE[self as usize].lost_pings
     }
 
     /// What an operator can do about many of these.
@@ -130,6 +138,24 @@ impl SendFailure {
     pub(super) const fn retries(self) -> usize {
         TABLE[self as usize].retries
     }
+}
+
+/// The errnos of a socket that no later call will succeed on.
+const BROKEN: [Errno; 3] = [Errno::EBADF, Errno::ENOTSOCK, Errno::EFAULT];
+
+/// Whether the socket itself is broken.
+#[must_use]
+pub fn is_broken(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|errno| BROKEN.contains(&Errno::from_raw(errno)))
+}
+
+/// What the daemon does about a failed send.
+#[must_use]
+pub fn reaction(error: &io::Error) -> Reaction {
+    if is_broken(error) {
+        return Reaction::EndWorker;
+    }
+    TABLE[SendFailure::from(error) as usize].reaction
 }
 
 impl From<&io::Error> for SendFailure {

@@ -15,8 +15,8 @@ use nix::sys::socket::{
 use socket2::SockRef;
 
 use super::{
-    BATCH, BUFFERS, Control, Datagram, Missing, NetworkError, SocketOption, canonical, inherit,
-    linux, native, new_socket, without_flow,
+    BATCH, BUFFERS, Control, Datagram, MAX_PAYLOAD, Missing, NetworkError, SocketOption, canonical,
+    inherit, linux, native, new_socket, without_flow,
 };
 
 pub(super) use super::inherit::{interface, restore_interface};
@@ -72,7 +72,7 @@ pub(super) fn receive(
     control: &Control,
     received: &mut Vec<Datagram>,
 ) -> io::Result<()> {
-    let mut payloads = [[0; 1]; BATCH];
+    let mut payloads = [[0; MAX_PAYLOAD]; BATCH];
     let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);
     // Made afresh for each call: used again, they keep the length of what the kernel wrote last.
     let space = Vec::with_capacity(control.room);
@@ -92,7 +92,8 @@ pub(super) fn receive(
         // On a wire an IPv4-mapped address is not IPv4.
         let is_ipv6 = local.is_some_and(|local: IpAddr| local.is_ipv6());
         let source = if is_ipv6 { without_flow(source) } else { canonical(source) };
-        Some(Datagram { source, local, length: message.bytes, arrived })
+        let payload = message.iovs().next().unwrap_or_default();
+        Some(Datagram::new(source, local, arrived, message.bytes, payload))
     }));
     Ok(())
 }

@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -38,14 +37,13 @@ pub(super) fn receive(
     _: &Control,
     received: &mut Vec<Datagram>,
 ) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    let mut payload = [MaybeUninit::uninit(); 2048];
+    let socket = UdpSocket::from(socket.as_fd().try_clone_to_owned()?);
+    let mut buffer = [0; 2048];
     for n in 0..BATCH {
-        match socket.recv_from(&mut payload) {
+        match socket.recv_from(&mut buffer) {
             Ok((length, source)) => {
-                let source = source.as_socket().map(canonical);
-                let datagram = |source| Datagram { source, local: None, length, arrived: None };
-                received.extend(source.map(datagram));
+                let payload = &buffer[..length];
+                received.push(Datagram::new(canonical(source), None, None, length, payload));
             }
             Err(error) if n == 0 => return Err(error),
             Err(_) => break,

@@ -156,7 +156,7 @@ impl Writer {
         let state = Arc::clone(&self.state);
         let snapshots = &state.metrics.snapshots;
         let begun = clock::now();
-        if state.registry.is_empty()
+        if state.engine.registry().is_empty()
             && snapshots.failure().is_none()
             && snapshots.last().is_some_and(|last| last.clients == 0)
         {
@@ -166,7 +166,7 @@ impl Writer {
         let mut pace = Pace::new(begun + self.interval / 6);
         let mut end = ControlFlow::Continue(());
         let result = self.write(When::Meanwhile, |more| {
-            if let Some(pause) = pace.pause(more, || state.registry.len(), clock::now) {
+            if let Some(pause) = pace.pause(more, || state.engine.registry().len(), clock::now) {
                 end = wait(pause);
             }
             end.map_break(|_| ())
@@ -194,7 +194,7 @@ impl Writer {
             When::Meanwhile => (false, None),
             When::AtTheEnd(pinged_until) => (true, pinged_until),
         };
-        let registry = &self.state.registry;
+        let registry = self.state.engine.registry();
         let header = Header {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             taken: Moment::now(),

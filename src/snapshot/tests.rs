@@ -1,35 +1,53 @@
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use super::*;
 use crate::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use crate::engine::{Datagram, Settings};
 
 const EXPIRATION: Duration = Duration::from_secs(120);
 const SHARDS: usize = 8;
 const BEGIN: Time = Time::from_secs(1_000_000);
 
-fn guard(clients: u32, denied: &str) -> Guard {
+fn engine(max_clients: u32, denied: &str, seed: Seed) -> Engine {
     let rules = Rules {
         mode: Mode::Enforce,
         refuse_nets: Networks::default(),
         local_nets: Networks::default(),
         nat64_prefixes: Nat64Prefixes::default(),
-        caps: Caps { clients, per_address: 1_000, per_prefix: 1_000 },
+        caps: Caps { clients: max_clients, per_address: 1_000, per_prefix: 1_000 },
     };
-    Guard::new(rules, 7561, denied.parse().unwrap())
+    let settings = Settings {
+        rules,
+        denied: denied.parse().unwrap(),
+        port: 7561,
+        expiration: EXPIRATION,
+        shards: SHARDS,
+        seed,
+        workers: 1,
+        max_icmp_errors: 500,
+        receive_capacity: 1_000,
+        drained_until: BEGIN,
+    };
+    Engine::new(settings, BEGIN)
 }
 
-fn registry(seed: Seed) -> Registry {
-    Registry::new(SHARDS, EXPIRATION, seed)
+fn empty(seed: Seed) -> Engine {
+    engine(1_000, "", seed)
+}
+
+fn heartbeat(engine: &Engine, now: Time, source: SocketAddr, local: Option<IpAddr>) {
+    let waited = Duration::ZERO;
+    engine.handle_datagram(now, &Datagram { source, local, payload: &[], waited });
 }
 
 fn moment(now: Time, wall: u32, boot: &str) -> Moment {
     Moment { now, wall: Time::from_secs(wall), boot: Some(boot.to_owned()) }
 }
 
-fn header(taken: Moment, registry: &Registry) -> Header {
+fn header(taken: Moment, engine: &Engine) -> Header {
     let program = "0.1.0".to_owned();
-    Header { program, taken, port: 7561, seed: registry.seed(), pinged_until: None }
+    Header { program, taken, port: 7561, seed: engine.registry().seed(), pinged_until: None }
 }
 
 fn client(number: u16) -> SocketAddr {
@@ -43,37 +61,40 @@ fn client(number: u16) -> SocketAddr {
 }
 
 /// One whose client *n* of 100 has its last heartbeat at *n* seconds.
-fn populated() -> Registry {
-    let registry = registry(Seed::random());
+fn populated() -> Engine {
+    let engine = empty(Seed::random());
     let hit =
         |n: u16| (!n.is_multiple_of(4)).then(|| std::net::Ipv4Addr::from_bits(n.into()).into());
     for n in 0..100 {
         let at = |second: u16| BEGIN + Duration::from_millis(u64::from(second) * 1_000 + 7);
-        registry.refresh(client(n), None, at(n / 2), || true);
-        registry.refresh(client(n), hit(n % 7), at(n), || true);
+        heartbeat(&engine, at(n / 2), client(n), None);
+        heartbeat(&engine, at(n), client(n), hit(n % 7));
     }
-    registry.mute(client(1));
-    registry
+    for seconds in [2, 3, 4] {
+        engine.handle_icmp_error(BEGIN + Duration::from_secs(seconds), Some(client(1)));
+    }
+    engine
 }
 
-fn bytes_of(registry: &Registry, header: &Header, now: Time) -> Vec<u8> {
+fn bytes_of(engine: &Engine, header: &Header, now: Time) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let written = write(&mut bytes, header, registry, || now, |_| ControlFlow::Continue(()));
-    let expected = Written { clients: registry.len() as u64, bytes: bytes.len() as u64 };
+    let written =
+        write(&mut bytes, header, engine.registry(), || now, |_| ControlFlow::Continue(()));
+    let expected = Written { clients: engine.registry().len() as u64, bytes: bytes.len() as u64 };
     assert_eq!(written.unwrap(), Some(expected));
     bytes
 }
 
 /// One that is taken and written at once.
-fn snapshot_of(registry: &Registry, now: Time) -> Snapshot {
-    let header = header(moment(now, 5_000, "a"), registry);
-    Snapshot::parse(bytes_of(registry, &header, now)).unwrap()
+fn snapshot_of(engine: &Engine, now: Time) -> Snapshot {
+    let header = header(moment(now, 5_000, "a"), engine);
+    Snapshot::parse(bytes_of(engine, &header, now)).unwrap()
 }
 
-fn views(registry: &Registry, now: Time) -> Vec<(SocketAddr, View, usize)> {
+fn views(engine: &Engine, now: Time) -> Vec<(SocketAddr, View, usize)> {
     let mut views = Vec::new();
     for shard in 0..SHARDS {
-        registry.look_at(shard, now, |view| {
+        engine.registry().look_at(shard, now, |view| {
             views.push((view.address, view, shard));
         });
     }
@@ -94,10 +115,10 @@ fn on_the_same_boot_everybody_is_restored_as_he_was() {
     assert_eq!(snapshot.pinged_until(&later), Some(now));
     assert_eq!(snapshot.suits(7561, &later), Ok(()));
 
-    let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
-    let restored = snapshot.restore(&after, &guard, |_| true, &later);
+    let after = empty(snapshot.seed());
+    let restored = snapshot.restore(&after, |_| true, &later);
     assert_eq!(restored, Restored { clients: 100, ..Restored::default() });
-    assert_eq!(guard.total(), 100);
+    assert_eq!(after.guard().total(), 100);
     assert_eq!(views(&after, later.now), views(&before, later.now));
 }
 
@@ -109,15 +130,15 @@ fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
     // The machine was started 10 s ago, and a minute has passed.
     let later = moment(Time::from_secs(300_000), 5_060, "b");
     assert_eq!(snapshot.pinged_until(&later), None);
-    let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
-    let restored = snapshot.restore(&after, &guard, |_| true, &later);
+    let after = empty(snapshot.seed());
+    let restored = snapshot.restore(&after, |_| true, &later);
     // Of those who were silent for up to 99.993 s before, this minute leaves those below 60. But a
     // third are at an interface that may be another one now.
     assert_eq!(restored, Restored { clients: 40, expired: 40, refused: 20 });
-    assert_eq!(guard.total(), 40);
+    assert_eq!(after.guard().total(), 40);
     for (address, known, ..) in views(&before, now) {
         let silence = now.since(known.last_heartbeat) + Duration::from_secs(60);
-        let silence_now = after.view(address, later.now);
+        let silence_now = after.registry().view(address, later.now);
         let silence_now = silence_now.map(|view| later.now.since(view.last_heartbeat));
         let is_there = silence <= EXPIRATION && address.is_ipv4();
         assert_eq!(silence_now, is_there.then_some(silence), "{address}");
@@ -132,15 +153,14 @@ fn where_the_clock_was_set_back_nobody_gets_more_time() {
     let earlier = moment(now, 4_990, "b");
     let ahead = Unusable::FromTheFuture(Duration::from_secs(10));
     assert_eq!(snapshot.suits(7561, &earlier), Err(ahead));
-    let restored =
-        snapshot.restore(&registry(snapshot.seed()), &guard(1_000, ""), |_| true, &earlier);
+    let restored = snapshot.restore(&empty(snapshot.seed()), |_| true, &earlier);
     assert_eq!(restored, Restored { expired: 100, ..Restored::default() });
     // A shard may be younger than the beginning.
     let younger =
         Snapshot::parse(bytes_of(&before, snapshot.header(), now + Duration::from_secs(3)))
             .unwrap();
     younger.for_each(now, |client| {
-        let known = before.view(client.address, now).unwrap();
+        let known = before.registry().view(client.address, now).unwrap();
         assert_eq!(client.last_heartbeat, known.last_heartbeat);
     });
 }
@@ -150,11 +170,14 @@ fn the_guard_lets_in_whom_it_lets_in_otherwise() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
     let snapshot = snapshot_of(&before, now);
-    for (guard, clients) in [(guard(30, ""), 30), (guard(1_000, "192.0.2.0/24"), 34)] {
-        let after = registry(snapshot.seed());
-        let restored = snapshot.restore(&after, &guard, |_| true, &snapshot.header().taken);
+    for (max_clients, denied, clients) in [(30, "", 30), (1_000, "192.0.2.0/24", 34)] {
+        let after = engine(max_clients, denied, snapshot.seed());
+        let restored = snapshot.restore(&after, |_| true, &snapshot.header().taken);
         assert_eq!(restored, Restored { clients, expired: 0, refused: 100 - clients });
-        assert_eq!((after.len() as u64, u64::from(guard.total())), (clients, clients));
+        assert_eq!(
+            (after.registry().len() as u64, u64::from(after.guard().total())),
+            (clients, clients)
+        );
     }
 }
 
@@ -162,20 +185,20 @@ fn the_guard_lets_in_whom_it_lets_in_otherwise() {
 #[test]
 fn who_has_made_way_takes_no_room_from_who_stays() {
     for room in [30, 51] {
-        let before = registry(Seed::random());
+        let before = empty(Seed::random());
         let now = BEGIN + EXPIRATION / 2;
         for n in 0..100 {
             // The first half has never repeated its heartbeat.
-            before.refresh(client(n), None, BEGIN, || true);
+            heartbeat(&before, BEGIN, client(n), None);
             if n >= 50 {
-                before.refresh(client(n), None, BEGIN, || true);
+                heartbeat(&before, BEGIN, client(n), None);
             }
         }
         let snapshot = snapshot_of(&before, now);
-        let (after, guard) = (registry(snapshot.seed()), guard(room, ""));
-        snapshot.restore(&after, &guard, |_| true, &snapshot.header().taken);
-        let stayed = (50..100).filter(|n| after.view(client(*n), now).is_some()).count();
-        assert_eq!((stayed, after.len()), (50.min(room as usize), room as usize));
+        let after = engine(room, "", snapshot.seed());
+        snapshot.restore(&after, |_| true, &snapshot.header().taken);
+        let stayed = (50..100).filter(|n| after.registry().view(client(*n), now).is_some()).count();
+        assert_eq!((stayed, after.registry().len()), (50.min(room as usize), room as usize));
     }
 }
 
@@ -183,19 +206,19 @@ fn who_has_made_way_takes_no_room_from_who_stays() {
 fn whom_the_daemon_does_not_serve_any_more_it_does_not_bring_back() {
     let before = populated();
     let snapshot = snapshot_of(&before, BEGIN);
-    let (after, guard) = (registry(snapshot.seed()), guard(1_000, ""));
+    let after = empty(snapshot.seed());
     let later = moment(BEGIN + EXPIRATION, 5_000, "a");
-    let restored = snapshot.restore(&after, &guard, |client| client.is_ipv4(), &later);
+    let restored = snapshot.restore(&after, |client| client.is_ipv4(), &later);
     assert_eq!(restored, Restored { clients: 66, expired: 0, refused: 34 });
-    assert_eq!((after.families(), guard.total()), ((66, 0), 66));
+    assert_eq!((after.registry().families(), after.guard().total()), ((66, 0), 66));
 }
 
 #[test]
 fn an_end_that_is_yet_to_come_is_none() {
-    let registry = populated();
-    let mut header = header(moment(BEGIN, 5_000, "a"), &registry);
+    let engine = populated();
+    let mut header = header(moment(BEGIN, 5_000, "a"), &engine);
     header.pinged_until = Some(BEGIN + Duration::from_secs(1));
-    let snapshot = Snapshot::parse(bytes_of(&registry, &header, BEGIN)).unwrap();
+    let snapshot = Snapshot::parse(bytes_of(&engine, &header, BEGIN)).unwrap();
     let after = |seconds| moment(BEGIN + Duration::from_secs(seconds), 5_000, "a");
     assert_eq!(snapshot.pinged_until(&after(0)), None);
     assert_eq!(snapshot.pinged_until(&after(1)), header.pinged_until);
@@ -203,16 +226,16 @@ fn an_end_that_is_yet_to_come_is_none() {
 
 #[test]
 fn a_port_that_the_clients_do_not_know_is_of_no_use() {
-    let registry = populated();
-    let snapshot = snapshot_of(&registry, BEGIN);
+    let engine = populated();
+    let snapshot = snapshot_of(&engine, BEGIN);
     assert_eq!(snapshot.suits(9_000, &snapshot.header().taken), Err(Unusable::OtherPort(7561)));
 }
 
 #[test]
 fn whatever_is_changed_or_missing_is_noticed() {
-    let registry = populated();
-    let header = header(moment(BEGIN, 5_000, "a"), &registry);
-    let whole = bytes_of(&registry, &header, BEGIN);
+    let engine = populated();
+    let header = header(moment(BEGIN, 5_000, "a"), &engine);
+    let whole = bytes_of(&engine, &header, BEGIN);
     assert!(Snapshot::parse(whole.clone()).is_ok());
     for length in 0..whole.len() {
         let error = Snapshot::parse(whole[..length].to_vec()).unwrap_err();
@@ -243,12 +266,12 @@ fn whatever_is_changed_or_missing_is_noticed() {
 #[test]
 fn a_snapshot_can_be_broken_off() {
     let mut pauses = Vec::new();
-    let registry = populated();
-    let header = header(moment(BEGIN, 5_000, "a"), &registry);
+    let engine = populated();
+    let header = header(moment(BEGIN, 5_000, "a"), &engine);
     let written = write(
         io::sink(),
         &header,
-        &registry,
+        engine.registry(),
         || BEGIN,
         |clients| {
             pauses.push(clients);
@@ -256,6 +279,6 @@ fn a_snapshot_can_be_broken_off() {
         },
     );
     assert_eq!(written.unwrap(), None);
-    let shards: Vec<_> = (0..SHARDS).map(|shard| registry.shard_len(shard)).collect();
+    let shards: Vec<_> = (0..SHARDS).map(|shard| engine.registry().shard_len(shard)).collect();
     assert_eq!(pauses, shards[..3]);
 }

@@ -1,4 +1,4 @@
-//! The core, joined as `daemon`, `listener` and `worker` join it, but that time comes from the world.
+//! Drives the engine as the daemon's threads do. The world schedules the threads and keeps the time.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wakeupd::clock::Time;
-use wakeupd::daemon::LONGEST_CATCH_UP;
-use wakeupd::engine::guard::{
-    Backlog, Budget, Guard, Mode, Nat64Prefixes, Networks, Rules, Stale, Unreachable,
-};
-use wakeupd::engine::registry::{LocalAddresses, Refreshed, Registry, SHARDS, Seed, Sweep, Target};
-use wakeupd::engine::schedule::{Schedule, owner};
-use wakeupd::listener::LOOK_INTERVAL;
+use wakeupd::engine::guard::{Mode, Nat64Prefixes, Networks, Refused, Rules};
+use wakeupd::engine::registry::{SHARDS, Seed};
+use wakeupd::engine::{self, Batch, Engine, ICMP_PAUSE, Outcome, Settings};
+use wakeupd::listener::RECEIVE_INTERVAL;
 use wakeupd::net::BATCH;
 use wakeupd::snapshot::Snapshot;
 use wakeupd::wire::DEFAULT_PORT;
-use wakeupd::worker::{LAST_PATIENCE, LONGEST_SLEEP};
 
 use crate::clocks::{Clocks, When};
 use crate::network::{Datagram, Socket};
@@ -26,28 +22,22 @@ use crate::plan::Plan;
 pub const LOCAL_NETS: &str = "10.0.0.0/8";
 pub const REFUSE_NETS: &str = "100.64.0.0/10";
 
-/// What the machine needs to wake a thread, to serve a slot and to record a batch.
+/// How long the machine takes to wake a thread, to serve a slot and to record a batch.
 const WAKING: Duration = Duration::from_micros(60);
 const SERVING: Duration = Duration::from_micros(20);
 const RECORDING: Duration = Duration::from_micros(200);
 
-/// All that the daemon touches outside of itself.
+/// The world as the daemon sees it.
 pub struct Outside<'a> {
     pub clocks: &'a Clocks,
     pub socket: &'a mut Socket,
     pub oracle: &'a mut Oracle,
-    /// Whom a ping went to.
+    /// The clients that a ping went to.
     pub pinged: &'a mut Vec<SocketAddr>,
     pub rng: &'a mut Rng,
 }
 
-#[derive(Debug)]
-pub struct Core {
-    pub guard: Guard,
-    pub registry: Registry,
-}
-
-/// Whose turn it is.
+/// The thread that runs next.
 #[derive(Clone, Copy, Debug)]
 pub enum Turn {
     Listener,
@@ -57,13 +47,13 @@ pub enum Turn {
 
 #[derive(Debug)]
 pub struct Daemon {
-    pub core: Rc<Core>,
+    pub engine: Rc<Engine>,
     workers: Vec<Worker>,
     listener: Listener,
-    /// When the next snapshot is begun.
+    /// When the next snapshot begins.
     pub keeper: When,
     frozen_until: When,
-    /// Since when it is to end.
+    /// When the workers end.
     pub end: Option<Time>,
 }
 
@@ -71,23 +61,15 @@ pub struct Daemon {
 struct Listener {
     ready: When,
     held_until: When,
-    /// While the socket is not empty: since when, and what has been received.
-    drain: Option<(Time, usize)>,
-    backlog: Backlog,
-    unreachable: Unreachable,
-    budget: Budget,
-    ignores_errors_until: Option<Time>,
+    /// Whether it received a full batch, so more may be waiting.
+    is_draining: bool,
 }
 
 #[derive(Debug)]
 struct Worker {
     ready: When,
     held_until: When,
-    schedule: Schedule,
-    /// Until when it meant to sleep.
-    parked: Option<Time>,
-    /// When it was woken first since it looked for empty shards.
-    woken: Option<Time>,
+    is_asleep: bool,
     has_ended: bool,
 }
 
@@ -115,36 +97,31 @@ impl Daemon {
             nat64_prefixes: Nat64Prefixes::default(),
             caps: plan.caps,
         };
-        let core = Core {
-            guard: Guard::new(rules, DEFAULT_PORT, Networks::default()),
-            registry: Registry::new(SHARDS, plan.expiration, seed),
+        let settings = Settings {
+            rules,
+            denied: Networks::default(),
+            port: DEFAULT_PORT,
+            expiration: plan.expiration,
+            shards: SHARDS,
+            seed,
+            workers: plan.workers,
+            max_icmp_errors: 500,
+            receive_capacity: plan.buffer + 1,
+            drained_until,
         };
+        let engine = Engine::new(settings, now.now);
         let mut from = now.now;
         if let Some(snapshot) = snapshot {
-            snapshot.restore(&core.registry, &core.guard, |_| true, &now);
+            snapshot.restore(&engine, |_| true, &now);
             from = snapshot.pinged_until(&now).unwrap_or(from);
         }
-        let from = if now.now.since(from) <= LONGEST_CATCH_UP { from } else { now.now };
-        let worker = |number| Worker {
-            ready: clocks.now,
-            held_until: clocks.now,
-            schedule: Schedule::new(from, SHARDS, number, plan.workers),
-            parked: None,
-            woken: None,
-            has_ended: false,
-        };
+        engine.resume(now.now, from);
+        let (ready, held_until) = (clocks.now, clocks.now);
+        let worker = |_| Worker { ready, held_until, is_asleep: false, has_ended: false };
         Self {
-            core: Rc::new(core),
+            engine: Rc::new(engine),
             workers: (0..plan.workers).map(worker).collect(),
-            listener: Listener {
-                ready: clocks.now,
-                held_until: clocks.now,
-                drain: None,
-                backlog: Backlog::new(plan.expiration, drained_until),
-                unreachable: Unreachable::new(500),
-                budget: Budget::new(500),
-                ignores_errors_until: None,
-            },
+            listener: Listener { ready, held_until, is_draining: false },
             keeper: clocks.now,
             frozen_until: clocks.now,
             end: None,
@@ -187,7 +164,7 @@ impl Daemon {
 
     /// Something has arrived.
     pub fn rouse(&mut self, now: When, rng: &mut Rng) {
-        if self.listener.drain.is_none() {
+        if !self.listener.is_draining {
             let woken = now + WAKING.mul_f64(rng.f64());
             self.listener.ready = self.listener.ready.min(woken);
         }
@@ -195,10 +172,12 @@ impl Daemon {
 
     /// Tells it to end, as SIGTERM does.
     pub fn terminate(&mut self, clocks: &Clocks) {
-        self.end = Some(clocks.boottime(clocks.now));
+        let end = clocks.boottime(clocks.now);
+        self.engine.end(end);
+        self.end = Some(end);
         self.listener.ready = When::NEVER;
         self.keeper = When::NEVER;
-        for worker in self.workers.iter_mut().filter(|worker| worker.parked.is_some()) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_asleep) {
             worker.ready = worker.ready.min(clocks.now + WAKING);
         }
     }
@@ -212,73 +191,51 @@ impl Daemon {
         let now = outside.clocks.now;
         let time = outside.clocks.boottime(now);
         self.take_errors(time, outside);
-        let (begun, received) = self.listener.drain.take().unwrap_or((time, 0));
-        let stale = self.listener.backlog.stale(time, || outside.clocks.wall());
         let mut count = 0;
         while count < BATCH {
             let Some(datagram) = outside.socket.take() else { break };
             count += 1;
-            self.record(datagram, &stale, time, outside);
+            self.receive(datagram, time, outside);
         }
-        if count < BATCH {
-            self.heard_until(time);
-            let is_quiet = outside.socket.is_empty();
-            self.listener.ready = now + if is_quiet { LOOK_INTERVAL } else { WAKING };
-            return;
-        }
-        let mut drain = (begun, received + count);
-        if drain.1 > outside.socket.most_waiting() {
-            self.heard_until(begun);
-            drain = (time, 0);
-        }
-        self.listener.drain = Some(drain);
-        self.listener.ready = now + RECORDING;
+        self.listener.is_draining = count == BATCH;
+        self.engine.handle_received(time, count, count < BATCH);
+        self.listener.ready = now
+            + if count == BATCH {
+                RECORDING
+            } else if outside.socket.is_empty() {
+                RECEIVE_INTERVAL
+            } else {
+                WAKING
+            };
     }
 
     fn take_errors(&mut self, time: Time, outside: &mut Outside) {
-        let Listener { unreachable, budget, ignores_errors_until, .. } = &mut self.listener;
-        let registry = &self.core.registry;
-        let _ = ignores_errors_until.take_if(|until| *until <= time);
+        let was_listening = self.engine.wants_icmp_errors(time);
         while let Some(client) = outside.socket.take_error() {
-            if ignores_errors_until.is_some() {
-                continue;
-            }
-            if !budget.spend(time) {
-                *ignores_errors_until = Some(time + Budget::PAUSE);
-                outside.oracle.ignoring(outside.clocks.now + Budget::PAUSE);
-                continue;
-            }
-            let Some(last_heartbeat) = registry.last_heartbeat(client, time) else { continue };
-            if unreachable.report(client, last_heartbeat, time) {
-                registry.mute(client);
+            if self.engine.handle_icmp_error(time, Some(client)) {
                 outside.oracle.muted(client, outside.clocks.now);
             }
         }
+        if was_listening && !self.engine.wants_icmp_errors(time) {
+            outside.oracle.ignoring(outside.clocks.now + ICMP_PAUSE);
+        }
     }
 
-    fn heard_until(&mut self, time: Time) {
-        self.core.registry.heard_until(time);
-        self.listener.backlog.drained_until(time);
-    }
-
-    fn record(&mut self, datagram: Datagram, stale: &Stale, time: Time, outside: &mut Outside) {
+    fn receive(&mut self, datagram: Datagram, time: Time, outside: &mut Outside) {
         let Datagram { source, local, stamp, .. } = datagram;
         let now = outside.clocks.now;
-        if stale.covers(Some(stamp)) {
-            return outside.oracle.heard(datagram, now, Heard::Stale);
-        }
-        let Core { guard, registry } = &*self.core;
-        if guard.admit(source).is_err() {
-            return outside.oracle.heard(datagram, now, Heard::Barred);
-        }
-        let admit = || guard.reserve(source.ip()).is_ok();
-        let heard = match registry.refresh(source, Some(local), time, admit) {
-            Refreshed::Refused => Heard::Refused,
-            Refreshed::Renewed => Heard::Renewed,
-            Refreshed::Registered { shard, is_first } => {
-                let worker = &mut self.workers[owner(shard, outside.oracle.workers)];
-                if is_first && worker.parked.is_some() {
-                    worker.woken.get_or_insert(time);
+        let waited = outside.clocks.wall().since(Time::default() + stamp);
+        let received = engine::Datagram { source, local: Some(local), payload: &[], waited };
+        let heard = match self.engine.handle_datagram(time, &received) {
+            Outcome::Refused(Refused::Stale) => Heard::Stale,
+            Outcome::Refused(
+                Refused::MaxClients | Refused::MaxClientsPerAddress | Refused::MaxClientsPerPrefix,
+            ) => Heard::Refused,
+            Outcome::Refused(_) => Heard::Barred,
+            Outcome::Accepted { registered: None, .. } => Heard::Renewed,
+            Outcome::Accepted { registered: Some(registered), .. } => {
+                let wakes = registered.wakes.map(|worker| &mut self.workers[worker]);
+                if let Some(worker) = wakes.filter(|worker| worker.is_asleep) {
                     let woken = now + WAKING.mul_f64(outside.rng.f64());
                     worker.ready = worker.ready.min(woken);
                 }
@@ -288,71 +245,40 @@ impl Daemon {
         outside.oracle.heard(datagram, now, heard);
     }
 
-    pub fn work(&mut self, number: usize, sweep: &mut Sweep, outside: &mut Outside) {
+    pub fn work(&mut self, number: usize, batch: &mut Batch, outside: &mut Outside) {
         let now = outside.clocks.now;
         let time = outside.clocks.boottime(now);
         let worker = &mut self.workers[number];
-        if let Some(next) = worker.parked.take() {
-            let woken = worker.woken.take().unwrap_or(time);
-            worker.schedule.pass(next.min(woken).min(time));
-        }
-        let deadline = worker.schedule.deadline();
-        if self.end.is_some_and(|end| deadline >= end || time > end + LAST_PATIENCE) {
-            worker.has_ended = true;
-            return;
-        }
-        if deadline <= time {
+        worker.is_asleep = false;
+        if let Some(slot) = self.engine.poll_slot(time, number, batch) {
             worker.ready = now + SERVING;
-            self.serve(number, time, sweep, outside);
-            return;
-        }
-        let latest = time + LONGEST_SLEEP;
-        let next = worker
-            .schedule
-            .upcoming()
-            .take_while(|(_, deadline)| *deadline < latest)
-            .find(|(shard, _)| !self.core.registry.is_shard_empty(*shard))
-            .map_or(latest, |(_, deadline)| deadline);
-        worker.parked = Some(next);
-        let oversleeping = WAKING.mul_f64(outside.rng.f64());
-        worker.ready = outside.clocks.when(next) + oversleeping;
-    }
-
-    fn serve(&mut self, number: usize, time: Time, sweep: &mut Sweep, outside: &mut Outside) {
-        let Core { guard, registry } = &*self.core;
-        let slot = self.workers[number].schedule.take(time);
-        if registry.is_shard_empty(slot.shard) {
-            return;
-        }
-        registry.sweep(slot.shard, time, |ip| guard.is_pressed(ip), sweep);
-        let due = outside.clocks.when(slot.due);
-        self.ping(&sweep.v4, &sweep.locals, due, outside);
-        self.ping(&sweep.v6, &sweep.locals, due, outside);
-        outside.oracle.removed(&sweep.removed, outside.clocks.now, outside.socket);
-        for (client, _) in sweep.removed.drain(..) {
-            guard.release(client.ip());
+            let due = outside.clocks.when(slot.due);
+            self.send(batch, due, outside);
+            outside.oracle.removed(batch.removed(), now, outside.socket);
+        } else if let Some(deadline) = self.engine.poll_timeout(time, number) {
+            worker.is_asleep = true;
+            let oversleeping = WAKING.mul_f64(outside.rng.f64());
+            worker.ready = outside.clocks.when(deadline) + oversleeping;
+        } else {
+            worker.has_ended = true;
         }
     }
 
-    fn ping<A: Copy + Into<SocketAddr>>(
-        &self,
-        targets: &[Target<A>],
-        locals: &LocalAddresses,
-        due: When,
-        outside: &mut Outside,
-    ) {
-        let registry = &self.core.registry;
-        for target in targets {
-            let client = target.client.into();
-            // The kernel has no room for it.
-            let is_sent = outside.rng.u16(..) > 30;
-            if is_sent {
-                outside.pinged.push(client);
-            } else {
-                registry.take_ping_back(client);
+    fn send(&self, batch: &mut Batch, due: When, outside: &mut Outside) {
+        let sent: Result<(), ()> = batch.try_for_each(|transmit| {
+            for client in transmit.destinations {
+                // Sometimes the kernel has no room for it.
+                let is_sent = outside.rng.u16(..) > 30;
+                if is_sent {
+                    outside.pinged.push(*client);
+                } else {
+                    self.engine.handle_failed_send(*client);
+                }
+                let now = outside.clocks.now;
+                outside.oracle.pinged(*client, transmit.source, due, now, is_sent);
             }
-            let local = locals.of(target.local);
-            outside.oracle.pinged(client, local, due, outside.clocks.now, is_sent);
-        }
+            Ok(())
+        });
+        sent.expect("no send ends the loop");
     }
 }

@@ -102,11 +102,6 @@ impl Socket {
         self.errors.clear();
     }
 
-    /// More than can wait.
-    pub fn most_waiting(&self) -> usize {
-        self.capacity + 1
-    }
-
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use wakeupd::engine::guard::Guard;
-use wakeupd::engine::registry::{Registry, Removal};
+use wakeupd::engine::Engine;
+use wakeupd::engine::registry::Removal;
 
 pub use self::restart::Restart;
 use crate::client::{Client, Mix, SECOND};
@@ -65,7 +65,6 @@ pub struct Tally {
 
 #[derive(Debug)]
 pub struct Oracle {
-    pub workers: usize,
     pub(super) expiration: Duration,
     pub(super) clients: HashMap<SocketAddr, Client, Mix>,
     pub(super) rooms: Rooms,
@@ -86,7 +85,6 @@ pub struct Oracle {
 impl Oracle {
     pub fn new(plan: &Plan, watched: Option<SocketAddr>) -> Self {
         Self {
-            workers: plan.workers,
             expiration: plan.expiration,
             clients: HashMap::default(),
             rooms: Rooms::new(plan.caps),
@@ -377,8 +375,8 @@ impl Oracle {
     }
 
     /// Looks at everybody.
-    pub fn audit(&mut self, now: When, registry: &Registry, guard: &Guard) {
-        let counts = [registry.len(), guard.total() as usize, self.rooms.all()];
+    pub fn audit(&mut self, now: When, engine: &Engine) {
+        let counts = [engine.registry().len(), engine.guard().total() as usize, self.rooms.all()];
         if counts != [self.rooms.all(); 3] {
             self.fail(None, now, format!("clients, by registry, guard and truth: {counts:?}"));
         }
@@ -386,11 +384,10 @@ impl Oracle {
         addresses.sort_unstable();
         self.audits += 1;
         if let Some(address) = addresses.get(self.audits % addresses.len().max(1)) {
-            let room = self.rooms.left(address.ip());
-            let found = (0..=room).take_while(|_| guard.reserve(address.ip()).is_ok()).count();
-            (0..found).for_each(|_| guard.release(address.ip()));
-            if found != room {
-                self.fail(Some(*address), now, format!("there is room for {room}, not {found}"));
+            let (true_count, count) =
+                (self.rooms.count(address.ip()), engine.guard().count(address.ip()));
+            if count != true_count {
+                self.fail(Some(*address), now, format!("{true_count:?} clients, not {count:?}"));
             }
         }
         let is_calm = self.troubles.is_calm(now);

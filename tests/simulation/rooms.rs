@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use wakeupd::engine::guard::Caps;
+use wakeupd::engine::guard::{Caps, Count};
 use wakeupd::wire::DEFAULT_PORT;
 
 use crate::client::Mix;
@@ -70,6 +70,17 @@ impl Rooms {
             }
         }
         counts
+    }
+
+    /// How many share the address and the prefix of `ip`. Clients of local networks are not counted.
+    pub fn count(&self, ip: IpAddr) -> Count {
+        if self.local.contains(&ip) {
+            return Count::default();
+        }
+        let count =
+            |network| self.counts.get(&network).map_or(0, |count| u32::try_from(*count).unwrap());
+        let [of_address, of_prefix] = networks(ip).map(count);
+        Count { of_address, of_prefix }
     }
 
     pub fn is_full(&self, ip: IpAddr) -> bool {

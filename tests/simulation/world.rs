@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wakeupd::clock::{MACHINE_START, Time};
-use wakeupd::engine::registry::Sweep;
+use wakeupd::engine::Batch;
 use wakeupd::snapshot::{self, Header};
 use wakeupd::wire::DEFAULT_PORT;
 
@@ -72,7 +72,7 @@ pub struct World {
     unreachable_until: When,
     disk: Option<Vec<u8>>,
     oracle: Oracle,
-    sweep: Sweep,
+    batch: Batch,
     pinged: Vec<SocketAddr>,
     is_over: bool,
 }
@@ -105,7 +105,7 @@ impl World {
             unreachable_until: When::default(),
             disk: None,
             oracle: Oracle::new(plan, watched),
-            sweep: Sweep::default(),
+            batch: Batch::default(),
             pinged: Vec::new(),
             is_over: false,
             plan: plan.clone(),
@@ -130,7 +130,7 @@ impl World {
         self.run_until(self.clocks.now + rest);
         self.audit();
         if self.oracle.failure.is_none() {
-            let left = self.daemon.as_ref().map(|daemon| daemon.core.registry.len());
+            let left = self.daemon.as_ref().map(|daemon| daemon.engine.registry().len());
             if left != Some(0) {
                 self.oracle.fail(None, self.clocks.now, format!("there are {left:?} left"));
             }
@@ -185,7 +185,7 @@ impl World {
         match turn {
             Turn::Listener => daemon.listen(&mut outside),
             Turn::Worker(number) => {
-                daemon.work(number, &mut self.sweep, &mut outside);
+                daemon.work(number, &mut self.batch, &mut outside);
                 let end = daemon.end.filter(|_| daemon.has_ended());
                 for client in std::mem::take(&mut self.pinged) {
                     if Crowd::is_closed(client) {
@@ -373,7 +373,7 @@ impl World {
             if keeps_socket { MACHINE_START } else { self.clocks.boottime(self.clocks.now) };
         let daemon = Daemon::start(&self.plan, disk, drained_until, &self.clocks, &mut self.rng);
         let restart = if disk.is_none() { Restart::Forgotten } else { restart };
-        self.oracle.restarted(restart, since, &self.clocks, &daemon.core.registry);
+        self.oracle.restarted(restart, since, &self.clocks, daemon.engine.registry());
         self.daemon = Some(daemon);
     }
 
@@ -383,7 +383,7 @@ impl World {
             program: "simulation".to_owned(),
             taken: self.clocks.moment(),
             port: DEFAULT_PORT,
-            seed: daemon.core.registry.seed(),
+            seed: daemon.engine.registry().seed(),
             pinged_until,
         }
     }
@@ -395,7 +395,7 @@ impl World {
         let now = self.clocks.boottime(self.clocks.now);
         let mut bytes = Vec::new();
         let goes_on = |_| ControlFlow::Continue(());
-        snapshot::write(&mut bytes, &header, &daemon.core.registry, || now, goes_on)
+        snapshot::write(&mut bytes, &header, daemon.engine.registry(), || now, goes_on)
             .expect("memory takes everything");
         self.disk = Some(bytes);
         self.oracle.saved(self.clocks.now, self.clocks.wall_set());
@@ -406,7 +406,7 @@ impl World {
         let header = self.header(None);
         let Some(daemon) = &mut self.daemon else { return };
         daemon.keeper = When::NEVER;
-        let (core, life) = (daemon.core.clone(), self.life);
+        let (engine, life) = (daemon.engine.clone(), self.life);
         let (begun, wall_set) = (self.clocks.now, self.clocks.wall_set());
         let interval = self.plan.snapshot_interval;
         let time = Cell::new(self.clocks.boottime(begun));
@@ -426,7 +426,8 @@ impl World {
             }
         };
         let mut bytes = Vec::new();
-        let written = snapshot::write(&mut bytes, &header, &core.registry, || time.get(), goes_on);
+        let written =
+            snapshot::write(&mut bytes, &header, engine.registry(), || time.get(), goes_on);
         if written.expect("memory takes everything").is_none() {
             return;
         }
@@ -440,7 +441,7 @@ impl World {
     fn audit(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         if self.down.is_none() {
-            self.oracle.audit(self.clocks.now, &daemon.core.registry, &daemon.core.guard);
+            self.oracle.audit(self.clocks.now, &daemon.engine);
         }
     }
 }

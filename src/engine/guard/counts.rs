@@ -32,11 +32,13 @@ impl From<IpAddr> for Address {
     }
 }
 
-/// How many clients there are.
+/// The number of clients that share an address and a prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) of_address: u32,
-    pub(super) of_prefix: u32,
+pub struct Count {
+    /// At one IPv4 address or in one IPv6 /64.
+    pub of_address: u32,
+    /// In one IPv4 /24 or IPv6 /56.
+    pub of_prefix: u32,
 }
 
 /// The counts of all addresses that have clients.

@@ -10,11 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A local address that heartbeats hit, as a number in the table of the registry that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Local(u16);
+pub(in crate::engine) struct Local(u16);
 
 impl Local {
     /// The kernel chooses the source address: it did not report which address the heartbeat hit.
-    pub const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
 
     /// The kernel chooses the source address: the table has no room for the one that was hit.
     pub(super) const NO_ROOM: Self = Self(Self::MASK);
@@ -53,7 +53,7 @@ pub struct LocalUse {
 /// The addresses behind the [`Local`]s of a sweep. The registry may reuse those numbers as soon as the shard is
 /// unlocked.
 #[derive(Debug, Default)]
-pub struct LocalAddresses(Vec<(Local, IpAddr)>);
+pub(in crate::engine) struct LocalAddresses(Vec<(Local, IpAddr)>);
 
 impl LocalAddresses {
     pub(super) fn clear(&mut self) {
@@ -70,8 +70,7 @@ impl LocalAddresses {
     }
 
     /// The address of the `local` of a target; `None` is the kernel's choice.
-    #[must_use]
-    pub fn of(&self, local: Local) -> Option<IpAddr> {
+    pub(in crate::engine) fn of(&self, local: Local) -> Option<IpAddr> {
         let place = self.0.binary_search_by_key(&local, |(local, _)| *local).ok()?;
         Some(self.0[place].1)
     }

@@ -11,21 +11,23 @@ fn client(port: u16) -> SocketAddr {
 
 type Live = Vec<(SocketAddr, Option<IpAddr>)>;
 
-fn sweep_all(registry: &Registry, now: Time) -> (Live, Vec<SocketAddr>) {
-    let (live, removed) = sweep_pressed(registry, now, false);
+/// Sweeps every shard at `now`, when every heartbeat that arrived before `drained_until` was recorded.
+fn sweep_all(registry: &Registry, drained_until: Time, now: Time) -> (Live, Vec<SocketAddr>) {
+    let (live, removed) = sweep_pressed(registry, drained_until, now, false);
     assert!(removed.iter().all(|(_, removal)| *removal == Removal::Expired));
     (live, removed.into_iter().map(|(client, _)| client).collect())
 }
 
 fn sweep_pressed(
     registry: &Registry,
+    drained_until: Time,
     now: Time,
     is_pressed: bool,
 ) -> (Live, Vec<(SocketAddr, Removal)>) {
     let (mut live, mut removed) = (Vec::new(), Vec::new());
     let mut sweep = Sweep::default();
     for shard in 0..SHARDS {
-        registry.sweep(shard, now, |_| is_pressed, &mut sweep);
+        registry.sweep(shard, now, drained_until, |_| is_pressed, &mut sweep);
         let Sweep { v4, v6, locals, .. } = &sweep;
         live.extend(v4.iter().map(|target| (target.client.into(), locals.of(target.local))));
         live.extend(v6.iter().map(|target| (target.client.into(), locals.of(target.local))));
@@ -51,9 +53,8 @@ fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
         assert_eq!(registry.refresh(client, None, heartbeat, || true), Refreshed::Renewed);
         let last = START + EXPIRATION;
         let over = last + Duration::from_nanos(1);
-        registry.heard_until(over);
-        assert_eq!(sweep_all(&registry, last), (vec![(client, None)], vec![]));
-        assert_eq!(sweep_all(&registry, over), (vec![], vec![client]));
+        assert_eq!(sweep_all(&registry, over, last), (vec![(client, None)], vec![]));
+        assert_eq!(sweep_all(&registry, over, over), (vec![], vec![client]));
         assert!(registry.is_empty());
     }
 }
@@ -63,15 +64,13 @@ fn nobody_is_removed_while_heartbeats_may_be_waiting() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     registry.refresh(client(1), None, START, || true);
     registry.refresh(client(2), None, START, || true);
-    registry.heard_until(START);
     let later = START + Duration::from_secs(3600);
-    assert_eq!(sweep_all(&registry, later), (vec![], vec![]));
+    assert_eq!(sweep_all(&registry, START, later), (vec![], vec![]));
     assert_eq!(registry.len(), 2);
 
     registry.refresh(client(2), None, later, || true);
-    registry.heard_until(later);
     let live = vec![(client(2), None)];
-    assert_eq!(sweep_all(&registry, later), (live, vec![client(1)]));
+    assert_eq!(sweep_all(&registry, later, later), (live, vec![client(1)]));
 }
 
 #[test]
@@ -81,7 +80,7 @@ fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
     // Where the kernel did not say what was hit, the address from before is the best guess.
     for (hit, expected) in [(None, None), (one, one), (other, other), (None, other), (one, one)] {
         registry.refresh(client(1), hit, START, || true);
-        let (live, _) = sweep_all(&registry, START);
+        let (live, _) = sweep_all(&registry, START, START);
         assert_eq!(live.len(), 1);
         assert_eq!(live[0].1, expected);
     }
@@ -93,9 +92,8 @@ fn a_heartbeat_recorded_late_takes_nothing_from_a_newer_one() {
     let newer = START + Duration::from_secs(60);
     registry.refresh(client(1), None, newer, || true);
     registry.refresh(client(1), Some("192.0.2.10".parse().unwrap()), START, || true);
-    registry.heard_until(newer + EXPIRATION);
     let live = vec![(client(1), None)];
-    assert_eq!(sweep_all(&registry, newer + EXPIRATION), (live, vec![]));
+    assert_eq!(sweep_all(&registry, newer + EXPIRATION, newer + EXPIRATION), (live, vec![]));
 }
 
 #[test]
@@ -103,8 +101,7 @@ fn a_heartbeat_newer_than_the_sweep_keeps_its_client() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let newer = START + Duration::from_secs(600);
     registry.refresh(client(1), None, newer, || true);
-    registry.heard_until(newer);
-    assert_eq!(sweep_all(&registry, START).0.len(), 1);
+    assert_eq!(sweep_all(&registry, newer, START).0.len(), 1);
 }
 
 #[test]
@@ -114,7 +111,7 @@ fn the_scope_is_part_of_who_a_client_is() {
     for scope in [2, 3, 2] {
         registry.refresh(client(scope), None, START, || true);
     }
-    let (mut live, _) = sweep_all(&registry, START);
+    let (mut live, _) = sweep_all(&registry, START, START);
     live.sort_unstable();
     assert_eq!(live, [(client(2), None), (client(3), None)]);
 }
@@ -134,8 +131,7 @@ fn the_first_client_of_a_shard_is_told_of_for_each_family() {
     assert_eq!(firsts, [2, 2]);
 
     let over = START + EXPIRATION + Duration::from_millis(1);
-    registry.heard_until(over);
-    registry.sweep(0, over, |_| false, &mut Sweep::default());
+    registry.sweep(0, over, over, |_| false, &mut Sweep::default());
     assert!(registry.is_shard_empty(0) && !registry.is_shard_empty(1));
 }
 
@@ -158,13 +154,15 @@ fn who_has_not_repeated_its_heartbeat_makes_way_after_three_eighths() {
         registry.refresh(twice, None, START, || true);
         let probation = START + Duration::from_secs(45);
         let over = probation + Duration::from_nanos(1);
-        registry.heard_until(probation);
-        assert_eq!(sweep_pressed(&registry, over, true).0.len(), 2, "one may be waiting");
-        registry.heard_until(over);
-        assert_eq!(sweep_pressed(&registry, probation, true).0.len(), 2);
-        assert_eq!(sweep_pressed(&registry, over, false).0.len(), 2);
+        assert_eq!(
+            sweep_pressed(&registry, probation, over, true).0.len(),
+            2,
+            "one may be waiting"
+        );
+        assert_eq!(sweep_pressed(&registry, over, probation, true).0.len(), 2);
+        assert_eq!(sweep_pressed(&registry, over, over, false).0.len(), 2);
         let expected = (vec![(twice, None)], vec![(once, Removal::MadeWay)]);
-        assert_eq!(sweep_pressed(&registry, over, true), expected);
+        assert_eq!(sweep_pressed(&registry, over, over, true), expected);
     }
 }
 
@@ -180,13 +178,12 @@ fn a_muted_client_is_pinged_again_after_its_next_heartbeat() {
         assert_eq!(registry.last_heartbeat(client, last + Duration::from_nanos(1)), None);
         registry.mute(client);
         assert_eq!(registry.last_heartbeat(client, START), None);
-        assert_eq!(sweep_all(&registry, START), (vec![], vec![]));
+        assert_eq!(sweep_all(&registry, START, START), (vec![], vec![]));
         registry.refresh(client, None, START, || true);
-        assert_eq!(sweep_all(&registry, START), (vec![(client, None)], vec![]));
+        assert_eq!(sweep_all(&registry, START, START), (vec![(client, None)], vec![]));
         registry.mute(client);
         let over = last + Duration::from_secs(1);
-        registry.heard_until(over);
-        assert_eq!(sweep_all(&registry, over), (vec![], vec![client]));
+        assert_eq!(sweep_all(&registry, over, over), (vec![], vec![client]));
     }
 }
 
@@ -211,13 +208,13 @@ fn all_that_is_known_of_a_client_can_be_looked_at() {
         assert_eq!(registry.view(client, START), None);
         let later = START + Duration::from_millis(90_500);
         registry.refresh(client, None, START, || true);
-        sweep_all(&registry, START);
+        sweep_all(&registry, START, START);
         registry.refresh(client, None, later, || true);
-        sweep_all(&registry, later);
-        sweep_all(&registry, later);
+        sweep_all(&registry, START, later);
+        sweep_all(&registry, START, later);
         registry.take_ping_back(client);
         registry.mute(client);
-        sweep_all(&registry, later);
+        sweep_all(&registry, START, later);
 
         let expected = View {
             address: client,
@@ -248,7 +245,7 @@ fn a_client_that_is_restored_is_as_it_was_and_in_the_same_shard() {
         let before = Registry::new(SHARDS, EXPIRATION, Seed::random());
         before.refresh(client, hit, START, || true);
         before.refresh(client, hit, START + Duration::from_secs(1), || true);
-        sweep_all(&before, START + Duration::from_secs(2));
+        sweep_all(&before, START, START + Duration::from_secs(2));
         before.mute(client);
         let now = START + Duration::from_secs(3);
         let known = before.view(client, now).unwrap();
@@ -281,7 +278,7 @@ fn a_client_takes_up_one_local_address_however_many_it_sends_to() {
         registry.refresh(client(2), local(number), START, || false);
     }
     assert_eq!(registry.local_use(), LocalUse { addresses: 1, clients_without: 0 });
-    assert_eq!(sweep_all(&registry, START).0, [(client(1), local(19_999))]);
+    assert_eq!(sweep_all(&registry, START, START).0, [(client(1), local(19_999))]);
 }
 
 #[test]
@@ -322,8 +319,7 @@ fn a_local_address_is_forgotten_with_its_last_client_however_that_goes() {
         registry.evict(shard, |ip| ip.is_ipv4(), &mut Vec::new());
     }
     assert_eq!(addresses(), 3);
-    registry.heard_until(START + EXPIRATION * 2);
-    sweep_all(&registry, START + EXPIRATION * 2);
+    sweep_all(&registry, START + EXPIRATION * 2, START + EXPIRATION * 2);
     assert_eq!(registry.local_use(), LocalUse::default());
 }
 
@@ -349,7 +345,7 @@ fn nobody_is_told_the_local_address_of_another_client() {
         let mut sweep = Sweep::default();
         while !moving.is_finished() {
             for shard in 0..2 {
-                registry.sweep(shard, START, |_| false, &mut sweep);
+                registry.sweep(shard, START, START, |_| false, &mut sweep);
                 std::thread::yield_now();
                 let Sweep { v4, v6, locals, .. } = &sweep;
                 for to in v4 {

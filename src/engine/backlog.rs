@@ -1,0 +1,129 @@
+//! The heartbeats that may be waiting in the receive buffer.
+
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Time;
+
+/// Knows until when every heartbeat was received, and which of the waiting ones are too old to count.
+///
+/// A heartbeat's age follows from the kernel's timestamp, which comes from the wall clock. An administrator can
+/// set that clock, so a timestamp matters only if, by the boot clock, the listener left the receive buffer
+/// alone for longer than a client lives.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    expiration: Duration,
+    /// A number of datagrams that the receive buffer cannot hold.
+    capacity: usize,
+    /// Everything that arrived before was received. In nanoseconds.
+    drained_until: AtomicU64,
+    /// While the buffer is not empty: when the listener began to drain it, and the datagrams received since.
+    draining: Mutex<Option<(Time, usize)>>,
+}
+
+impl Backlog {
+    pub(super) fn new(expiration: Duration, capacity: usize, drained_until: Time) -> Self {
+        let drained_until = drained_until.as_nanos().into();
+        Self { expiration, capacity, drained_until, draining: Mutex::default() }
+    }
+
+    /// Everything that arrived before this time was received.
+    pub(super) fn drained_until(&self) -> Time {
+        Time::from_nanos(self.drained_until.load(Acquire))
+    }
+
+    /// Takes note that a receive call at `now` returned `count` datagrams, and whether it left the buffer empty.
+    ///
+    /// A flood never leaves it empty. But the datagrams that were waiting when the listener began to drain have
+    /// all been received once it has received more than the buffer holds.
+    pub(super) fn received(&self, now: Time, count: usize, is_empty: bool) {
+        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, before) = draining.unwrap_or((now, 0));
+        let received = before + count;
+        *draining = if is_empty {
+            self.set_drained_until(now);
+            None
+        } else if received > self.capacity {
+            self.set_drained_until(began);
+            Some((now, 0))
+        } else {
+            Some((began, received))
+        };
+    }
+
+    fn set_drained_until(&self, time: Time) {
+        self.drained_until.store(time.as_nanos(), Release);
+    }
+
+    /// Whether a heartbeat is too old that is received at `now` and waited for so long by the wall clock.
+    pub(super) fn is_stale(&self, now: Time, waited: Duration) -> bool {
+        let longest_wait = now.since(self.drained_until());
+        // A longer wait means that the wall clock was set, so the age is unknown. The extra 64th allows for a
+        // slewed clock.
+        longest_wait > self.expiration
+            && waited > self.expiration
+            && waited <= longest_wait + longest_wait / 64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPIRATION: Duration = Duration::from_secs(120);
+    const START: Time = Time::from_secs(1_000);
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn backlog() -> Backlog {
+        Backlog::new(EXPIRATION, 100, START)
+    }
+
+    #[test]
+    fn a_heartbeat_is_stale_if_it_waited_for_longer_than_a_client_lives() {
+        let (backlog, now) = (backlog(), START + secs(300));
+        let stale =
+            [0, 119, 120, 121, 299, 300, 304].map(|waited| backlog.is_stale(now, secs(waited)));
+        assert_eq!(stale, [false, false, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn timestamps_do_not_matter_if_the_buffer_was_drained_in_time() {
+        let now = START + EXPIRATION;
+        assert!(![0, 121, 86_400].into_iter().any(|waited| backlog().is_stale(now, secs(waited))));
+        let (backlog, now) = (backlog(), START + secs(300));
+        assert!(backlog.is_stale(now, secs(200)));
+        backlog.received(now, 3, true);
+        assert!(!backlog.is_stale(now, secs(200)));
+    }
+
+    #[test]
+    fn an_impossible_wait_says_nothing_about_the_age() {
+        let now = START + secs(300);
+        assert!(![305, 86_400].into_iter().any(|waited| backlog().is_stale(now, secs(waited))));
+    }
+
+    #[test]
+    fn a_flood_is_received_once_it_exceeds_the_buffer() {
+        let backlog = backlog();
+        let at = |millis| START + Duration::from_millis(millis);
+        for (millis, count, is_empty, expected) in [
+            (1, 64, false, START),
+            (2, 36, false, START),
+            (3, 64, false, at(1)),
+            (4, 64, false, at(1)),
+            (5, 64, false, at(3)),
+            (6, 10, true, at(6)),
+            (7, 64, false, at(6)),
+        ] {
+            backlog.received(at(millis), count, is_empty);
+            assert_eq!(backlog.drained_until(), expected, "after {millis} ms");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The pings of a slot, grouped so that one system call can send many.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::registry::{LocalAddresses, Removal, Sweep, Target};
+use crate::wire::PING;
+
+/// A datagram that the engine wants to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emission {
+    /// The wake-up ping.
+    Ping,
+}
+
+impl Emission {
+    /// Its bytes on the wire.
+    #[must_use]
+    pub const fn payload(self) -> &'static [u8] {
+        match self {
+            Self::Ping => &PING,
+        }
+    }
+}
+
+/// The same datagram for several clients, from the same source address.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit<'a> {
+    /// The datagram.
+    pub emission: Emission,
+    /// The local address that the clients send to; `None` lets the kernel choose.
+    pub source: Option<IpAddr>,
+    /// The clients.
+    pub destinations: &'a [SocketAddr],
+}
+
+/// What a slot gives out. A worker uses the same batch for every slot, which keeps its memory.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub(super) sweep: Sweep,
+    destinations: Vec<SocketAddr>,
+}
+
+impl Batch {
+    pub(super) fn clear(&mut self) {
+        self.sweep.clear();
+    }
+
+    /// The number of datagrams to send.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sweep.v4.len() + self.sweep.v6.len()
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The clients that were removed in the slot.
+    #[must_use]
+    pub fn removed(&self) -> &[(SocketAddr, Removal)] {
+        &self.sweep.removed
+    }
+
+    /// Calls `transmit` for each group of datagrams to send.
+    ///
+    /// # Errors
+    /// The first error of `transmit`, which ends the loop.
+    pub fn try_for_each<E>(
+        &mut self,
+        mut transmit: impl FnMut(Transmit<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Self { sweep: Sweep { v4, v6, locals, .. }, destinations } = self;
+        group(v4, locals, destinations, &mut transmit)?;
+        group(v6, locals, destinations, &mut transmit)
+    }
+}
+
+fn group<A: Copy + Into<SocketAddr>, E>(
+    targets: &mut [Target<A>],
+    locals: &LocalAddresses,
+    destinations: &mut Vec<SocketAddr>,
+    transmit: &mut impl FnMut(Transmit<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    targets.sort_unstable_by_key(|target| target.local);
+    targets.chunk_by(|a, b| a.local == b.local).try_for_each(|group| {
+        destinations.clear();
+        destinations.extend(group.iter().map(|target| target.client.into()));
+        transmit(Transmit {
+            emission: Emission::Ping,
+            source: locals.of(group[0].local),
+            destinations,
+        })
+    })
+}

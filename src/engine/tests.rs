@@ -1,0 +1,167 @@
+use super::guard::{Caps, Mode, Nat64Prefixes};
+use super::*;
+use crate::counter::Counter;
+
+const START: Time = Time::from_secs(1_000);
+
+fn at(millis: u64) -> Time {
+    START + Duration::from_millis(millis)
+}
+
+fn client(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+fn engine(mode: Mode, workers: usize) -> Engine {
+    let rules = Rules {
+        mode,
+        refuse_nets: "198.51.100.0/24".parse().unwrap(),
+        local_nets: Networks::default(),
+        nat64_prefixes: Nat64Prefixes::default(),
+        caps: Caps { clients: 3, per_address: 2, per_prefix: 3 },
+    };
+    let settings = Settings {
+        rules,
+        denied: Networks::default(),
+        port: 9000,
+        expiration: Duration::from_secs(120),
+        shards: 4,
+        seed: Seed([1, 2]),
+        workers,
+        max_icmp_errors: 500,
+        receive_capacity: 1_000,
+        drained_until: START,
+    };
+    Engine::new(settings, START)
+}
+
+fn heartbeat(engine: &Engine, now: Time, source: SocketAddr) -> Outcome {
+    let datagram = Datagram { source, local: None, payload: b"any", waited: Duration::ZERO };
+    engine.handle_datagram(now, &datagram)
+}
+
+/// The clients that get a ping from the slots that are due.
+fn pings(engine: &Engine, now: Time, worker: usize) -> Vec<SocketAddr> {
+    let (mut batch, mut pinged) = (Batch::default(), Vec::new());
+    while engine.poll_slot(now, worker, &mut batch).is_some() {
+        let all: Result<(), ()> = batch.try_for_each(|transmit| {
+            assert_eq!((transmit.emission.payload(), transmit.source), (&b"ua"[..], None));
+            pinged.extend(transmit.destinations);
+            Ok(())
+        });
+        all.unwrap();
+    }
+    pinged
+}
+
+#[test]
+fn a_client_gets_one_ping_a_second_from_the_owner_of_its_shard() {
+    let engine = engine(Mode::Enforce, 2);
+    let Outcome::Accepted { registered: Some(registered), tolerated: None } =
+        heartbeat(&engine, START, client(5000))
+    else {
+        panic!("it is not registered")
+    };
+    assert_eq!(registered.wakes, Some(owner(registered.shard, 2)));
+    for second in 1..=3 {
+        let pinged = [0, 1].map(|worker| pings(&engine, at(second * 1_000 - 1), worker));
+        let expected = if registered.wakes == Some(0) {
+            [vec![client(5000)], vec![]]
+        } else {
+            [vec![], vec![client(5000)]]
+        };
+        assert_eq!(pinged, expected);
+    }
+    let again = heartbeat(&engine, at(3_000), client(5000));
+    assert_eq!(again, Outcome::Accepted { registered: None, tolerated: None });
+    assert_eq!((engine.counters().heartbeats.get(), engine.counters().registered.get()), (2, 1));
+}
+
+#[test]
+fn a_full_table_refuses_and_an_observer_only_says_so() {
+    for mode in [Mode::Enforce, Mode::Observe] {
+        let engine = engine(mode, 1);
+        let outcomes = [5000, 5001, 5002, 53].map(|port| heartbeat(&engine, START, client(port)));
+        let is_accepted = |outcome| matches!(outcome, Outcome::Accepted { tolerated: None, .. });
+        assert!(is_accepted(outcomes[0]) && is_accepted(outcomes[1]));
+        for (outcome, broken) in
+            [(outcomes[2], Refused::MaxClientsPerAddress), (outcomes[3], Refused::SystemPort)]
+        {
+            match outcome {
+                Outcome::Refused(reason) => assert_eq!((mode, reason), (Mode::Enforce, broken)),
+                Outcome::Accepted { registered, .. } => {
+                    assert!(mode == Mode::Observe && registered.is_some());
+                }
+            }
+            assert!(outcome.reasons().any(|reason| reason == broken));
+        }
+        // With a system port the fourth client exceeds the cap as well.
+        let refused: u64 = engine.counters().refused.iter().map(Counter::get).sum();
+        assert_eq!(refused, if mode == Mode::Observe { 3 } else { 2 });
+    }
+}
+
+#[test]
+fn a_stale_heartbeat_is_refused_in_every_mode() {
+    let waited = Duration::from_secs(200);
+    for mode in [Mode::Enforce, Mode::Observe] {
+        let engine = engine(mode, 1);
+        let datagram = Datagram { source: client(5000), local: None, payload: &[], waited };
+        let outcome = engine.handle_datagram(at(300_000), &datagram);
+        assert_eq!(outcome, Outcome::Refused(Refused::Stale));
+        assert!(engine.registry().is_empty());
+    }
+}
+
+#[test]
+fn a_worker_sleeps_until_its_next_client_and_never_past_the_end() {
+    let engine = engine(Mode::Enforce, 1);
+    assert!(pings(&engine, START, 0).is_empty());
+    assert_eq!(engine.poll_timeout(START, 0), Some(START + LONGEST_SLEEP));
+    engine.end(at(300));
+    assert!(pings(&engine, at(50), 0).is_empty());
+    assert_eq!(engine.poll_timeout(at(50), 0), Some(at(300)));
+    assert!(pings(&engine, at(300), 0).is_empty());
+    assert_eq!(engine.poll_timeout(at(300), 0), None);
+}
+
+#[test]
+fn a_slot_that_came_after_the_wake_up_is_served() {
+    let engine = engine(Mode::Enforce, 1);
+    assert!(pings(&engine, START, 0).is_empty());
+    assert_eq!(engine.poll_timeout(START, 0), Some(at(500)));
+    let Outcome::Accepted { registered: Some(registered), .. } =
+        heartbeat(&engine, at(1), client(5000))
+    else {
+        panic!("it is not registered")
+    };
+    assert_eq!(registered.wakes, Some(0));
+    // The worker oversleeps its client's slot.
+    let due = registered.shard as u64 * 250;
+    assert_eq!(pings(&engine, at(due + 400), 0).len(), usize::from(due > 0));
+}
+
+#[test]
+fn workers_catch_up_after_a_short_downtime() {
+    for (from, expected) in [(START, 3), (START.before(Duration::from_secs(10)), 0)] {
+        let engine = engine(Mode::Enforce, 1);
+        let now = at(750) + Duration::from_nanos(1);
+        engine.resume(now, from);
+        let mut batch = Batch::default();
+        let due = std::iter::from_fn(|| engine.poll_slot(now, 0, &mut batch));
+        assert_eq!(due.count(), expected + usize::from(expected > 0));
+    }
+}
+
+#[test]
+fn three_reports_of_a_closed_port_mute_a_client_until_its_next_heartbeat() {
+    let engine = engine(Mode::Enforce, 1);
+    heartbeat(&engine, START, client(5000));
+    let reports =
+        [0, 1_000, 2_000].map(|millis| engine.handle_icmp_error(at(millis), Some(client(5000))));
+    assert_eq!(reports, [false, false, true]);
+    assert!(!engine.handle_icmp_error(at(2_000), None) && engine.wants_icmp_errors(at(2_000)));
+    assert!(pings(&engine, at(2_999), 0).is_empty());
+    heartbeat(&engine, at(3_000), client(5000));
+    assert_eq!(pings(&engine, at(3_999), 0), [client(5000)]);
+}

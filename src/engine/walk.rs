@@ -1,0 +1,81 @@
+//! A worker's walk through its slots, and its sleep past the empty ones.
+
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Release},
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::schedule::{Schedule, Slot};
+use crate::clock::Time;
+
+/// One worker's position in the schedule. The worker moves it; the listener wakes the worker.
+#[derive(Debug)]
+pub(super) struct Walk {
+    position: Mutex<Position>,
+    /// When the worker was first woken since it last looked for slots with clients, in nanoseconds.
+    woken: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Position {
+    schedule: Schedule,
+    /// The end of the sleep, while the worker sleeps.
+    asleep_until: Option<Time>,
+}
+
+impl Walk {
+    pub(super) fn new(schedule: Schedule) -> Self {
+        let position = Position { schedule, asleep_until: None };
+        Self { position: Mutex::new(position), woken: u64::MAX.into() }
+    }
+
+    /// Moves to the first slot that is due at `time` or later.
+    pub(super) fn restart(&self, time: Time) {
+        self.position().schedule.restart(time);
+    }
+
+    /// Wakes the worker: since `now` a client is in a shard that was empty.
+    pub(super) fn wake(&self, now: Time) {
+        self.woken.fetch_min(now.as_nanos(), AcqRel);
+    }
+
+    /// Ends the sleep, if the worker slept. Passes over the slots of that time, which had no clients, and
+    /// returns their number. A slot that came after a wake-up is served, if late.
+    pub(super) fn wake_up(&self, now: Time) -> u64 {
+        let mut position = self.position();
+        let Some(asleep_until) = position.asleep_until.take() else { return 0 };
+        let woken = Time::from_nanos(self.woken.load(Acquire));
+        position.schedule.pass(asleep_until.min(woken).min(now))
+    }
+
+    /// Sleeps until the next slot whose shard is not empty, or until `latest`. Returns the end of the sleep.
+    pub(super) fn fall_asleep(&self, latest: Time, is_empty: impl Fn(usize) -> bool) -> Time {
+        let mut position = self.position();
+        // Before the look at the shards, so that a client who registers during it wakes the worker.
+        self.woken.store(u64::MAX, Release);
+        let mut upcoming = position.schedule.upcoming().take_while(|(_, due)| *due < latest);
+        let next = upcoming.find(|(shard, _)| !is_empty(*shard)).map_or(latest, |(_, due)| due);
+        position.asleep_until = Some(next);
+        next
+    }
+
+    /// When the next slot is due.
+    pub(super) fn next_due(&self) -> Time {
+        self.position().schedule.deadline()
+    }
+
+    /// Takes the next slot.
+    pub(super) fn take(&self, now: Time) -> Slot {
+        self.position().schedule.take(now)
+    }
+
+    /// The worker's shards.
+    pub(super) fn shards(&self) -> impl Iterator<Item = usize> + use<> {
+        self.position().schedule.shards()
+    }
+
+    fn position(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

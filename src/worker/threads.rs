@@ -1,0 +1,33 @@
+//! The workers' threads, which sleep between their slots.
+
+use std::sync::OnceLock;
+use std::thread::Thread;
+
+/// Wakes workers.
+#[derive(Debug)]
+pub struct WorkerThreads(Vec<OnceLock<Thread>>);
+
+impl WorkerThreads {
+    /// For so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| OnceLock::new()).collect())
+    }
+
+    /// Sets the thread of a worker. It must be set before the worker may have to wake.
+    pub fn set(&self, worker: usize, thread: Thread) {
+        let _ = self.0[worker].set(thread);
+    }
+
+    /// Wakes a worker.
+    pub fn wake(&self, worker: usize) {
+        if let Some(thread) = self.0[worker].get() {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes all workers.
+    pub fn wake_all(&self) {
+        (0..self.0.len()).for_each(|worker| self.wake(worker));
+    }
+}
