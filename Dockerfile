@@ -5,7 +5,7 @@ COPY . .
 # The flag links libc in; without a target named it would also hit macros, which cannot be static.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/wakeupd/target,sharing=locked \
-    touch src/lib.rs && \
+    touch src/lib.rs crates/*/src/lib.rs && \
     RUSTFLAGS="-C target-feature=+crt-static" \
     cargo install --locked --no-track --path . --root /out --target host-tuple && \
     mkdir /out/state

@@ -10,7 +10,7 @@ use wakeupd::clock::Time;
 use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
 use wakeupd::engine::registry::{SHARDS, Seed};
 use wakeupd::engine::{Batch, Datagram, Engine, Outcome, Settings};
-use wakeupd::wire::DEFAULT_PORT;
+use wakeupd_protocol::DEFAULT_PORT;
 
 const EXPIRATION: Duration = Duration::from_secs(120);
 /// A whole second, so the first slot is due.

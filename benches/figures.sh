@@ -17,13 +17,13 @@ length=${1:-10s}
 clients=("${@:2}")
 ((${#clients[@]})) || clients=(1000 10000 100000 200000 400000 600000 1000000 2000000)
 reports=target/figures
-bench=target/release/wakeupd
+bench=target/release/wakeupd-bench
 
 if ((EUID)); then
     echo "benches/figures.sh: run it as root, which the virtual wire needs" >&2
     exit 1
 fi
-cargo build --release --locked --bin wakeupd --example peer
+cargo build --release --locked --bins --example peer
 mkdir -p "$reports"
 
 measure() {
@@ -32,7 +32,7 @@ measure() {
     local register_in=$((clients / 50000 + 2))
     register_in=$((register_in < 32 ? register_in : 32))
     file=$reports/$label-$clients-$run.json
-    "$bench" bench --wire --json --program "$program" --clients "$clients" \
+    "$bench" --wire --json --program "$program" --clients "$clients" \
         --register-in "${register_in}s" --for "$length" >"$file.part" || status=$?
     # One that misses pings is a result too; one without a report is not.
     if [[ ! -s $file.part ]]; then
@@ -46,7 +46,7 @@ measure() {
 
 for number in "${clients[@]}"; do
     for run in 1 2 3; do
-        measure wakeupd "$bench" "$number" "$run"
+        measure wakeupd target/release/wakeupd "$number" "$run"
         measure peer target/release/examples/peer "$number" "$run"
     done
 done

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 use wakeupd::net::{BATCH, Socket};
-use wakeupd::wire::PING;
+use wakeupd_protocol::PING;
 
 /// A batch, and as many datagrams one by one. What arrives is left to fill the buffer.
 fn send(c: &mut Criterion) {

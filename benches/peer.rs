@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
-use wakeupd::wire::{PERIOD, PING};
+use wakeupd_protocol::{PERIOD, PING};
 
 /// The last heartbeats of the clients that a worker pings.
 type Clients = Arc<DashMap<SocketAddr, Instant>>;

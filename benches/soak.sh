@@ -4,7 +4,7 @@
 #
 #   benches/soak.sh [--for TIME] [OPTION...]      for example: benches/soak.sh --for 72h
 #
-# TIME comes first and is 10m unless said otherwise; any other option goes to `wakeupd bench`, as --wire or --clients 50000. The
+# TIME comes first and is 10m unless said otherwise; any other option goes to `wakeupd-bench`, as --wire or --clients 50000. The
 # report goes to target/soak, as text and as JSON. Leave the machine alone meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ report=$reports/$(date -u +%Y%m%dT%H%M%SZ)
 
 clients=(--clients 100000)
 [[ " $* " == *" --clients"* ]] && clients=()
-cargo build --release --locked --bin wakeupd
+cargo build --release --locked
 mkdir -p "$reports"
-CLIENT_EXPIRATION_SECONDS=10 target/release/wakeupd bench "${clients[@]}" --register-in 2s \
+CLIENT_EXPIRATION_SECONDS=10 target/release/wakeupd-bench "${clients[@]}" --register-in 2s \
     --heartbeat-every 3s --churn 10 --for "$length" --json="$report.json" "$@" | tee "$report.txt"

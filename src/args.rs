@@ -4,8 +4,8 @@ mod target;
 
 use std::time::Duration;
 
-use crate::wire::PERIOD;
 pub use target::{Family, Resolved, Target};
+use wakeupd_protocol::PERIOD;
 
 /// The longest time that can be asked for.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

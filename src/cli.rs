@@ -7,9 +7,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::parse::parse;
-use crate::{ask, config, probe, snapshot};
 #[cfg(target_os = "linux")]
-use crate::{bench, doctor};
+use crate::doctor;
+use crate::{ask, config, probe, snapshot};
 
 /// UDP wake-up ping daemon
 ///
@@ -58,10 +58,6 @@ pub enum Command {
 
     /// Act as a client: send heartbeats to a daemon and show the pings that come back
     Probe(probe::Options),
-
-    /// Measure what this machine can carry: simulate clients and time every ping
-    #[cfg(target_os = "linux")]
-    Bench(bench::Options),
 
     /// Look at what makes such a daemon fail on this machine, and say what to do about it
     ///

@@ -426,7 +426,7 @@ fn or_none(list: &impl Display) -> String {
 mod tests {
     use super::*;
     use crate::engine::guard::{Mode, Nat64Prefixes, Networks};
-    use crate::wire::DEFAULT_PORT;
+    use wakeupd_protocol::DEFAULT_PORT;
 
     fn read(vars: &[(&str, &str)]) -> Result<(Config, Vec<Misspelt>), Mistakes> {
         Config::from_vars(vars.iter().map(|(name, value)| (name.into(), value.into())))

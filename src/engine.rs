@@ -31,6 +31,8 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
+use wakeupd_protocol::Message;
+
 use self::backlog::Backlog;
 pub use self::batch::{Batch, Emission, Transmit};
 pub use self::counters::Counters;
@@ -42,7 +44,6 @@ pub use self::unreachable::PAUSE as ICMP_PAUSE;
 use self::unreachable::Unreachable;
 use self::walk::Walk;
 use crate::clock::Time;
-use crate::wire::Message;
 
 /// The longest sleep of a worker without clients. It is well below a second, so the worker skips no slot.
 pub const LONGEST_SLEEP: Duration = Duration::from_millis(500);

@@ -4,13 +4,14 @@
 //! many connections there are, how large a request is and how slowly either may go is limited.
 
 mod access;
-mod answer;
 mod clients;
 mod connections;
 mod events;
 mod exposition;
 mod page;
 mod prefixes;
+mod response;
+mod router;
 
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +29,7 @@ use tracing::{info, warn};
 use self::access::Access;
 pub use self::connections::MOST_CONNECTIONS;
 use self::connections::{Connection, Connections};
+use self::router::Endpoint;
 use crate::clock;
 use crate::config::Config;
 use crate::monitor::Board;
@@ -57,16 +59,6 @@ pub struct Server {
     listener: std::net::TcpListener,
     address: SocketAddr,
     access: Access,
-}
-
-/// What answers are made of.
-#[derive(Debug)]
-struct Endpoint {
-    access: Access,
-    state: Arc<State>,
-    board: Arc<Board>,
-    /// Limits the log lines about wrong tokens.
-    wrong_tokens: Throttle,
 }
 
 impl Server {
@@ -140,7 +132,7 @@ async fn serve(stream: TcpStream, connection: Connection, endpoint: Arc<Endpoint
     let service = service_fn(move |request| {
         let (endpoint, answering) = (Arc::clone(&endpoint), server.answer());
         async move {
-            let response = answer::answer(&request, &endpoint, &answering).await;
+            let response = router::respond(&request, &endpoint, &answering).await;
             Ok::<_, Infallible>(response.map(|body| answering.with(body)))
         }
     });

@@ -9,7 +9,7 @@
 //! the second ─▶ engine: schedule, registry ─▶ worker ─▶ net ─▶ pings
 //! ```
 //!
-//! - The protocol, without I/O: [`engine`]; its bytes: [`wire`].
+//! - The protocol, without I/O: [`engine`]; its bytes: [`wakeupd_protocol`].
 //! - Around it: [`net`] is the socket, [`listener`] and [`worker`] drive the engine, [`daemon`] starts and stops
 //!   them, [`state`] is what they share, [`snapshot`] keeps the clients over a restart, [`metrics`] and
 //!   [`counter`] count, [`health`] finds stuck tasks, [`throttle`] limits the rate of log lines, [`threads`]
@@ -17,15 +17,14 @@
 //! - For the operator: [`monitor`] samples all that every second, [`status`] reports it with findings, [`http`]
 //!   serves it, [`ask`] is the client of that endpoint.
 //! - The program: [`cli`], [`config`], [`logging`], [`output`], [`signals`], [`supervisor`], `doctor`, which
-//!   checks the machine, and the clients: [`probe`] is one and `bench` many, [`tally`] counts the pings of one,
-//!   [`args`] are the arguments of both.
+//!   checks the machine, and [`probe`], a client; [`tally`] counts its pings, [`args`] reads its arguments.
+//!
+//! The load generator is a program of its own, `crates/bench`.
 //!
 //! `docs/architecture.md` says which module may import which, and why.
 
 pub mod args;
 pub mod ask;
-#[cfg(target_os = "linux")]
-pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -54,5 +53,4 @@ pub mod supervisor;
 pub mod tally;
 pub mod threads;
 pub mod throttle;
-pub mod wire;
 pub mod worker;

@@ -14,11 +14,11 @@ use wakeupd::config::{
     Config, ConfigError, DenyFile, EXIT_CONFIG, EnvFileError, Environment, Misspelt,
 };
 use wakeupd::daemon::{self, Daemon, StartError};
+#[cfg(target_os = "linux")]
+use wakeupd::doctor;
 use wakeupd::signals::{self, Signals};
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
 use wakeupd::{ask, logging, output, probe, snapshot};
-#[cfg(target_os = "linux")]
-use wakeupd::{bench, doctor};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -32,8 +32,6 @@ fn run_command(cli: &Cli) -> ExitCode {
         Some(Command::Status(options)) => ask::status(options, settings),
         Some(Command::Healthcheck(options)) => ask::health(options, settings),
         Some(Command::Probe(options)) => probe::run(options),
-        #[cfg(target_os = "linux")]
-        Some(Command::Bench(options)) => bench::run(options, settings),
         #[cfg(target_os = "linux")]
         Some(Command::Doctor(options)) => configured(|config, misspelt, file| {
             doctor::run(options, &doctor::Given { config, misspelt, file })

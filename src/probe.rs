@@ -11,13 +11,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use wakeupd_protocol::{PERIOD, PING};
 
 use crate::args::{self, Family, Resolved, Target};
 use crate::clock::{self, Time};
 use crate::output::{self, counted, printable};
 use crate::tally::{Arrival, Tally};
 use crate::throttle::Throttle;
-use crate::wire::{PERIOD, PING};
 use summary::Summary;
 
 const COMMAND: &str = "wakeupd probe";

@@ -26,13 +26,15 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Each room's code, without comments and tests: `src/net.rs` and all of `src/net/` are `net`.
-fn rooms() -> BTreeMap<String, String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+fn rooms(folder: &str) -> BTreeMap<String, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut rooms = BTreeMap::<String, String>::new();
     for file in rust_files(&source) {
         let inside = file.strip_prefix(&source).unwrap();
         let room = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        if ["main", "lib"].contains(&room) || inside.ends_with("tests.rs") {
+        if ["main", "lib"].contains(&room) && !folder.starts_with("crates")
+            || inside.ends_with("tests.rs")
+        {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
@@ -46,18 +48,20 @@ fn rooms() -> BTreeMap<String, String> {
     rooms
 }
 
-/// The rooms that the code of a room names after `crate::`, besides itself.
-fn imports(code: &str, room: &str) -> BTreeSet<String> {
+/// The rooms that the code of a room names after `library`, besides itself, and the crate of the protocol.
+fn imports(code: &str, room: &str, library: &str) -> BTreeSet<String> {
     let identifier = |text: &str| -> String {
         text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
     };
-    code.split("crate::")
+    let protocol = code.contains("wakeupd_protocol::").then(|| "protocol".to_owned());
+    code.split(library)
         .skip(1)
         .flat_map(|rest| match rest.strip_prefix('{') {
             Some(list) => list.split('}').next().unwrap().split(',').map(identifier).collect(),
             None => vec![identifier(rest)],
         })
         .filter(|name| !name.is_empty() && name != room)
+        .chain(protocol)
         .collect()
 }
 
@@ -75,14 +79,46 @@ fn the_rooms_import_what_the_plan_says() {
             (room, imports.map(|name| name.trim_matches('`').to_owned()).collect())
         })
         .collect();
-    let house: BTreeMap<_, _> =
-        rooms().into_iter().map(|(room, code)| (room.clone(), imports(&code, &room))).collect();
+    let daemon = rooms("src").into_iter();
+    let mut house: BTreeMap<_, _> =
+        daemon.map(|(room, code)| (room.clone(), imports(&code, &room, "crate::"))).collect();
+    let bench: String = rooms("crates/bench/src").into_values().collect();
+    house.insert("crates/bench".to_owned(), imports(&bench, "", " wakeupd::"));
     assert_eq!(house, plan);
+}
+
+/// The modules on a circle of imports through `module`, if there is one.
+fn circle(
+    module: &str,
+    path: &[String],
+    imports: &BTreeMap<String, BTreeSet<String>>,
+) -> Option<Vec<String>> {
+    let path = [path, &[module.to_owned()]].concat();
+    if path[1..].contains(&path[0]) {
+        return Some(path);
+    }
+    let next = imports.get(module)?.iter().filter(|next| !path[1..].contains(next));
+    next.into_iter().find_map(|next| circle(next, &path, imports))
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    for (folder, parent) in
+        [("src", "crate::"), ("src/http", "super::"), ("crates/bench/src", "crate::")]
+    {
+        let modules = rooms(folder).into_iter();
+        let imports: BTreeMap<_, _> = modules
+            .map(|(module, code)| (module.clone(), imports(&code, &module, parent)))
+            .collect();
+        for module in imports.keys() {
+            assert_eq!(circle(module, &[], &imports), None, "in {folder}");
+        }
+    }
 }
 
 #[test]
 fn the_engine_is_pure() {
-    let engine = &rooms()["engine"];
+    let engine = &rooms("src")["engine"];
     for impurity in ["tokio", "tracing", "now()", "Instant", "SystemTime", "async", "Socket::"] {
         assert!(!engine.contains(impurity), "the engine has {impurity}");
     }
@@ -108,12 +144,12 @@ fn some_things_are_done_in_some_rooms_only() {
         ("unsafe {", &["engine"]),
         ("clock_gettime", &["clock"]),
         ("listenfd", &["supervisor"]),
-        ("thread::spawn", &["bench"]),
-        ("socket2", &["net", "bench"]),
-        ("sys::socket", &["net", "bench"]),
+        ("thread::spawn", &[]),
+        ("socket2", &["net"]),
+        ("sys::socket", &["net"]),
         ("env::var", &["logging", "supervisor"]),
     ] {
-        for (room, code) in rooms() {
+        for (room, code) in rooms("src") {
             assert!(only.contains(&room.as_str()) || !code.contains(thing), "{room} has {thing}");
         }
     }
@@ -121,10 +157,18 @@ fn some_things_are_done_in_some_rooms_only() {
 
 #[test]
 fn the_summary_is_the_last_thing_that_cargo_test_runs() {
-    let tests = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap();
-    let targets = tests.map(|target| target.unwrap().path());
-    assert!(targets.max().unwrap().ends_with("summary.rs"), "cargo runs them by name");
-    assert!(read("Cargo.toml").contains("\n[lib]\ndoctest = false\n"), "doc tests would follow");
+    let crates = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")).unwrap();
+    let manifests = crates.map(|member| member.unwrap().path().join("Cargo.toml"));
+    let manifests: Vec<_> = manifests.chain(["Cargo.toml".into()]).map(read).collect();
+    let name = |manifest: &String| {
+        let name = manifest.lines().find_map(|line| line.strip_prefix("name = ")).unwrap();
+        name.trim_matches('"').to_owned()
+    };
+    let last = manifests.iter().map(name).max();
+    assert_eq!(last.as_deref(), Some("wakeupd-test-support"), "cargo runs packages by name");
+    for manifest in &manifests {
+        assert!(manifest.contains("\n[lib]\ndoctest = false\n"), "doc tests would follow");
+    }
 }
 
 #[test]

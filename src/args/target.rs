@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::wire::DEFAULT_PORT;
+use wakeupd_protocol::DEFAULT_PORT;
 
 /// A host and a port as they stand on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]

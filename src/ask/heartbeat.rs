@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::wire::{PERIOD, PING};
+use wakeupd_protocol::{PERIOD, PING};
 
 /// How long to wait for a ping. The first is due within a second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);

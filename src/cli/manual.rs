@@ -45,7 +45,7 @@ const FILES: [(&str, &str); 5] = [
 const EXIT_CODES: [(&str, &str); 6] = [
     (
         "0",
-        "The daemon was told to stop; what was asked for is well: a probe got a ping, in a bench nobody missed one (nor was lost over a restart, nor pinged beyond its time), the doctor found nothing.",
+        "The daemon was told to stop; what was asked for is well: a probe got a ping, the doctor found nothing.",
     ),
     ("1", "It is not, or it could not be done, and then a line on standard error says why."),
     ("2", "The command line is wrong."),
@@ -57,11 +57,10 @@ const EXIT_CODES: [(&str, &str); 6] = [
     ("130, 143", "A second SIGINT or SIGTERM ended it."),
 ];
 
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port and tell of every client."),
     ("wakeupd probe localhost --count 3", "See whether pings come, and how punctual they are."),
     ("wakeupd status --watch", "See how the daemon is, second by second."),
-    ("wakeupd bench --clients 50000", "See whether this machine carries 50,000 clients (Linux)."),
     (
         "systemctl reload wakeupd",
         "Make the service read its DENY_FILE again, after somebody complained of pings.",

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use wakeupd_protocol::PING;
+
 use super::registry::{LocalAddresses, Removal, Sweep, Target};
-use crate::wire::PING;
 
 /// A datagram that the engine wants to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

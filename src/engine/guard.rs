@@ -14,11 +14,12 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use wakeupd_protocol::DEFAULT_PORT;
+
 pub use self::counts::Count;
 use self::counts::{Address, Counts};
 pub use self::nat64::{Nat64Prefixes, NotPrefixes};
 pub use self::networks::{Networks, NotANetwork, network};
-use crate::wire::DEFAULT_PORT;
 
 /// The ports below are those of services (RFC 6335, section 6), many of which answer whatever comes.
 /// NATs map clients to ports above.

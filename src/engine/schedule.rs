@@ -10,8 +10,9 @@
 
 use std::time::Duration;
 
+use wakeupd_protocol::PERIOD;
+
 use crate::clock::Time;
-use crate::wire::PERIOD;
 
 const PERIOD_NANOS: u64 = PERIOD.as_secs() * 1_000_000_000;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Version};
 
-use super::answer::Failure;
+use super::response::Failure;
 use crate::config::{Hosts, Token};
 
 /// The rules of access.

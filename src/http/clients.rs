@@ -17,7 +17,7 @@ use hyper::{Response, StatusCode};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::answer::{Body, Failure, json};
+use super::response::{Body, Failure, json};
 use crate::clock::{self, Time};
 use crate::engine::guard;
 use crate::engine::registry::{SHARDS, View};

@@ -15,7 +15,7 @@ use std::time::Duration;
 use hyper::body::{self, Bytes, Frame, SizeHint};
 use tokio::sync::Notify;
 
-use super::answer::Body;
+use super::response::Body;
 use crate::clock::{self, Time};
 
 /// The most connections at a time.

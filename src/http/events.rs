@@ -14,8 +14,8 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::answer::{Body, Failure};
 use super::connections::Answering;
+use super::response::{Body, Failure};
 use crate::monitor::Board;
 
 /// The longest life of a stream.

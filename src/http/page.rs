@@ -9,7 +9,7 @@ use hyper::Response;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::answer::{Body, text};
+use super::response::{Body, text};
 use crate::engine::guard::Refused;
 use crate::status::Refusal;
 

@@ -7,8 +7,8 @@ use hyper::{Response, StatusCode};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::json;
 
-use super::answer::{Body, Failure, json};
 use super::clients::{Parameters, limit};
+use super::response::{Body, Failure, json};
 use crate::clock;
 use crate::engine::registry::{SHARDS, View};
 use crate::state::State;

@@ -1,4 +1,4 @@
-//! What Linux's sockets offer beyond the portable ones, for the daemon and for the crowd of the bench.
+//! Socket options and control messages of Linux, for the daemon and for `wakeupd-bench`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsFd;
@@ -33,19 +33,28 @@ pub(crate) fn receive_drops(socket: &impl AsFd) -> nix::Result<u64> {
     getsockopt(socket, MemInfo).map(|info| info[DROPS].into())
 }
 
-/// Forbids that what is sent is cut up, so that the kernel need not make up an identification.
-pub(crate) fn forbid_fragments(socket: &impl AsFd) -> nix::Result<()> {
+/// Forbids fragmentation, which saves the kernel an identification for each datagram.
+///
+/// # Errors
+/// If the kernel refuses the option.
+pub fn forbid_fragments(socket: &impl AsFd) -> nix::Result<()> {
     setsockopt(socket, MtuDiscover, &libc::IP_PMTUDISC_PROBE)
 }
 
-/// Asks for a buffer of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
-pub(crate) fn request_receive_buffer(socket: &impl AsFd, size: usize) -> nix::Result<()> {
+/// Asks for a receive buffer of this size, beyond the system's limit if the process has `CAP_NET_ADMIN`.
+///
+/// # Errors
+/// If the kernel refuses the option.
+pub fn request_receive_buffer(socket: &impl AsFd, size: usize) -> nix::Result<()> {
     setsockopt(socket, sockopt::RcvBufForce, &size)
         .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &size))
 }
 
-/// Makes the kernel tell with each datagram which local address it hit.
-pub(crate) fn report_local_addresses(socket: &impl AsFd, is_ipv6: bool) -> nix::Result<()> {
+/// Makes the kernel report the local address of each datagram.
+///
+/// # Errors
+/// If the kernel refuses the option.
+pub fn report_local_addresses(socket: &impl AsFd, is_ipv6: bool) -> nix::Result<()> {
     if is_ipv6 {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)
     } else {
@@ -53,8 +62,9 @@ pub(crate) fn report_local_addresses(socket: &impl AsFd, is_ipv6: bool) -> nix::
     }
 }
 
-/// Lets a datagram leave from this local address.
-pub(crate) fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
+/// Makes a datagram leave from this local address.
+#[must_use]
+pub fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
     in_pktinfo {
         ipi_ifindex: 0,
         ipi_spec_dst: in_addr { s_addr: ip.to_bits().to_be() },
@@ -62,8 +72,9 @@ pub(crate) fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
     }
 }
 
-/// Lets a datagram leave from this local address.
-pub(crate) fn from_v6(ip: Ipv6Addr) -> in6_pktinfo {
+/// Makes a datagram leave from this local address.
+#[must_use]
+pub fn from_v6(ip: Ipv6Addr) -> in6_pktinfo {
     in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 }
 }
 

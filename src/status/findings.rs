@@ -130,7 +130,7 @@ fn pings_skipped(seen: &Seen) -> Option<Finding> {
             counted(skipped_pings, "ping was", "pings were"),
             seen.recent.short_percent()
         ),
-        "See with `top -H` who has the processor. Give the daemon more of it, or lower MAX_CLIENTS; `wakeupd bench` tells what the machine carries. After a suspended machine this is to be expected once.",
+        "See with `top -H` who has the processor. Give the daemon more of it, or lower MAX_CLIENTS; `wakeupd-bench` tells what the machine carries. After a suspended machine this is to be expected once.",
     ))
 }
 
@@ -207,7 +207,7 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
             HumanCount(total as u64),
             counted(max.into(), "client", "clients")
         ),
-        "If they are yours, set a larger MAX_CLIENTS, after `wakeupd bench` has told what the machine carries. If not, see the top prefixes, and deny the networks in DENY_FILE.",
+        "If they are yours, set a larger MAX_CLIENTS, after `wakeupd-bench` has told what the machine carries. If not, see the top prefixes, and deny the networks in DENY_FILE.",
     ))
 }
 

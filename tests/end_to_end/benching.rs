@@ -1,9 +1,11 @@
-//! `wakeupd bench`.
+//! `wakeupd-bench`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::UdpSocket;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,12 +18,27 @@ use crate::scene::undisturbed;
 
 const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("nft")];
 
+/// The program, which cargo builds with the tests' profile: it belongs to another package than these tests.
+fn bench_program() -> &'static Path {
+    static PROGRAM_OF_BENCH: LazyLock<PathBuf> = LazyLock::new(|| {
+        let program = Path::new(PROGRAM);
+        let (profile, target) = (program.parent().unwrap(), program.ancestors().nth(2).unwrap());
+        let profile = profile.file_name().and_then(OsStr::to_str).unwrap();
+        let profile = if profile == "debug" { "test" } else { profile };
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "wakeupd-bench", "--profile", profile]);
+        assert!(cargo.arg("--target-dir").arg(target).status().unwrap().success());
+        program.with_file_name("wakeupd-bench")
+    });
+    &PROGRAM_OF_BENCH
+}
+
 fn bench(arguments: &str) -> Command {
     // The wire's programs are found by the path.
     let path = std::env::var("PATH").unwrap();
     // A script's background job starts with SIGINT ignored, and its children inherit that.
     let mut command = Command::new("env");
-    command.args(["--default-signal=INT", PROGRAM, "bench"]);
+    command.arg("--default-signal=INT").arg(bench_program());
     command.args(arguments.split_ascii_whitespace()).env_clear().env("PATH", path);
     command
 }
@@ -261,12 +278,12 @@ fn another_machine_gets_nothing_unless_agreed_to() {
         return;
     }
     let mut traced = Command::new("strace");
-    traced.args(["-f", "-e", "trace=sendmsg,sendto,sendmmsg", PROGRAM, "bench"]);
+    traced.args(["-f", "-e", "trace=sendmsg,sendto,sendmmsg"]).arg(bench_program());
     traced.args(["--target", "192.0.2.1", "--clients", "10"]);
     let (status, _, stderr) = output(&mut traced);
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(!stderr.contains("192.0.2.1\")"), "{stderr}");
-    let refusal = "wakeupd bench: 192.0.2.1:7561 is another machine: add --yes";
+    let refusal = "wakeupd-bench: 192.0.2.1:7561 is another machine: add --yes";
     assert!(stderr.contains(refusal), "{stderr}");
 }
 

@@ -14,7 +14,6 @@ mod needs;
 mod page;
 mod probing;
 mod serving;
-mod skips;
 mod status;
 mod web;
 

@@ -1,15 +1,15 @@
 //! What a test needs of the machine it runs on.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::net::UdpSocket;
-use std::os::unix::process::parent_id;
 use std::process::{Command, Stdio, id};
+
+use wakeupd_test_support::{self as skips, Skips};
 
 #[cfg(target_os = "linux")]
 use crate::memory::ControlGroup;
-use crate::skips::{self, Skips};
 
 /// Something that not every machine has.
 #[derive(Clone, Copy)]
@@ -65,16 +65,10 @@ pub fn met(test: &str, needs: &[Need]) -> bool {
     let missing = missing.name();
     let reason = format!("skipped {test}: it needs {missing}");
     assert!(env::var_os("CI").is_none(), "{reason}");
-    record(missing);
+    skips::record(missing);
     // The test harness would keep what eprintln! writes to itself.
     io::stderr().write_all(format!("{reason}\n").as_bytes()).unwrap();
     false
-}
-
-/// Records the need of a skipped test for `tests/summary.rs`.
-fn record(need: &str) {
-    let file = File::options().create(true).append(true).open(skips::file_of(parent_id()));
-    file.unwrap().write_all(format!("{need}\n").as_bytes()).unwrap();
 }
 
 /// Runs a test of this program that needs bash, with this search path.

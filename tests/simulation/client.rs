@@ -1,4 +1,4 @@
-//! What the oracle knows of a client.
+//! The oracle's record of a client.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,20 +13,20 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub struct Client {
     pub is_registered: bool,
     pub registered: When,
-    /// When its heartbeats were received and which address they hit, from the last one before the last
-    /// snapshot on.
+    /// The time and the destination address of its heartbeats, starting with the last one before the last
+    /// snapshot.
     pub heard: VecDeque<(When, IpAddr)>,
     pub heartbeats: u32,
     pub pings: u32,
     /// The pings since its last heartbeat or the last restart.
     pub unanswered: u32,
-    /// How often its host has said since its last heartbeat that the port is closed.
+    /// The ICMP port unreachable errors since its last heartbeat.
     pub refusals: u32,
-    /// Since when it gets no pings until its next heartbeat.
+    /// The time at which the daemon muted it, if it is muted.
     pub muted: Option<When>,
-    /// When its last ping was due, if that was in this run of the machine.
+    /// The due time of its last ping since the machine booted.
     pub last_due: Option<When>,
-    /// What was due before has been looked at.
+    /// The pings due before this time have been checked.
     pub settled: When,
 }
 
@@ -57,7 +57,7 @@ impl Client {
         self.heard.back().map(|(_, local)| *local)
     }
 
-    /// What a snapshot that was begun at `saved` must know at least.
+    /// The last heartbeat that a snapshot started at `saved` must contain.
     pub fn known_at(&self, saved: When) -> Option<When> {
         self.heard.iter().map(|(when, _)| *when).take_while(|when| *when < saved).last()
     }
@@ -66,14 +66,14 @@ impl Client {
         (self.last_heard() + expiration).before(Duration::from_millis(1))
     }
 
-    /// When the first ping is due that has not been looked at, if the client's phase is known.
+    /// The due time of the first unchecked ping, if the client's phase is known.
     pub fn next_owed(&self) -> Option<When> {
         let last = self.last_due?;
         let seconds = self.settled.since(last).as_nanos().div_ceil(SECOND.as_nanos());
         Some(last + SECOND * u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
-    /// The times before `due`, of the same phase, that have not been looked at.
+    /// The unchecked due times before `due`, at the same phase.
     pub fn owed_before(&self, due: When) -> impl Iterator<Item = When> + use<> {
         let seconds = due.since(self.settled).as_secs();
         let settled = self.settled;
@@ -83,7 +83,7 @@ impl Client {
     }
 }
 
-/// A hash that is the same each time, and quick.
+/// A fast, deterministic hash.
 #[derive(Debug, Default)]
 pub struct Mixer(u64);
 

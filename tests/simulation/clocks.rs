@@ -1,4 +1,4 @@
-//! The world's own time, and what the clocks of the machine in it show.
+//! The world's own time, and the clocks of the simulated machine.
 
 use std::fmt;
 use std::ops::Add;
@@ -7,28 +7,27 @@ use std::time::Duration;
 use wakeupd::clock::Time;
 use wakeupd::snapshot::Moment;
 
-/// A point in the world's time, which no clock in it shows, in nanoseconds.
+/// A point in the world's time, in nanoseconds. No simulated clock shows it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct When(pub u64);
 
 impl When {
-    /// When the world begins. By then the clients of a machine whose clock is wrong may seem to have been
-    /// heard of.
+    /// The start of the world. It is far from zero, because a wrong clock may date heartbeats before it.
     pub const BEGINNING: Self = Self(10_000_000_000_000_000);
 
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// How long after `earlier` this is; zero if it is before.
+    /// The time since `earlier`, saturating at zero.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The point so long before, or the beginning.
+    /// The point `duration` earlier, saturating at zero.
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(duration)))
     }
 
-    /// How far this is from `other`, in either direction.
+    /// The absolute difference from `other`.
     pub fn apart(self, other: Self) -> Duration {
         Duration::from_nanos(self.0.abs_diff(other.0))
     }
@@ -68,11 +67,11 @@ pub fn nanos(duration: Duration) -> u64 {
 #[derive(Debug)]
 pub struct Clocks {
     pub now: When,
-    /// The number of the machine's run.
+    /// The number of reboots.
     boot: u32,
-    /// What the clock that nobody can set showed when the machine's run began, and when that was.
+    /// The boot-time clock's reading at the last boot, and the time of that boot.
     began: (Time, When),
-    /// By how much the wall clock is before the world's time.
+    /// The wall clock's offset from the world's time, in nanoseconds.
     wall: i64,
 }
 
@@ -84,12 +83,12 @@ impl Clocks {
         Self { now, boot: 0, began: (boot, now), wall }
     }
 
-    /// What the clock that nobody can set shows at this time.
+    /// The boot-time clock's reading at `when`.
     pub fn boottime(&self, when: When) -> Time {
         self.began.0 + when.since(self.began.1)
     }
 
-    /// When the clock that nobody can set shows this time, were it only to have run for ever.
+    /// The time at which the boot-time clock shows `time`, extrapolated to times before the boot.
     pub fn when(&self, time: Time) -> When {
         let (shown, began) = self.began;
         if time >= shown { began + time.since(shown) } else { began.before(shown.since(time)) }
@@ -99,18 +98,18 @@ impl Clocks {
         self.wall += by;
     }
 
-    /// By how much the wall clock is before the world's time.
+    /// The wall clock's offset from the world's time, in nanoseconds.
     pub fn wall_set(&self) -> i64 {
         self.wall
     }
 
-    /// Starts the machine anew.
+    /// Reboots the machine. Its boot-time clock starts at `shown`.
     pub fn reboot(&mut self, shown: Time) {
         self.boot += 1;
         self.began = (shown, self.now);
     }
 
-    /// What the wall clock shows.
+    /// The wall clock's reading.
     pub fn wall(&self) -> Time {
         let wall = self.wall.saturating_add_unsigned(self.now.0).max(0).cast_unsigned();
         Time::from_nanos(wall)

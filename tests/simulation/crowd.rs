@@ -1,4 +1,4 @@
-//! The clients, the gateways they are behind, and those who forge heartbeats.
+//! The clients, their NAT gateways, and attackers that forge heartbeats.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -38,18 +38,18 @@ impl Device {
     }
 }
 
-/// What stands between some phones and the net.
+/// A NAT gateway between some phones and the internet.
 #[derive(Clone, Debug)]
 struct Gateway {
     ip: IpAddr,
-    /// The port that it gives out next.
+    /// The last port that it assigned.
     port: u16,
     way: Way,
 }
 
 impl Gateway {
     fn new(number: usize, way: Way, rng: &mut Rng) -> Self {
-        let [high, low] = u16::try_from(number).expect("there are not so many").to_be_bytes();
+        let [high, low] = u16::try_from(number).expect("the number fits in 16 bits").to_be_bytes();
         let ip = match rng.u8(0..8) {
             0 => [10, 9, high, low].into(),
             1 | 2 => {
@@ -63,11 +63,11 @@ impl Gateway {
 
     fn map(&mut self) -> SocketAddr {
         self.port = if self.port == u16::MAX { 1024 } else { self.port + 1 };
-        if self.port == wakeupd::wire::DEFAULT_PORT {
+        if self.port == wakeupd_protocol::DEFAULT_PORT {
             self.port += 1;
         }
         if let IpAddr::V6(ip) = self.ip {
-            // There each phone has addresses of its own.
+            // With IPv6, phones have addresses of their own.
             let [.., host] = ip.segments();
             let mut segments = ip.segments();
             segments[7] = host.wrapping_add(self.port % 16);
@@ -95,30 +95,30 @@ impl Crowd {
         Self { devices: Vec::new(), gateways, plan: plan.clone() }
     }
 
-    /// Somebody comes.
+    /// A device joins. Returns its index.
     pub fn arrive(&mut self, now: When, rng: &mut Rng) -> usize {
         let gateway = rng.usize(..self.gateways.len());
         let address = self.gateways[gateway].map();
         let local = if address.is_ipv6() { LOCALS[2] } else { LOCALS[rng.usize(..2)] };
-        // Most stay for a short time and a few for a long one.
+        // Exponentially distributed: most stays are short, a few are long.
         let stay = self.plan.stay.mul_f64(-rng.f64().max(1e-9).ln());
         let period = Duration::from_millis(rng.u64(5_000..40_000));
         self.devices.push(Device { gateway, address, local, period, leaves: now + stay });
         self.devices.len() - 1
     }
 
-    /// After which times what `device` sends now arrives.
+    /// The delay of each copy of a datagram that `device` sends now.
     pub fn delays(&mut self, device: usize, now: When, rng: &mut Rng) -> Vec<Duration> {
         self.gateways[self.devices[device].gateway].way.delays(now, rng)
     }
 
-    /// The gateway forgets the device, which has another address from now on.
+    /// The gateway drops the device's mapping and assigns a new address.
     pub fn rebind(&mut self, device: usize) {
         let Device { gateway, address, .. } = &mut self.devices[device];
         *address = self.gateways[*gateway].map();
     }
 
-    /// A gateway is started anew and forgets everybody behind it.
+    /// A gateway restarts and drops all of its mappings.
     pub fn restart_gateway(&mut self, rng: &mut Rng) {
         let restarted = rng.usize(..self.gateways.len());
         for device in 0..self.devices.len() {
@@ -128,7 +128,7 @@ impl Crowd {
         }
     }
 
-    /// Somebody forges heartbeats: whose addresses stand in them, and over how long they come.
+    /// Forges heartbeats. Returns their source addresses, and the period over which they arrive.
     pub fn forge(&self, rng: &mut Rng) -> (Vec<SocketAddr>, Duration) {
         let caps = self.plan.caps;
         let any = |rng: &mut Rng| rng.u16(1024..);
@@ -157,7 +157,7 @@ impl Crowd {
             _ => (0..100)
                 .map(|_| match rng.u8(0..4) {
                     0 => (victim, rng.u16(..1024)).into(),
-                    1 => (victim, wakeupd::wire::DEFAULT_PORT).into(),
+                    1 => (victim, wakeupd_protocol::DEFAULT_PORT).into(),
                     2 => ([rng.u8(224..), b, c, 1], any(rng)).into(),
                     _ => ([100, 64, 0, rng.u8(..)], any(rng)).into(),
                 })
@@ -167,7 +167,7 @@ impl Crowd {
         (sources, over[rng.usize(..3)])
     }
 
-    /// Whether the host of this address says that the port is closed.
+    /// Whether the host of this address returns ICMP port unreachable.
     pub fn is_closed(address: SocketAddr) -> bool {
         match address.ip() {
             IpAddr::V4(ip) => ip.octets()[0] == 203 && ip.octets()[3].is_multiple_of(2),

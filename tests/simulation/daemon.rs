@@ -12,7 +12,7 @@ use wakeupd::engine::{self, Batch, Engine, ICMP_PAUSE, Outcome, Settings};
 use wakeupd::listener::RECEIVE_INTERVAL;
 use wakeupd::net::BATCH;
 use wakeupd::snapshot::Snapshot;
-use wakeupd::wire::DEFAULT_PORT;
+use wakeupd_protocol::DEFAULT_PORT;
 
 use crate::clocks::{Clocks, When};
 use crate::network::{Datagram, Socket};
@@ -32,7 +32,7 @@ pub struct Outside<'a> {
     pub clocks: &'a Clocks,
     pub socket: &'a mut Socket,
     pub oracle: &'a mut Oracle,
-    /// The clients that a ping went to.
+    /// The clients that were sent a ping.
     pub pinged: &'a mut Vec<SocketAddr>,
     pub rng: &'a mut Rng,
 }
@@ -74,8 +74,8 @@ struct Worker {
 }
 
 impl Daemon {
-    /// Starts from the snapshot, if there is one that is of use. Nothing that arrived before `drained_until`
-    /// waits in the socket.
+    /// Starts from the snapshot, if there is a usable one. The socket holds no datagram that arrived before
+    /// `drained_until`.
     pub fn start(
         plan: &Plan,
         disk: Option<&[u8]>,
@@ -84,9 +84,8 @@ impl Daemon {
         rng: &mut Rng,
     ) -> Self {
         let now = clocks.moment();
-        let snapshot = disk.map(|bytes| {
-            Snapshot::parse(bytes.to_vec()).expect("what was written whole can be read")
-        });
+        let snapshot =
+            disk.map(|bytes| Snapshot::parse(bytes.to_vec()).expect("a complete snapshot parses"));
         let snapshot = snapshot.filter(|snapshot| now.since(&snapshot.header().taken).is_ok());
         let fresh = Seed([rng.u64(..), rng.u64(..)]);
         let seed = snapshot.as_ref().map_or(fresh, Snapshot::seed);
@@ -128,7 +127,7 @@ impl Daemon {
         }
     }
 
-    /// Who is next, and when.
+    /// The next thread to run, and its time.
     pub fn next(&self) -> (When, Turn) {
         let workers = self.workers.iter().enumerate().filter(|(_, worker)| !worker.has_ended);
         let mut next = (self.listener.ready.max(self.listener.held_until), Turn::Listener);
@@ -144,7 +143,7 @@ impl Daemon {
         (next.0.max(self.frozen_until), next.1)
     }
 
-    /// Stops everything for a while.
+    /// Stops all threads until then.
     pub fn freeze(&mut self, until: When) {
         self.frozen_until = self.frozen_until.max(until);
     }
@@ -162,7 +161,7 @@ impl Daemon {
         self.listener.held_until = until.max(self.listener.held_until);
     }
 
-    /// Something has arrived.
+    /// Wakes the listener.
     pub fn rouse(&mut self, now: When, rng: &mut Rng) {
         if !self.listener.is_draining {
             let woken = now + WAKING.mul_f64(rng.f64());
@@ -170,7 +169,7 @@ impl Daemon {
         }
     }
 
-    /// Tells it to end, as SIGTERM does.
+    /// Begins the shutdown, as SIGTERM does.
     pub fn terminate(&mut self, clocks: &Clocks) {
         let end = clocks.boottime(clocks.now);
         self.engine.end(end);
@@ -182,7 +181,7 @@ impl Daemon {
         }
     }
 
-    /// Whether it has done all that it has to do before it ends.
+    /// Whether all workers have ended.
     pub fn has_ended(&self) -> bool {
         self.workers.iter().all(|worker| worker.has_ended)
     }
@@ -267,7 +266,7 @@ impl Daemon {
     fn send(&self, batch: &mut Batch, due: When, outside: &mut Outside) {
         let sent: Result<(), ()> = batch.try_for_each(|transmit| {
             for client in transmit.destinations {
-                // Sometimes the kernel has no room for it.
+                // Sometimes the kernel's send buffer is full.
                 let is_sent = outside.rng.u16(..) > 30;
                 if is_sent {
                     outside.pinged.push(*client);
@@ -279,6 +278,6 @@ impl Daemon {
             }
             Ok(())
         });
-        sent.expect("no send ends the loop");
+        sent.expect("the closure never fails");
     }
 }

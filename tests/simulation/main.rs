@@ -1,11 +1,11 @@
-//! The whole core in virtual time: a daemon, its clients, those who forge heartbeats, the network between
-//! them, and all that may befall a process and its machine. Everything follows from a seed.
+//! Runs the whole core in virtual time: a daemon, its clients, attackers that forge heartbeats, the network
+//! between them, and the faults of a process and its machine. A seed determines the entire run.
 //!
 //! ```sh
 //! SIMULATION_SEED=17 cargo test --test simulation
 //! ```
 //!
-//! lives the life of that seed once more.
+//! replays the run of that seed.
 
 mod client;
 mod clocks;
@@ -29,10 +29,10 @@ use plan::Plan;
 
 const LIVES: u64 = 1_000;
 
-/// How much of what happened to a client is told.
+/// The number of history entries in a failure report.
 const NOTES: usize = 60;
 
-/// Tells the seed where the program itself panics.
+/// Prints the replay command if the thread panics.
 struct Told<'a>(&'a str, u64);
 
 impl Drop for Told<'_> {
@@ -53,7 +53,7 @@ fn live(test: &str, plan: &Plan) -> Tally {
         Ok(tally) => return tally,
         Err(failure) => failure,
     };
-    // Once more, with an eye on the client.
+    // Replay the run with the client watched.
     let notes = match failure.client.map(|client| world::live(plan, Some(client))) {
         Some(Err(again)) => again.notes,
         _ => Vec::new(),
@@ -65,9 +65,9 @@ fn live(test: &str, plan: &Plan) -> Tally {
     );
 }
 
-/// The seed to replay, if one is asked for.
+/// The seed to replay, if SIMULATION_SEED is set.
 fn asked_for() -> Option<u64> {
-    env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"))
+    env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().expect("SIMULATION_SEED is a number"))
 }
 
 fn tell(what: &str, tally: &Tally, begun: Instant) {
@@ -107,7 +107,7 @@ fn a_thousand_lives_keep_every_promise() {
         ("restored", sum(|tally| tally.restored)),
     ] {
         println!("{what}: {count}");
-        assert!(count > LIVES, "too little has happened for this to mean anything");
+        assert!(count > LIVES, "too few {what} for the run to be meaningful");
     }
     println!("{LIVES} lives in {:.1?}", begun.elapsed());
 }

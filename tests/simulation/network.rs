@@ -1,4 +1,4 @@
-//! What happens to datagrams on their way, and the socket in which they wait.
+//! The network between clients and daemon, and the daemon's socket.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -8,24 +8,24 @@ use fastrand::Rng;
 
 use crate::clocks::When;
 
-/// A datagram as the kernel hands it over.
+/// A datagram as the kernel delivers it.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram {
     pub source: SocketAddr,
-    /// The address of the daemon's machine that it hit.
+    /// Its destination address.
     pub local: IpAddr,
     pub arrived: When,
-    /// The kernel's timestamp: the wall clock at that time, since 1970.
+    /// The kernel's timestamp: the wall clock at its arrival, since 1970.
     pub stamp: Duration,
 }
 
-/// A way through the net that loses, delays, reorders and duplicates.
+/// A network path that loses, delays, reorders and duplicates datagrams.
 #[derive(Clone, Debug)]
 pub struct Way {
     loss: f64,
     duplication: f64,
     delay: Duration,
-    /// Until when hardly anything comes through.
+    /// Most datagrams are lost until then.
     bad_until: When,
 }
 
@@ -39,7 +39,7 @@ impl Way {
         }
     }
 
-    /// After which times what is sent now arrives: never, once or twice.
+    /// The delay of each copy of a datagram that is sent now: none, one or two copies arrive.
     pub fn delays(&mut self, now: When, rng: &mut Rng) -> Vec<Duration> {
         if rng.f64() < 0.002 {
             self.bad_until = now + Duration::from_secs(rng.u64(1..60));
@@ -51,7 +51,7 @@ impl Way {
     }
 
     fn delay(&self, rng: &mut Rng) -> Duration {
-        // A few come so late that others overtake them.
+        // A few arrive so late that others overtake them.
         let most = if rng.u8(..) < 5 { 20_000 } else { 40 };
         self.delay + Duration::from_micros(rng.u64(0..most * 1_000))
     }
@@ -63,7 +63,7 @@ pub struct Socket {
     pub is_open: bool,
     capacity: usize,
     waiting: VecDeque<Datagram>,
-    /// Whose port is said to be closed.
+    /// The clients with a pending ICMP port unreachable error.
     errors: VecDeque<SocketAddr>,
 }
 
@@ -72,7 +72,7 @@ impl Socket {
         Self { is_open: true, capacity, waiting: VecDeque::new(), errors: VecDeque::new() }
     }
 
-    /// Puts a datagram into it, if there is a socket and room.
+    /// Queues a datagram, if the socket is open and has room.
     pub fn put(&mut self, datagram: Datagram) -> bool {
         let is_taken = self.is_open && self.waiting.len() < self.capacity;
         if is_taken {
@@ -85,7 +85,7 @@ impl Socket {
         self.waiting.pop_front()
     }
 
-    /// Puts into it that the port of `client` is closed.
+    /// Queues an ICMP port unreachable error for `client`.
     pub fn put_error(&mut self, client: SocketAddr) {
         if self.is_open && self.errors.len() < self.capacity {
             self.errors.push_back(client);
@@ -106,7 +106,7 @@ impl Socket {
         self.waiting.is_empty()
     }
 
-    /// Since when a datagram of `source` has been waiting.
+    /// The arrival time of the oldest queued datagram from `source`.
     pub fn waits_since(&self, source: SocketAddr) -> Option<When> {
         let waiting = self.waiting.iter().find(|datagram| datagram.source == source);
         waiting.map(|datagram| datagram.arrived)

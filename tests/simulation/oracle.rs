@@ -1,5 +1,5 @@
-//! What must hold, told from the side of the clients and of those whose addresses are forged: by
-//! docs/protocol.md and docs/security.md, not by the code.
+//! Checks the promises of docs/protocol.md and docs/security.md from the outside, as clients and victims of
+//! forged source addresses see them. The rules come from the documents, not from the code.
 
 mod restart;
 
@@ -19,33 +19,33 @@ use crate::plan::Plan;
 use crate::rooms::Rooms;
 use crate::troubles::{PROMPT, Served, Troubles};
 
-/// Times are told to the millisecond.
+/// The registry's stamps have a resolution of a millisecond.
 pub(super) const MILLI: Duration = Duration::from_millis(1);
 
-/// What became of a heartbeat.
+/// The outcome of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     Registered,
     Renewed,
-    /// There was no room.
+    /// A cap is reached.
     Refused,
-    /// Its source is none for a client.
+    /// Its source address or port may never register.
     Barred,
-    /// It waited for longer than a client lives.
+    /// It waited in the receive buffer for longer than the expiration.
     Stale,
 }
 
-/// What is wrong.
+/// A broken promise.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub client: Option<SocketAddr>,
     pub when: When,
     pub what: String,
-    /// The last that happened to the client that is watched.
+    /// The history of the watched client.
     pub notes: Vec<String>,
 }
 
-/// What there was.
+/// The totals of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub clients: u64,
@@ -59,7 +59,7 @@ pub struct Tally {
     pub restarts: u64,
     pub restored: u64,
     pub most_clients: usize,
-    /// Of every ping.
+    /// A hash of all pings, to compare two runs.
     pub digest: u64,
 }
 
@@ -69,11 +69,11 @@ pub struct Oracle {
     pub(super) clients: HashMap<SocketAddr, Client, Mix>,
     pub(super) rooms: Rooms,
     pub(super) troubles: Troubles,
-    /// When the last whole snapshot was begun, and how the wall clock had been set then.
+    /// The start of the last complete snapshot, and the wall clock's offset at that time.
     pub(super) saved: (When, i64),
-    /// Until when the daemon does not listen to what hosts say.
+    /// The daemon ignores ICMP errors until then.
     ignores_until: When,
-    /// The last time that the wall clock was set.
+    /// The time of the last wall clock change.
     wall_set: When,
     pub tally: Tally,
     pub failure: Option<Box<Failure>>,
@@ -112,14 +112,14 @@ impl Oracle {
             .get_or_insert_with(|| Box::new(Failure { client, when, what, notes: Vec::new() }));
     }
 
-    /// Remembers what happens to the client that is watched.
+    /// Adds an event to the history if `client` is watched.
     pub fn note(&mut self, client: SocketAddr, when: When, what: impl FnOnce() -> String) {
         if self.watched == Some(client) {
             self.notes.push(format!("{when} {}", what()));
         }
     }
 
-    /// Pings one after the other make one note.
+    /// Merges consecutive pings into one note.
     fn note_ping(&mut self, due: When, now: When, is_sent: bool) {
         let sent = if is_sent { "pinged" } else { "not taken by the kernel" };
         let note = format!("{sent}, due {due}");
@@ -132,41 +132,41 @@ impl Oracle {
         }
     }
 
-    /// Remembers what happens to everybody.
+    /// Adds an event that affects all clients to the history.
     pub fn remark(&mut self, when: When, what: impl FnOnce() -> String) {
         if let Some(watched) = self.watched {
             self.note(watched, when, what);
         }
     }
 
-    /// The daemon, or a part of it, serves no slots in this time, but those that it comes too late for.
+    /// The daemon or one of its workers stalls between `from` and `until`, and catches up afterwards.
     pub fn late(&mut self, from: When, until: When) {
         self.troubles.late(from, until);
     }
 
-    /// The daemon ends.
+    /// The daemon shuts down or is killed.
     pub fn ends(&mut self, now: When) {
         self.troubles.end(now);
     }
 
-    /// Nobody receives until then.
+    /// The listener stalls until then.
     pub fn deaf(&mut self, until: When) {
         self.troubles.deaf(until);
     }
 
-    /// A snapshot has been written whole.
+    /// A snapshot is complete.
     pub fn saved(&mut self, begun: When, wall_set: i64) {
         self.saved = (begun, wall_set);
     }
 
-    /// A heartbeat has been received.
+    /// Checks the outcome of a heartbeat.
     pub fn heard(&mut self, datagram: Datagram, now: When, heard: Heard) {
         let Datagram { source, local, .. } = datagram;
         self.note(source, now, || format!("heard: {heard:?}"));
         self.tally.heartbeats += 1;
         let waited = now.since(datagram.arrived);
         let is_stale = waited > self.expiration;
-        // The kernel's timestamps are of the wall clock.
+        // The kernel's timestamps follow the wall clock, so a clock change distorts the wait.
         if is_stale != (heard == Heard::Stale) && datagram.arrived > self.wall_set {
             return self.fail(Some(source), now, format!("{heard:?} after {waited:?}"));
         }
@@ -176,10 +176,10 @@ impl Oracle {
         }
         let is_client = self.clients.get(&source).is_some_and(|client| client.is_registered);
         if Rooms::bars(source) != (heard == Heard::Barred) {
-            return self.fail(Some(source), now, format!("{heard:?} is not for such a source"));
+            return self.fail(Some(source), now, format!("{heard:?} is wrong for this source"));
         }
         if is_client != (heard == Heard::Renewed) {
-            let what = format!("{heard:?}, but it is a client: {is_client}");
+            let what = format!("{heard:?}, but registered before: {is_client}");
             return self.fail(Some(source), now, what);
         }
         match heard {
@@ -187,13 +187,13 @@ impl Oracle {
             Heard::Refused => {
                 self.tally.refused += 1;
                 if !self.rooms.is_full(source.ip()) {
-                    self.fail(Some(source), now, "refused, but there is room".to_owned());
+                    self.fail(Some(source), now, "refused below every cap".to_owned());
                 }
             }
             Heard::Renewed => {
                 self.settle(source, now);
                 let expiration = self.expiration;
-                let client = self.clients.get_mut(&source).expect("it is one");
+                let client = self.clients.get_mut(&source).expect("it is registered");
                 let was_live = now <= client.live_until(expiration) && client.muted.is_none();
                 client.hear(local, now, self.saved.0);
                 if !was_live {
@@ -216,7 +216,7 @@ impl Oracle {
         }
     }
 
-    /// A ping leaves, or the kernel does not take it.
+    /// Checks a ping, whether or not the kernel accepted it.
     pub fn pinged(
         &mut self,
         address: SocketAddr,
@@ -234,27 +234,27 @@ impl Oracle {
         let expiration = self.expiration;
         let known = self.clients.get_mut(&address).filter(|client| client.is_registered);
         let Some(client) = known else {
-            return self.fail(Some(address), now, "pinged, but it is no client".to_owned());
+            return self.fail(Some(address), now, "pinged, but not registered".to_owned());
         };
         let last_due = client.last_due;
         let wrong = if now > client.last_heard() + expiration {
-            Some("pinged after its time")
+            Some("pinged after its expiration")
         } else if due > now || now.since(due) >= SECOND {
-            Some("pinged in another second than its own")
+            Some("pinged early, or more than a second late")
         } else if last_due.is_some_and(|last| due < last + SECOND) {
             Some("pinged twice in a second")
         } else if last_due.is_some_and(|last| due.since(last).subsec_nanos() != 0) {
-            Some("pinged at another phase of the second")
+            Some("pinged at a different phase of the second")
         } else if client.muted.is_some() {
-            Some("pinged, but it is muted")
+            Some("pinged although muted")
         } else if client.unanswered > 4
             && Crowd::is_closed(address)
             && now > self.ignores_until + Duration::from_secs(5)
             && self.troubles.is_calm(now)
         {
-            Some("pinged, but its host has said often enough that the port is closed")
+            Some("pinged despite repeated ICMP port unreachable")
         } else if local != client.local() {
-            Some("pinged from another address than it knows")
+            Some("pinged from the wrong local address")
         } else {
             None
         };
@@ -267,11 +267,15 @@ impl Oracle {
         if let Some(wrong) = wrong {
             self.fail(Some(address), now, format!("{wrong}; due {due}, last {last_due:?}"));
         } else if let Some(missed) = missed {
-            self.fail(Some(address), now, format!("not pinged at {missed}, but at {due}"));
+            self.fail(
+                Some(address),
+                now,
+                format!("missed the ping due at {missed}; the next was due at {due}"),
+            );
         }
     }
 
-    /// Checks that a client has got every ping that it was to get until now.
+    /// Checks that a client has received every ping due so far.
     fn settle(&mut self, address: SocketAddr, now: When) {
         let Some(client) = self.clients.get_mut(&address) else { return };
         if client.muted.is_some() {
@@ -297,29 +301,33 @@ impl Oracle {
             }
         }
         if let Some(missed) = missed {
-            self.fail(Some(address), now, format!("not pinged at {missed} nor after"));
+            self.fail(
+                Some(address),
+                now,
+                format!("missed the ping due at {missed}, and no ping followed"),
+            );
         }
     }
 
-    /// The host of a client says that its port is closed.
+    /// The host of a client returns ICMP port unreachable.
     pub fn closed(&mut self, address: SocketAddr, now: When) {
-        self.note(address, now, || "its host says that the port is closed".to_owned());
+        self.note(address, now, || "its host returns ICMP port unreachable".to_owned());
         if let Some(client) = self.clients.get_mut(&address) {
             client.refusals += 1;
         }
     }
 
-    /// Until then the daemon does not listen to what hosts say.
+    /// The daemon ignores ICMP errors until then.
     pub fn ignoring(&mut self, until: When) {
         self.ignores_until = until;
     }
 
-    /// The wall clock is set.
+    /// The wall clock changes.
     pub fn wall_set(&mut self, now: When) {
         self.wall_set = now;
     }
 
-    /// A client gets no more pings until its next heartbeat.
+    /// Checks that the daemon had reason to mute a client until its next heartbeat.
     pub fn muted(&mut self, address: SocketAddr, now: When) {
         self.note(address, now, || "muted".to_owned());
         self.settle(address, now);
@@ -329,11 +337,11 @@ impl Oracle {
         client.muted = Some(now);
         self.tally.muted += 1;
         if !is_sure {
-            self.fail(Some(address), now, "muted without a good reason".to_owned());
+            self.fail(Some(address), now, "muted without sufficient evidence".to_owned());
         }
     }
 
-    /// These clients have been removed, all at once.
+    /// Checks the clients that the daemon removed in one batch.
     pub fn removed(&mut self, removed: &[(SocketAddr, Removal)], now: When, socket: &Socket) {
         let is_pressed = |(address, _): &(SocketAddr, _)| self.rooms.is_pressed(address.ip());
         let pressed: Vec<_> = removed.iter().map(is_pressed).collect();
@@ -354,11 +362,11 @@ impl Oracle {
     ) {
         let known = self.clients.get_mut(&address).filter(|client| client.is_registered);
         let Some(client) = known else {
-            return self.fail(Some(address), now, "removed, but it is no client".to_owned());
+            return self.fail(Some(address), now, "removed, but not registered".to_owned());
         };
         client.is_registered = false;
         self.rooms.leave(address.ip());
-        // Who repeats its heartbeat after a third of the expiration does not make way.
+        // A client that repeats its heartbeat after a third of the expiration is not evicted.
         let may_be_silent = match why {
             Removal::MadeWay if is_pressed && client.heartbeats == 1 => self.expiration * 3 / 8,
             Removal::Expired => self.expiration,
@@ -374,11 +382,15 @@ impl Oracle {
         }
     }
 
-    /// Looks at everybody.
+    /// Checks all clients.
     pub fn audit(&mut self, now: When, engine: &Engine) {
         let counts = [engine.registry().len(), engine.guard().total() as usize, self.rooms.all()];
         if counts != [self.rooms.all(); 3] {
-            self.fail(None, now, format!("clients, by registry, guard and truth: {counts:?}"));
+            self.fail(
+                None,
+                now,
+                format!("client counts of registry, guard and oracle differ: {counts:?}"),
+            );
         }
         let mut addresses: Vec<_> = self.clients.keys().copied().collect();
         addresses.sort_unstable();
@@ -387,7 +399,11 @@ impl Oracle {
             let (true_count, count) =
                 (self.rooms.count(address.ip()), engine.guard().count(address.ip()));
             if count != true_count {
-                self.fail(Some(*address), now, format!("{true_count:?} clients, not {count:?}"));
+                self.fail(
+                    Some(*address),
+                    now,
+                    format!("counted {count:?} clients, not {true_count:?}"),
+                );
             }
         }
         let is_calm = self.troubles.is_calm(now);
@@ -397,7 +413,7 @@ impl Oracle {
             if client.is_registered {
                 self.settle(address, now);
                 if is_calm && silence > self.expiration + 2 * SECOND {
-                    self.fail(Some(address), now, format!("still there after {silence:?}"));
+                    self.fail(Some(address), now, format!("still registered after {silence:?}"));
                 }
             } else if silence > self.expiration + Duration::from_secs(900) {
                 self.clients.remove(&address);

@@ -1,4 +1,4 @@
-//! What a world is like, and what goes wrong in it. All of it follows from the seed.
+//! The parameters of a world and the faults in it. Both follow from the seed.
 
 use std::time::Duration;
 
@@ -9,36 +9,36 @@ use wakeupd::engine::guard::Caps;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
-/// When the stamps of the registry begin again at zero, after this much of a machine's run: it is
-/// 2³² ms, and the clock begins ten years before the machine.
+/// The uptime in seconds at which the registry's stamps wrap around: they wrap every 2³² ms, and the clock
+/// shows ten years at boot.
 const WRAP: u64 = 2_467_579;
 
-/// What the clock shows when the machine is started.
+/// The clock's reading at boot.
 pub const BOOT: Time = Time::from_secs(10 * 365 * 24 * 3600);
 
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
     pub length: Duration,
-    /// How many come in all this time.
+    /// The number of clients that join during the run.
     pub clients: usize,
-    /// Within which time they come.
+    /// The period in which they join.
     pub coming: Duration,
-    /// How long they stay, on the average.
+    /// Their mean stay.
     pub stay: Duration,
     pub expiration: Duration,
     pub workers: usize,
     pub caps: Caps,
-    /// How many datagrams the socket holds.
+    /// The size of the socket's receive buffer, in datagrams.
     pub buffer: usize,
-    /// Whether a service manager holds the socket.
+    /// Whether a service manager keeps the socket open across restarts.
     pub keeps_socket: bool,
     pub snapshot_interval: Duration,
-    /// The part of the datagrams that is lost at the most.
+    /// The highest loss rate of a path.
     pub loss: f64,
-    /// How long the machine has run.
+    /// The machine's uptime at the start.
     pub uptime: Duration,
-    /// The time between two faults, short latenesses, forgeries, new addresses, on the average.
+    /// The mean times between two faults, short delays, forgeries and address changes.
     pub faults: Duration,
     pub hiccups: Duration,
     pub forgeries: Duration,
@@ -46,7 +46,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Some minutes or an hour with some hundred clients.
+    /// A few minutes, or an hour, with a few hundred clients.
     pub fn life(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         // A few lives are long.
@@ -79,7 +79,7 @@ impl Plan {
         }
     }
 
-    /// A day with ten thousand clients, some hundreds of them at a time.
+    /// A day with ten thousand clients, several hundred of them at a time.
     pub fn day(seed: u64) -> Self {
         Self {
             length: Duration::from_secs(24 * HOUR),
@@ -101,7 +101,7 @@ impl Plan {
         }
     }
 
-    /// Ten thousand clients, all of them at once, for some minutes.
+    /// A few minutes with ten thousand clients, all at once.
     pub fn rush(seed: u64) -> Self {
         Self {
             length: Duration::from_secs(5 * MINUTE),
@@ -122,35 +122,35 @@ impl Plan {
         }
     }
 
-    /// How long to wait for the next of what comes so often.
+    /// A random wait with a mean of `often`.
     pub fn wait(often: Duration, rng: &mut Rng) -> Duration {
         often.mul_f64(0.1 + 1.8 * rng.f64())
     }
 }
 
-/// What goes wrong.
+/// A fault of the process or its machine.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// The process is stopped (SIGSTOP, or the machine has no time for it).
+    /// The process is stopped by SIGSTOP or starved of CPU time.
     Frozen(Duration),
     /// The machine is suspended.
     Suspended(Duration),
-    /// One of the workers is held up.
+    /// One of the workers stalls.
     LateWorker(usize, Duration),
-    /// The listener is held up.
+    /// The listener stalls.
     LateListener(Duration),
-    /// SIGTERM, and the next daemon comes after this time.
+    /// SIGTERM; the next daemon starts after this time.
     Terminated(Duration),
-    /// SIGKILL, likewise.
+    /// SIGKILL; the next daemon starts after this time.
     Killed(Duration),
-    /// The machine is started anew, after a SIGTERM or without.
+    /// The machine reboots, with or without a SIGTERM first.
     Rebooted { is_orderly: bool, takes: Duration },
-    /// Somebody sets the wall clock, by so many nanoseconds.
+    /// The wall clock changes by this many nanoseconds.
     WallClock(i64),
 }
 
 impl Fault {
-    /// A worker gets no processor for some milliseconds.
+    /// A worker gets no CPU time for up to 0.8 s.
     pub fn hiccup(plan: &Plan, rng: &mut Rng) -> Self {
         Self::LateWorker(rng.usize(..plan.workers), time(0.001, 0.8, rng))
     }
@@ -172,7 +172,7 @@ impl Fault {
     }
 }
 
-/// So that short times are as frequent as long ones.
+/// A log-uniform random duration: short times are as frequent as long ones.
 fn time(shortest_seconds: f64, longest_seconds: f64, rng: &mut Rng) -> Duration {
     let times = longest_seconds / shortest_seconds;
     Duration::from_secs_f64(shortest_seconds * times.powf(rng.f64()))

@@ -1,11 +1,11 @@
-//! How much room there is for clients, counted by the rules of docs/security.md.
+//! Counts clients against the caps, by the rules of docs/security.md.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use wakeupd::engine::guard::{Caps, Count};
-use wakeupd::wire::DEFAULT_PORT;
+use wakeupd_protocol::DEFAULT_PORT;
 
 use crate::client::Mix;
 use crate::daemon::{LOCAL_NETS, REFUSE_NETS};
@@ -24,7 +24,7 @@ impl Rooms {
         Self { caps, all: 0, counts: HashMap::default(), local }
     }
 
-    /// Whether nobody may register from there.
+    /// Whether `source` may never register.
     pub fn bars(source: SocketAddr) -> bool {
         let refused: IpNet = REFUSE_NETS.parse().unwrap();
         let is_nobodys = match source.ip() {
@@ -60,7 +60,7 @@ impl Rooms {
         }
     }
 
-    /// How many there are and may be, where `ip` counts.
+    /// The count and the cap of each limit that applies to `ip`.
     fn counts(&self, ip: IpAddr) -> Vec<(usize, usize)> {
         let Caps { clients, per_address, per_prefix } = self.caps;
         let mut counts = vec![(self.all, clients as usize)];
@@ -72,7 +72,7 @@ impl Rooms {
         counts
     }
 
-    /// How many share the address and the prefix of `ip`. Clients of local networks are not counted.
+    /// The number of clients that share the address and the prefix of `ip`, leaving out local networks.
     pub fn count(&self, ip: IpAddr) -> Count {
         if self.local.contains(&ip) {
             return Count::default();
@@ -95,14 +95,14 @@ impl Rooms {
         self.counts(ip).iter().any(|(count, cap)| count * 4 > cap * 3)
     }
 
-    /// How many more there may be.
+    /// The number of clients that can still register from `ip`.
     pub fn left(&self, ip: IpAddr) -> usize {
         let left = self.counts(ip).into_iter().map(|(count, cap)| cap.saturating_sub(count));
         left.min().unwrap_or_default()
     }
 }
 
-/// The address, or the /64, and the prefix that are counted.
+/// The networks that the caps apply to: the IPv4 address or the IPv6 /64, and the prefix.
 fn networks(ip: IpAddr) -> [(u8, u128); 2] {
     match ip {
         IpAddr::V4(ip) => {

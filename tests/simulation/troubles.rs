@@ -1,20 +1,20 @@
-//! When the daemon cannot keep its promises to the second.
+//! The periods in which the daemon cannot keep its promises to the second.
 
 use std::time::Duration;
 
 use crate::clocks::When;
 
-/// How long whatever is to happen at once takes at the most.
+/// The longest delay that still counts as immediate.
 pub const PROMPT: Duration = Duration::from_millis(20);
 
-/// A daemon that is late for less than this serves every slot all the same.
+/// A daemon that stalls for less than this still serves every slot.
 const WHOLE: Duration = Duration::from_millis(870);
 
-/// By when a ping must be sent that is due at some time.
+/// The deadline for sending a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
     By(When),
-    /// Maybe never.
+    /// The daemon may skip the ping.
     Excused,
 }
 
@@ -33,7 +33,7 @@ pub struct Troubles {
 }
 
 impl Troubles {
-    /// Nothing is sent from then until then, and what is due meanwhile is sent afterwards.
+    /// The daemon sends nothing between `from` and `until`, and catches up afterwards.
     pub fn late(&mut self, from: When, until: When) {
         self.last = self.last.max(until);
         match self.all.last_mut() {
@@ -44,7 +44,7 @@ impl Troubles {
         }
     }
 
-    /// What is due from then until then is not sent.
+    /// The daemon never sends the pings that are due between `from` and `until`.
     pub fn lost(&mut self, from: When, until: When) {
         self.last = self.last.max(until);
         self.all.push(Trouble { from, until, is_loss: true });
@@ -54,12 +54,12 @@ impl Troubles {
         self.deaf_until = self.deaf_until.max(until);
     }
 
-    /// When the last one is over.
+    /// The end of the last trouble.
     pub fn last(&self) -> When {
         self.last
     }
 
-    /// A daemon that ends while it is late does not serve what it is late with.
+    /// A daemon that ends while it is late never sends its overdue pings.
     pub fn end(&mut self, now: When) {
         let is_late = |trouble: &&Trouble| !trouble.is_loss && now <= trouble.until + PROMPT;
         if let Some(from) = self.all.iter().rev().find(is_late).map(|trouble| trouble.from) {
@@ -67,14 +67,14 @@ impl Troubles {
         }
     }
 
-    /// Whether there has been none for some seconds.
+    /// Whether the last trouble ended more than five seconds ago.
     pub fn is_calm(&self, now: When) -> bool {
         now > self.last.max(self.deaf_until) + Duration::from_secs(5)
     }
 
     pub fn look(&self, due: When) -> Served {
         let mut served = due + PROMPT;
-        // None lasts for more than a few minutes.
+        // No trouble lasts for more than a few minutes.
         let near = self
             .all
             .iter()

@@ -1,4 +1,4 @@
-//! Everything there is, event after event.
+//! The simulated world: an event loop that owns the daemon, its clients, the network and the clocks.
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -11,7 +11,7 @@ use fastrand::Rng;
 use wakeupd::clock::{MACHINE_START, Time};
 use wakeupd::engine::Batch;
 use wakeupd::snapshot::{self, Header};
-use wakeupd::wire::DEFAULT_PORT;
+use wakeupd_protocol::DEFAULT_PORT;
 
 use crate::clocks::{Clocks, When};
 use crate::crowd::Crowd;
@@ -24,27 +24,27 @@ const AUDITS: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// Somebody comes.
+    /// A device joins.
     Come,
-    /// It is time for a heartbeat of this device.
+    /// This device sends a heartbeat.
     Beat(usize),
-    /// A gateway maps somebody anew.
+    /// A gateway gives one or all of its devices a new mapping.
     Rebind,
     Forge,
-    /// A datagram comes from there to this address of the machine.
+    /// A datagram from this source reaches this address of the machine.
     Arrive(SocketAddr, IpAddr),
-    /// A host says that the port is closed.
+    /// The host of this client returns ICMP port unreachable.
     Refuse(SocketAddr),
     Fault,
     Hiccup,
     /// SIGTERM reaches the process.
     Terminate,
-    /// Somebody starts the daemon.
+    /// The daemon starts again.
     Start,
     Audit,
 }
 
-/// The daemon is gone, or is about to go.
+/// The daemon is down or shutting down.
 #[derive(Clone, Copy, Debug)]
 struct Down {
     restart: Restart,
@@ -58,17 +58,17 @@ pub struct World {
     rng: Rng,
     clocks: Clocks,
     events: BinaryHeap<Reverse<(When, u64, usize)>>,
-    /// What the queue's numbers stand for.
+    /// The queued events; the queue holds indices into this list.
     slots: Vec<Event>,
     free: Vec<usize>,
     count: u64,
     crowd: Crowd,
     socket: Socket,
     daemon: Option<Daemon>,
-    /// The number of the daemon.
+    /// The number of restarts of the daemon.
     life: u32,
     down: Option<Down>,
-    /// Until when nothing reaches the machine.
+    /// No datagram reaches the machine until then.
     unreachable_until: When,
     disk: Option<Vec<u8>>,
     oracle: Oracle,
@@ -77,10 +77,10 @@ pub struct World {
     is_over: bool,
 }
 
-/// Lives a life to its end.
+/// Runs a plan to its end.
 ///
 /// # Errors
-/// With what is wrong.
+/// Returns the first broken promise.
 pub fn live(plan: &Plan, watched: Option<SocketAddr>) -> Result<Tally, Box<Failure>> {
     World::new(plan, watched).live()
 }
@@ -124,7 +124,7 @@ impl World {
         self.wait(self.plan.rebindings, Event::Rebind);
         self.at(AUDITS, Event::Audit);
         self.run_until(When::BEGINNING + self.plan.length);
-        // All fall silent, and no daemon stays away for longer than this.
+        // All clients fall silent. The wait outlasts every expiration and every downtime.
         self.is_over = true;
         let rest = self.plan.expiration + Duration::from_secs(600);
         self.run_until(self.clocks.now + rest);
@@ -132,7 +132,11 @@ impl World {
         if self.oracle.failure.is_none() {
             let left = self.daemon.as_ref().map(|daemon| daemon.engine.registry().len());
             if left != Some(0) {
-                self.oracle.fail(None, self.clocks.now, format!("there are {left:?} left"));
+                self.oracle.fail(
+                    None,
+                    self.clocks.now,
+                    format!("{left:?} clients are left at the end"),
+                );
             }
         }
         self.oracle.end()
@@ -274,12 +278,12 @@ impl World {
         let datagram = Datagram { source, local, arrived: now, stamp };
         let is_taken = now >= self.unreachable_until && self.socket.put(datagram);
         self.oracle.note(datagram.source, now, || {
-            if is_taken { "it waits in the socket" } else { "nobody takes it" }.to_owned()
+            if is_taken { "it is queued in the socket" } else { "it is lost" }.to_owned()
         });
         self.rouse(is_taken);
     }
 
-    /// Something waits in the socket, if that `is_so`.
+    /// Wakes the listener, if `is_so`.
     fn rouse(&mut self, is_so: bool) {
         let listens = |daemon: &&mut Daemon| is_so && daemon.end.is_none();
         if let Some(daemon) = self.daemon.as_mut().filter(listens) {
@@ -333,14 +337,14 @@ impl World {
                     self.go();
                 }
             }
-            Fault::WallClock(_) => unreachable!("it is done"),
+            Fault::WallClock(_) => unreachable!("handled above"),
         }
     }
 
     fn terminate(&mut self) {
         let now = self.clocks.now;
         let (Some(daemon), Some(down)) = (&mut self.daemon, &mut self.down) else { return };
-        // Who is stopped hears of it when he goes on.
+        // A stopped process receives the signal when it continues.
         let frozen = daemon.frozen_until().since(now);
         if frozen > Duration::ZERO {
             return self.at(frozen, Event::Terminate);
@@ -350,7 +354,7 @@ impl World {
         self.oracle.ends(now);
     }
 
-    /// The daemon is no more.
+    /// Drops the daemon and schedules the next start.
     fn go(&mut self) {
         let Some(down) = self.down else { return };
         self.daemon = None;
@@ -378,7 +382,7 @@ impl World {
     }
 
     fn header(&self, pinged_until: Option<Time>) -> Header {
-        let daemon = self.daemon.as_ref().expect("it is the daemon who writes");
+        let daemon = self.daemon.as_ref().expect("only a running daemon writes");
         Header {
             program: "simulation".to_owned(),
             taken: self.clocks.moment(),
@@ -388,7 +392,7 @@ impl World {
         }
     }
 
-    /// Writes a snapshot at the end.
+    /// Writes the final snapshot.
     fn save(&mut self, pinged_until: Option<Time>) {
         let header = self.header(pinged_until);
         let Some(daemon) = &self.daemon else { return };
@@ -396,12 +400,12 @@ impl World {
         let mut bytes = Vec::new();
         let goes_on = |_| ControlFlow::Continue(());
         snapshot::write(&mut bytes, &header, daemon.engine.registry(), || now, goes_on)
-            .expect("memory takes everything");
+            .expect("a write to memory never fails");
         self.disk = Some(bytes);
         self.oracle.saved(self.clocks.now, self.clocks.wall_set());
     }
 
-    /// Writes a snapshot while everything goes on.
+    /// Writes a periodic snapshot while the world keeps running.
     fn save_slowly(&mut self) {
         let header = self.header(None);
         let Some(daemon) = &mut self.daemon else { return };
@@ -428,7 +432,7 @@ impl World {
         let mut bytes = Vec::new();
         let written =
             snapshot::write(&mut bytes, &header, engine.registry(), || time.get(), goes_on);
-        if written.expect("memory takes everything").is_none() {
+        if written.expect("a write to memory never fails").is_none() {
             return;
         }
         self.disk = Some(bytes);

@@ -1,4 +1,4 @@
-//! Who must be a client again, and who must not, when there is a daemon again.
+//! Checks the clients that a restarted daemon restores.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,36 +11,36 @@ use crate::client::{Client, Mix};
 use crate::clocks::{Clocks, When};
 use crate::troubles::PROMPT;
 
-/// Why there is a daemon anew.
+/// How the previous daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     Terminated,
     Killed,
     Rebooted,
-    /// It was killed before there was a snapshot.
+    /// It left no snapshot.
     Forgotten,
 }
 
-/// What the new daemon can know.
+/// The knowledge available to the new daemon.
 #[derive(Clone, Copy, Debug)]
 struct Memory {
     restart: Restart,
     now: When,
-    /// When the snapshot was begun.
+    /// The start of the snapshot.
     saved: When,
-    /// How much older everybody seems than he is, in nanoseconds: by so much the wall clock was set since,
-    /// which alone goes on while the machine is started anew.
+    /// How much older each heartbeat seems than it is, in nanoseconds. Only the wall clock bridges a reboot,
+    /// so this is its change since the snapshot.
     ageing: i64,
     expiration: Duration,
 }
 
 impl Memory {
-    /// When something seems to have been.
+    /// The apparent time of an event at `when`.
     fn seems(&self, when: When) -> When {
         When((when.0.cast_signed() - self.ageing).max(0).cast_unsigned())
     }
 
-    /// Whether there is a snapshot, and its time is not yet to come.
+    /// Whether there is a snapshot that does not date from the future.
     fn is_there(&self) -> bool {
         self.restart != Restart::Forgotten && self.seems(self.saved) <= self.now
     }
@@ -49,7 +49,7 @@ impl Memory {
         matches!(self.restart, Restart::Terminated | Restart::Killed)
     }
 
-    /// What is wrong with a client that is one again, known by this.
+    /// Returns the error in a restored client, if any.
     fn brought_back(
         &self,
         client: &Client,
@@ -58,30 +58,30 @@ impl Memory {
     ) -> Option<String> {
         let (believed, local) = heard;
         let known = client.known_at(self.saved);
-        // Of two heartbeats in a millisecond it may be either.
+        // Two heartbeats within a millisecond are indistinguishable.
         let mut heard = client.heard.iter().filter(|(heard, _)| Some(*heard) >= known);
         let is_true = heard.any(|(heard, address)| {
             believed.apart(self.seems(*heard)) <= 2 * MILLI && Some(*address) == local
         });
-        // What happens in the very moment in which it is begun may be in the snapshot or not.
+        // A snapshot may or may not contain an event at the very time of its start.
         let was_muted = client.muted.is_some_and(|muted| muted < self.saved);
         let is_exact = self.restart == Restart::Terminated;
         let counts = (view.heartbeats, view.pings) == (client.heartbeats, client.pings);
         if !self.is_there() || !is_true {
             let all = &client.heard;
-            Some(format!("believed to be heard at {believed} at {local:?}, but was so at {all:?}"))
+            Some(format!("restored as heard at {believed} by {local:?}, but was heard at {all:?}"))
         } else if believed + self.expiration < self.now {
-            Some("brought back, but its time is over".to_owned())
+            Some("restored although expired".to_owned())
         } else if was_muted && !view.is_muted || is_exact && was_muted != view.is_muted {
-            Some(format!("muted: {was_muted}, but now {}", view.is_muted))
+            Some(format!("muted before: {was_muted}, now: {}", view.is_muted))
         } else if is_exact && !counts {
-            Some(format!("known by other counts: {view:?} for {client:?}"))
+            Some(format!("restored with wrong counts: {view:?} for {client:?}"))
         } else {
             None
         }
     }
 
-    /// When a client who must be one again was heard.
+    /// The last known heartbeat of `client`, if the daemon must restore it.
     fn owed(&self, client: &Client) -> Option<When> {
         let heard = client.known_at(self.saved).map(|heard| self.seems(heard))?;
         let live_until = heard + self.expiration;
@@ -94,7 +94,7 @@ impl Memory {
 }
 
 impl Oracle {
-    /// There is a daemon again since now, with these clients. The last one ended at `since`.
+    /// Checks the clients of a restarted daemon. The previous one ended at `since`.
     pub fn restarted(
         &mut self,
         restart: Restart,
@@ -103,7 +103,7 @@ impl Oracle {
         registry: &Registry,
     ) {
         let now = clocks.now;
-        self.remark(now, || format!("{restart:?} at {since}, and now there is a daemon again"));
+        self.remark(now, || format!("{restart:?} at {since}; the daemon runs again"));
         self.tally.restarts += 1;
         match restart {
             Restart::Terminated => self.troubles.late(since, now),
@@ -127,7 +127,7 @@ impl Oracle {
         let mut wrong = Vec::new();
         for (address, client) in &mut self.clients {
             if self.rooms.is_overfull(address.ip()) {
-                wrong.push((*address, "brought back beyond a cap".to_owned()));
+                wrong.push((*address, "restored beyond a cap".to_owned()));
             }
             let was_pinged = client.is_registered && client.muted.is_none();
             if let Some(view) = views.remove(address) {
@@ -142,11 +142,11 @@ impl Oracle {
                 client.is_registered = true;
             } else {
                 if let Some(heard) = memory.owed(client) {
-                    // Where there is no room, who has not repeated its heartbeat in time makes way.
+                    // At a cap, a client that has not repeated its heartbeat in time is evicted.
                     let is_first = client.heartbeats == 1 || client.registered == client.heard[0].0;
                     let is_over = now.since(heard) + MILLI > self.expiration * 3 / 8;
                     if !(is_first && is_over && self.rooms.is_full(address.ip())) {
-                        wrong.push((*address, format!("forgotten, but it was heard at {heard}")));
+                        wrong.push((*address, format!("forgotten despite a heartbeat at {heard}")));
                     }
                 }
                 client.is_registered = false;
@@ -158,7 +158,8 @@ impl Oracle {
                 client.settled = now + PROMPT;
             }
         }
-        let strangers = views.into_keys().map(|address| (address, "never heard of".to_owned()));
+        let strangers =
+            views.into_keys().map(|address| (address, "restored, but never registered".to_owned()));
         wrong.extend(strangers);
         if let Some((address, wrong)) = wrong.into_iter().next() {
             self.fail(Some(address), now, wrong);

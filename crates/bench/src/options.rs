@@ -1,0 +1,194 @@
+//! The command line.
+
+use std::env;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use wakeupd::args::{self, Target};
+
+use crate::churn::Churn;
+use crate::plan::{Plan, Restart};
+use crate::{crowd, heartbeats, wire};
+
+/// As many as one network of loopback addresses has room for.
+pub(crate) const MOST_CLIENTS: u32 = 10_000_000;
+
+/// A daemon that is restarted half-way needs this long to ping everybody, and so does one before that.
+const SHORTEST_WITH_RESTART: Duration = Duration::from_secs(4);
+
+/// Load generator for wakeupd: a crowd of clients that times every ping
+///
+/// It starts a daemon of its own, or measures the one of --target. The exit code is 0 if no client missed a ping, and
+/// with --restart and --churn if no client was lost or pinged for too long; else it is 1.
+#[derive(Debug, Parser)]
+#[command(version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct Options {
+    /// Number of clients to simulate
+    #[arg(long, value_name = "N", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CLIENTS)))]
+    pub(crate) clients: u32,
+
+    /// Interval between the heartbeats of a client, ±20 % at random
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = args::duration)]
+    pub(crate) heartbeat_every: Duration,
+
+    /// Time in which all clients register; it comes before the measurement
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = args::duration)]
+    pub(crate) register_in: Duration,
+
+    /// Length of the measurement, in whole seconds
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
+    pub(crate) length: Duration,
+
+    /// Let half of the clients fall silent after this time, and measure the others to the end
+    #[arg(long, value_name = "TIME", value_parser = args::duration)]
+    pub(crate) halve_after: Option<Duration>,
+
+    /// Measure this daemon instead of one of the bench's own
+    ///
+    /// It lets in `MAX_CLIENTS_PER_ADDRESS` clients of this machine's address, unless that is in one
+    /// of its `LOCAL_NETS`.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) target: Option<Target>,
+
+    /// Path of the daemon to start [default: wakeupd in the folder of this program]
+    #[arg(long, value_name = "PATH", conflicts_with = "target")]
+    program: Option<PathBuf>,
+
+    /// Seconds that the daemon pings a client after its last heartbeat
+    #[arg(long = "expiration", value_name = "SECONDS", env = "CLIENT_EXPIRATION_SECONDS", default_value_t = 120,
+        value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    expiration: u32,
+
+    /// Agree to send heartbeats to another machine
+    #[arg(long, requires = "target")]
+    pub(crate) yes: bool,
+
+    /// Put a virtual wire between the clients and the daemon (root; wants iproute2 and nftables)
+    ///
+    /// The two live in network namespaces of their own. What goes to clients that are not timed is
+    /// dropped at the far end of the wire, so that the daemon has the processor.
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) wire: bool,
+
+    /// Let the clients have IPv6 addresses
+    #[arg(short = '6', long, requires = "wire")]
+    pub(crate) ipv6: bool,
+
+    /// Measure a bare sendmmsg loop over the same path too: the kernel's limit
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) baseline: bool,
+
+    /// Ask the daemon's endpoint all the while: its metrics ten times a second, and what its page asks for
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) scrape: bool,
+
+    /// Let the daemon write snapshots of its clients, as it does with --restart too
+    #[arg(long, conflicts_with_all = ["target", "ramp"])]
+    pub(crate) snapshots: bool,
+
+    /// Restart the daemon half-way, by SIGTERM or SIGKILL
+    ///
+    /// It is started anew on the same port with the same `SNAPSHOT_PATH`, and nobody may be lost: each client
+    /// must be pinged again. Pings that are missed because of the restart are told apart.
+    #[arg(long, value_name = "SIGNAL", conflicts_with_all = ["target", "ramp", "halve_after"])]
+    pub(crate) restart: Option<Restart>,
+
+    /// Let so many per cent of the clients leave each second, and as many come from other addresses
+    ///
+    /// Who leaves falls silent and must be pinged until `CLIENT_EXPIRATION_SECONDS` after the last
+    /// heartbeat, and not longer: 50 ms are allowed for the way through the kernel. In more than two minutes the
+    /// daemon's memory must not grow by more than 5 %, or a megabyte, after the first minute or the first tenth.
+    #[arg(long, value_name = "PERCENT", value_parser = percent,
+        conflicts_with_all = ["target", "ramp", "halve_after", "restart"])]
+    churn: Option<f64>,
+
+    /// Find the largest number of clients that misses nothing: double it, then halve the step
+    #[arg(long, conflicts_with_all = ["target", "halve_after"])]
+    pub(crate) ramp: bool,
+
+    /// Print the figures as JSON, or else write that to a file besides
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+        default_missing_value = "-")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Reads a share of the crowd.
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+    percent.ok_or_else(|| "it must be a number above 0, up to 100".to_owned())
+}
+
+impl Options {
+    /// Checks that the values go together.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let longest = self.heartbeat_every.mul_f64(1.0 - heartbeats::JITTER);
+        if self.register_in > longest {
+            return Err(format!(
+                "--register-in must be at most {longest:?}, 0.8 times --heartbeat-every: all clients register before the first heartbeats again"
+            ));
+        }
+        if self.halve_after.is_some_and(|time| time >= self.length) {
+            return Err("--halve-after must be less than --for".to_owned());
+        }
+        if self.restart.is_some() && self.length < SHORTEST_WITH_RESTART {
+            return Err(format!("--for must be at least {SHORTEST_WITH_RESTART:?} with --restart"));
+        }
+        let Some(churn) = self.churn() else { return Ok(()) };
+        let expiration = churn.expiration;
+        if self.heartbeat_every.mul_f64(1.0 + heartbeats::JITTER) >= expiration {
+            return Err(format!(
+                "--heartbeat-every must be so short that 1.2 times as much is less than CLIENT_EXPIRATION_SECONDS, which is {expiration:?}: who stays must not expire"
+            ));
+        }
+        if churn.shortest_stay(crowd::turns(self.first_client(), self.clients)).is_none() {
+            return Err(format!(
+                "--churn is too much for --clients: their network has too few addresses, for an address is used again only when its client has expired, after CLIENT_EXPIRATION_SECONDS ({expiration:?}); lower one of the three"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The first address of the crowd's network.
+    fn first_client(&self) -> IpAddr {
+        if self.wire { self.family().first_client() } else { crowd::LOOPBACK }
+    }
+
+    pub(crate) fn family(&self) -> wire::Family {
+        if self.ipv6 { wire::Family::Ipv6 } else { wire::Family::Ipv4 }
+    }
+
+    /// The program of the daemon.
+    pub(crate) fn program(&self) -> io::Result<PathBuf> {
+        if let Some(program) = &self.program {
+            return Ok(program.clone());
+        }
+        Ok(env::current_exe()?.with_file_name("wakeupd"))
+    }
+
+    /// How long the daemon pings a client after its last heartbeat.
+    pub(crate) fn expiration(&self) -> Duration {
+        Duration::from_secs(self.expiration.into())
+    }
+
+    fn churn(&self) -> Option<Churn> {
+        let percent = self.churn?;
+        Some(Churn { share: percent / 100.0, expiration: self.expiration() })
+    }
+
+    /// What the crowd does.
+    pub(crate) fn plan(&self) -> Plan {
+        Plan {
+            heartbeat_every: self.heartbeat_every,
+            register_in: self.register_in,
+            length: Duration::from_secs(self.length.as_secs()),
+            halve_after: self.halve_after,
+            restart: self.restart,
+            churn: self.churn(),
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! What a run of the bench says.
+
+mod text;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::baseline::Baseline;
+use crate::churn::TOLERANCE;
+use crate::crowd::Crowd;
+use crate::measurement::Measured;
+use crate::plan::{Plan, Restart};
+use crate::processes::Usage;
+use crate::subject::Log;
+
+/// All figures of one run, in the form in which `--json` prints them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+    /// `loopback`, `wire` or `target`.
+    pub(crate) route: &'static str,
+    pub(crate) server: SocketAddr,
+    pub(crate) clients: u32,
+    pub(crate) measured_clients: u32,
+    pub(crate) heartbeat_every_seconds: f64,
+    pub(crate) register_in_seconds: f64,
+    pub(crate) seconds: u64,
+    pub(crate) pings: Pings,
+    pub(crate) deviation_ms: Quantiles,
+    pub(crate) first_ping_seconds: FirstPing,
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) kernel_drops: Drops,
+    pub(crate) daemon: Option<Daemon>,
+    pub(crate) baseline: Option<MachineLimit>,
+    /// What followed `--halve-after`.
+    pub(crate) halving: Option<Recovery>,
+    /// What `--restart` did.
+    pub(crate) restart: Option<Interruption>,
+    /// What `--churn` did.
+    pub(crate) churn: Option<Turnover>,
+    pub(crate) timeline_step_seconds: u64,
+    pub(crate) timeline: Vec<Step>,
+}
+
+/// Pings to the measured clients, unless said otherwise.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pings {
+    pub(crate) expected: u64,
+    pub(crate) delivered: u64,
+    pub(crate) late: u64,
+    pub(crate) missed: u64,
+    pub(crate) duplicate: u64,
+    /// Datagrams that were no pings of this daemon.
+    pub(crate) strange: u64,
+    /// What the client that got the fewest and the one that got the most got.
+    pub(crate) fewest: u64,
+    pub(crate) most: u64,
+    /// To all clients, by the kernel's count, which is off by what a moment brings.
+    pub(crate) delivered_to_all: u64,
+}
+
+/// Of many times, in milliseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Quantiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p99_9: f64,
+    pub(crate) p99_99: f64,
+    pub(crate) max: f64,
+}
+
+/// How many seconds after its first heartbeat a client was pinged.
+#[derive(Debug, Serialize)]
+pub(crate) struct FirstPing {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+    pub(crate) clients_never_pinged: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Heartbeats {
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    /// How long it took until each client had sent one.
+    pub(crate) registered_in_seconds: f64,
+    pub(crate) worst_lateness_ms: f64,
+}
+
+/// Datagrams that the kernel dropped because a buffer was full.
+#[derive(Debug, Serialize)]
+pub(crate) struct Drops {
+    /// Heartbeats, at the daemon's.
+    pub(crate) daemon: Option<u64>,
+    /// Pings, at the bench's.
+    pub(crate) bench: u64,
+}
+
+/// What the daemon used and said. With `--restart` the processor time and the counts are those of both lives:
+/// of the first until the signal and as far as it summed them up, which it does once a minute and when it stops.
+/// The memory is that of the second, without clients that of the first.
+#[derive(Debug, Serialize)]
+pub(crate) struct Daemon {
+    pub(crate) cpu_cores: f64,
+    pub(crate) cpu_ns_per_ping: f64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) resident_bytes_idle: u64,
+    pub(crate) resident_bytes_per_client: f64,
+    pub(crate) clients_at_end: u64,
+    pub(crate) heartbeats: u64,
+    pub(crate) pings: u64,
+    pub(crate) failed_sends: u64,
+    pub(crate) skipped_slots: u64,
+    pub(crate) worst_lateness_ms: f64,
+    /// With `--scrape`: how often its endpoint answered.
+    pub(crate) http_answers: u64,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What a bare `sendmmsg` loop costs on one core over the same path, and how late a thread wakes up
+/// that does nothing but sleep.
+#[derive(Debug, Serialize)]
+pub(crate) struct MachineLimit {
+    pub(crate) cpu_ns_per_datagram: f64,
+    pub(crate) datagrams_per_second: f64,
+    /// The daemon's processor time for a ping in terms of the loop's.
+    pub(crate) ratio: f64,
+    pub(crate) wakeup_lateness_ms: Quantiles,
+}
+
+/// What followed when half of the clients had fallen silent.
+#[derive(Debug, Serialize)]
+pub(crate) struct Recovery {
+    /// How long those were pinged still.
+    pub(crate) pinged_on_seconds: f64,
+    /// How long pings came out of time after that; null if they did so to the end.
+    pub(crate) recovered_in_seconds: Option<f64>,
+}
+
+/// What a restart of the daemon was for it and for the measured clients.
+#[derive(Debug, Serialize)]
+pub(crate) struct Interruption {
+    /// `SIGTERM` or `SIGKILL`.
+    pub(crate) signal: &'static str,
+    /// From the signal to the end of the process.
+    pub(crate) ended_in_seconds: f64,
+    /// From the end, or from SIGKILL, until the new process said that it listens.
+    pub(crate) listening_after_seconds: f64,
+    /// What the new process took over, if it said so.
+    pub(crate) restored: Option<Restored>,
+    /// Clients that had been pinged before the restart, and those of them that were not pinged again.
+    pub(crate) clients_pinged_before: u64,
+    pub(crate) clients_lost: u64,
+    /// From a client's last ping before the restart to its first one after it.
+    pub(crate) gap_seconds: Gaps,
+    /// Pings missed within the gaps. They are among those of `pings` too.
+    pub(crate) missed: u64,
+    /// Pings less than 0.9 s after the one before, among each client's first two after the restart.
+    pub(crate) early: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Gaps {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Restored {
+    /// From the start of the process until it said so.
+    pub(crate) after_seconds: f64,
+    pub(crate) clients: u64,
+    pub(crate) expired: u64,
+    pub(crate) refused: u64,
+    pub(crate) age_seconds: f64,
+    /// How long it took by its own account.
+    pub(crate) took_ms: f64,
+}
+
+/// What it was for the daemon that clients left and others came.
+#[derive(Debug, Serialize)]
+pub(crate) struct Turnover {
+    pub(crate) percent_per_second: f64,
+    pub(crate) expiration_seconds: f64,
+    /// How many clients left; as many came in their places.
+    pub(crate) clients_left: u64,
+    /// Pings to measured clients later than the tolerance after their time was over.
+    pub(crate) overdue_pings: u64,
+    pub(crate) worst_overrun_ms: f64,
+    pub(crate) tolerance_ms: f64,
+    /// The daemon's memory after so many seconds, and to that the memory at the end.
+    pub(crate) first_seconds: f64,
+    pub(crate) first_resident_bytes: u64,
+    pub(crate) last_resident_bytes: u64,
+    pub(crate) growth: f64,
+    /// Whether the run was long enough for that to count.
+    pub(crate) is_growth_judged: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Step {
+    pub(crate) delivered: u64,
+    pub(crate) late: u64,
+    pub(crate) worst_deviation_ms: f64,
+}
+
+/// A crowd whose heartbeats are later than this is too large for what the machine has left for it.
+const BEHIND_MS: f64 = 2_000.0;
+
+/// By no more than one part in so many may memory grow.
+const MOST_GROWTH: u64 = 20;
+
+/// By so many bytes it may in any case, for the daemon remembers what it counted in the last ten minutes.
+const MEMORIES: u64 = 1_000_000;
+
+/// In a shorter run memory may grow.
+const GROWN_UP: Duration = Duration::from_secs(120);
+
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn ratio(a: u64, b: u64) -> f64 {
+    a as f64 / b as f64
+}
+
+/// A quantile of nanoseconds, in the unit that so many of them make. That of nothing is no number,
+/// which JSON writes as null.
+fn quantile(histogram: &Histogram<u64>, quantile: f64, unit: u64) -> f64 {
+    if histogram.is_empty() {
+        return f64::NAN;
+    }
+    ratio(histogram.value_at_quantile(quantile), unit)
+}
+
+impl Report {
+    pub(crate) fn new(
+        route: &'static str,
+        crowd: &Crowd,
+        plan: &Plan,
+        measured: &Measured,
+        daemon: Option<(Usage, Log)>,
+        baseline: Option<Baseline>,
+    ) -> Self {
+        let Measured { sent, heard, watched } = measured;
+        let delivered_to_all = heard.delivered + watched.pings_to_the_rest;
+        let restart = plan.restart.and_then(|restart| {
+            Interruption::new(restart, measured, daemon.as_ref().map(|(_, log)| log))
+        });
+        let daemon = daemon.zip(watched.usage).map(|((idle, log), usage)| Daemon {
+            cpu_cores: usage.cpu.as_secs_f64() / watched.time.as_secs_f64(),
+            cpu_ns_per_ping: ratio(
+                u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX),
+                delivered_to_all,
+            ),
+            resident_bytes: usage.resident,
+            resident_bytes_idle: idle.resident,
+            resident_bytes_per_client: ratio(
+                usage.resident.saturating_sub(idle.resident),
+                log.clients.max(crowd.size.into()),
+            ),
+            clients_at_end: log.clients,
+            heartbeats: log.heartbeats,
+            pings: log.pings,
+            failed_sends: log.failed_sends,
+            skipped_slots: log.skipped_slots,
+            worst_lateness_ms: log.worst_lateness_ms,
+            http_answers: log.http_answers,
+            warnings: log.warnings,
+        });
+        let baseline = baseline.map(|baseline| {
+            let cpu_ns_per_datagram = baseline.cost.as_secs_f64() * 1e9;
+            let per_ping = daemon.as_ref().map_or(f64::NAN, |daemon| daemon.cpu_ns_per_ping);
+            MachineLimit {
+                cpu_ns_per_datagram,
+                datagrams_per_second: baseline.datagrams_per_second,
+                ratio: per_ping / cpu_ns_per_datagram,
+                wakeup_lateness_ms: Quantiles::of(&baseline.wakeup_lateness),
+            }
+        });
+        let first = |q| quantile(&heard.first_pings, q, SECOND);
+        Self {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            route,
+            server: crowd.server,
+            clients: crowd.size,
+            measured_clients: crowd.measured(),
+            heartbeat_every_seconds: plan.heartbeat_every.as_secs_f64(),
+            register_in_seconds: plan.register_in.as_secs_f64(),
+            seconds: plan.length.as_secs(),
+            pings: Pings {
+                expected: heard.delivered - heard.duplicated + heard.missed,
+                delivered: heard.delivered,
+                late: heard.late,
+                missed: heard.missed,
+                duplicate: heard.duplicated,
+                strange: heard.strange,
+                fewest: heard.fewest,
+                most: heard.most,
+                delivered_to_all,
+            },
+            deviation_ms: Quantiles::of(&heard.deviations),
+            first_ping_seconds: FirstPing {
+                p50: first(0.5),
+                p99: first(0.99),
+                max: first(1.0),
+                clients_never_pinged: heard.never_pinged,
+            },
+            heartbeats: Heartbeats {
+                sent: sent.heartbeats,
+                failed: sent.failed,
+                registered_in_seconds: sent.registered_in.as_secs_f64(),
+                worst_lateness_ms: millis(sent.worst_lateness),
+            },
+            kernel_drops: Drops { daemon: watched.daemon_drops, bench: watched.own_drops },
+            daemon,
+            baseline,
+            halving: heard.halving.map(|halving| Recovery {
+                pinged_on_seconds: halving.pinged_on.as_secs_f64(),
+                recovered_in_seconds: halving.recovered_in.map(|time| time.as_secs_f64()),
+            }),
+            restart,
+            churn: Turnover::new(plan, measured),
+            timeline_step_seconds: plan.timeline_step().as_secs(),
+            timeline: heard
+                .timeline
+                .iter()
+                .map(|step| Step {
+                    delivered: step.delivered,
+                    late: step.late,
+                    worst_deviation_ms: millis(step.worst_deviation),
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether every client got every ping, but for those that a restart cost who came back, and churn left
+    /// nothing behind.
+    pub(crate) fn is_good(&self) -> bool {
+        let excused = self.restart.as_ref().map_or(0, |restart| restart.missed);
+        self.pings.delivered > 0
+            && self.pings.missed <= excused
+            && self.restart.as_ref().is_none_or(|restart| restart.clients_lost == 0)
+            && self.churn.as_ref().is_none_or(|churn| {
+                churn.is_good() && self.first_ping_seconds.clients_never_pinged == 0
+            })
+    }
+}
+
+impl Interruption {
+    fn new(restart: Restart, measured: &Measured, log: Option<&Log>) -> Option<Self> {
+        let restarted = measured.watched.restarted?;
+        let gaps = measured.heard.gaps.as_ref()?;
+        let gap = |q| quantile(&gaps.lengths, q, SECOND);
+        let restored = log.and_then(|log| log.restored).map(|restored| Restored {
+            after_seconds: restored
+                .at
+                .saturating_duration_since(restarted.started_at)
+                .as_secs_f64(),
+            clients: restored.clients,
+            expired: restored.expired,
+            refused: restored.refused,
+            age_seconds: restored.age.as_secs_f64(),
+            took_ms: millis(restored.took),
+        });
+        Some(Self {
+            signal: restart.signal().as_str(),
+            ended_in_seconds: restarted.ended_in.as_secs_f64(),
+            listening_after_seconds: restarted.listening_after.as_secs_f64(),
+            restored,
+            clients_pinged_before: gaps.pinged_before,
+            clients_lost: gaps.never_again,
+            gap_seconds: Gaps { p50: gap(0.5), p99: gap(0.99), max: gap(1.0) },
+            missed: gaps.missed,
+            early: gaps.early,
+        })
+    }
+}
+
+impl Turnover {
+    fn new(plan: &Plan, measured: &Measured) -> Option<Self> {
+        let churn = plan.churn?;
+        let Measured { sent, heard, watched } = measured;
+        let first_resident_bytes = watched.first_resident?;
+        let last_resident_bytes = watched.usage?.resident;
+        Some(Self {
+            percent_per_second: churn.share * 100.0,
+            expiration_seconds: churn.expiration.as_secs_f64(),
+            clients_left: sent.changes,
+            overdue_pings: heard.overdue,
+            worst_overrun_ms: millis(heard.worst_overrun),
+            tolerance_ms: millis(TOLERANCE),
+            first_seconds: plan.first_memory().as_secs_f64(),
+            first_resident_bytes,
+            last_resident_bytes,
+            growth: ratio(last_resident_bytes, first_resident_bytes),
+            is_growth_judged: plan.length > GROWN_UP,
+        })
+    }
+
+    /// Whether nobody was pinged beyond their time and, as far as it counts, memory did not grow.
+    fn is_good(&self) -> bool {
+        let growth = self.last_resident_bytes.saturating_sub(self.first_resident_bytes);
+        let most = MEMORIES.max(self.first_resident_bytes / MOST_GROWTH);
+        self.overdue_pings == 0 && (!self.is_growth_judged || growth <= most)
+    }
+}
+
+impl Quantiles {
+    fn of(nanos: &Histogram<u64>) -> Self {
+        let millis = |q| quantile(nanos, q, MILLISECOND);
+        Self {
+            p50: millis(0.5),
+            p99: millis(0.99),
+            p99_9: millis(0.999),
+            p99_99: millis(0.9999),
+            max: millis(1.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn churn_must_leave_nothing_behind() {
+        let turnover = |overdue_pings, first, last, is_growth_judged| Turnover {
+            percent_per_second: 10.0,
+            expiration_seconds: 10.0,
+            clients_left: 1,
+            overdue_pings,
+            worst_overrun_ms: 0.0,
+            tolerance_ms: 50.0,
+            first_seconds: 60.0,
+            first_resident_bytes: first,
+            last_resident_bytes: last,
+            growth: ratio(last, first),
+            is_growth_judged,
+        };
+        assert!(turnover(0, 100_000_000, 105_000_000, true).is_good());
+        assert!(!turnover(0, 100_000_000, 105_000_001, true).is_good());
+        assert!(turnover(0, 7_000_000, 8_000_000, true).is_good());
+        assert!(!turnover(0, 7_000_000, 8_000_001, true).is_good());
+        assert!(turnover(0, 7_000_000, 14_000_000, false).is_good());
+        assert!(turnover(0, 7_000_000, 6_000_000, true).is_good());
+        assert!(!turnover(1, 7_000_000, 7_000_000, true).is_good());
+    }
+}

@@ -1,0 +1,82 @@
+//! A folder for as long as it is needed.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::thread;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// So often it is tried to remove what a daemon is writing to.
+const TRIES: u32 = 100;
+
+/// A new folder among the temporary ones, which nobody else may look into. It goes with this.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes one that goes too when this process is told to end by a signal that can be caught.
+    pub(crate) fn for_this_process() -> io::Result<Self> {
+        let folder = Self::make()?;
+        let path = folder.0.clone();
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let (mut interrupt, mut terminate) = {
+            let _inside = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        };
+        thread::spawn(move || {
+            let kind = runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => SignalKind::interrupt(),
+                    _ = terminate.recv() => SignalKind::terminate(),
+                }
+            });
+            remove(&path);
+            process::exit(128 + kind.as_raw_value());
+        });
+        Ok(folder)
+    }
+
+    fn make() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("wakeupd-bench-{:016x}", fastrand::u64(..)));
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display()))
+        })?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+/// Removes a folder in which a daemon may be writing.
+fn remove(folder: &Path) {
+    let _ = (0..TRIES).find(|_| fs::remove_dir_all(folder).is_ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn it_is_ours_alone_and_goes_with_what_is_in_it() {
+        let folder = Folder::make().unwrap();
+        let path = folder.path().to_owned();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        fs::write(path.join("file"), "something").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+}

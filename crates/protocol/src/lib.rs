@@ -1,0 +1,32 @@
+//! The bytes that wakeupd and its clients exchange.
+//!
+//! A **heartbeat** is any datagram, even an empty one: only its source address counts. A **ping** is the two bytes
+//! [`PING`]. See `docs/protocol.md`.
+
+#![no_std]
+
+use core::time::Duration;
+
+/// The payload of a ping: `75 61`, the letters "ua".
+pub const PING: [u8; 2] = *b"ua";
+
+/// The time between two pings of a client.
+pub const PERIOD: Duration = Duration::from_secs(1);
+
+/// The default UDP port of the daemon.
+pub const DEFAULT_PORT: u16 = 7561;
+
+/// What a datagram from a client means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Registers the sender, or renews it.
+    Heartbeat,
+}
+
+impl Message {
+    /// Classifies a datagram by its payload. Apps in the field send all kinds of content, so any is a heartbeat.
+    #[must_use]
+    pub const fn parse(_payload: &[u8]) -> Self {
+        Self::Heartbeat
+    }
+}

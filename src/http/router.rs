@@ -1,0 +1,150 @@
+//! Finds the response to a request by its path, and checks the right to see it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use tracing::warn;
+
+use super::access::{Access, Denial};
+use super::connections::Answering;
+use super::response::{self, Body, Failure, JSON, json, text};
+use super::{clients, events, exposition, page, prefixes};
+use crate::clock;
+use crate::health::Health;
+use crate::monitor::{self, Board};
+use crate::state::State;
+use crate::throttle::Throttle;
+
+/// How long the answer to a wrong token is held back. Only the connection that showed it waits.
+const DELAY_AFTER_WRONG_TOKEN: Duration = Duration::from_secs(1);
+
+/// The state that requests are answered from.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) access: Access,
+    pub(super) state: Arc<State>,
+    pub(super) board: Arc<Board>,
+    /// Limits the log lines about wrong tokens.
+    pub(super) wrong_tokens: Throttle,
+}
+
+/// Answers a request.
+pub(super) async fn respond<B>(
+    request: &Request<B>,
+    endpoint: &Endpoint,
+    answering: &Answering,
+) -> Response<Body> {
+    let mut response = route(request, endpoint, answering).await.unwrap_or_else(Into::into);
+    response::finish(&mut response);
+    response
+}
+
+async fn route<B>(
+    request: &Request<B>,
+    endpoint: &Endpoint,
+    answering: &Answering,
+) -> Result<Response<Body>, Failure> {
+    endpoint.access.check_host(request)?;
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "there is only GET and HEAD"));
+    }
+    let Endpoint { state, board, .. } = endpoint;
+    let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    let query = request.uri().query().unwrap_or_default();
+    match path.as_ref() {
+        "/" => Ok(page::page()),
+        "/metrics" => {
+            let status = Arc::clone(&board.status.borrow());
+            Ok(text(exposition::TYPE, exposition::metrics(state, &status)))
+        }
+        "/healthz" => {
+            let stuck = stuck(&state.health).await;
+            let is_healthy = stuck.is_empty();
+            Ok(json(ok_if(is_healthy), &json!({ "healthy": is_healthy, "stuck": stuck })))
+        }
+        "/readyz" => {
+            let is_ready = state.health.is_ready();
+            Ok(json(ok_if(is_ready), &json!({ "ready": is_ready })))
+        }
+        "/status" => {
+            if stuck(&state.health).await.iter().any(|task| task == "monitor") {
+                return Err(Failure::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the monitor is stuck, so nobody knows how the daemon is: restart it",
+                ));
+            }
+            let status = Arc::clone(&board.status.borrow());
+            Ok(json(StatusCode::OK, &*status))
+        }
+        "/openapi.json" => Ok(text(JSON, include_str!("openapi.json"))),
+        "/events" => events::events(board, answering),
+        "/clients" => {
+            check_admin(request, endpoint, answering).await?;
+            clients::list(state, &parameters(query)?).await
+        }
+        "/prefixes" => {
+            check_admin(request, endpoint, answering).await?;
+            prefixes::list(state, &parameters(query)?).await
+        }
+        path => {
+            let Some(client) = path.strip_prefix("/clients/") else {
+                return Err(Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
+            };
+            check_admin(request, endpoint, answering).await?;
+            clients::one(state, client)
+        }
+    }
+}
+
+/// Refuses a request for clients' addresses that lacks the right to see them. A wrong token is counted,
+/// logged, and answered late, so that guessing is slow and does not go unnoticed.
+async fn check_admin<B>(
+    request: &Request<B>,
+    endpoint: &Endpoint,
+    answering: &Answering,
+) -> Result<(), Failure> {
+    let denial = match endpoint.access.check_admin(request) {
+        Ok(()) => return Ok(()),
+        Err(denial) => denial,
+    };
+    if denial == Denial::WrongToken {
+        endpoint.state.metrics.wrong_tokens.add(1);
+        if let Some(left_out) = endpoint.wrong_tokens.pass(clock::now()) {
+            warn!(peer = %answering.peer(), left_out, "an HTTP request showed a wrong ADMIN_TOKEN");
+        }
+        tokio::time::sleep(DELAY_AFTER_WRONG_TOKEN).await;
+    }
+    Err(denial.into())
+}
+
+/// The tasks that are stuck, and still are a second later.
+async fn stuck(health: &Health) -> Vec<String> {
+    let suspects = health.stuck(clock::now());
+    if suspects.is_empty() {
+        return suspects;
+    }
+    tokio::time::sleep(monitor::INTERVAL).await;
+    let still = health.stuck(clock::now());
+    still.into_iter().filter(|task| suspects.contains(task)).collect()
+}
+
+const fn ok_if(condition: bool) -> StatusCode {
+    if condition { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+/// The parameters of a query, each of which may be there once.
+fn parameters(query: &str) -> Result<BTreeMap<Cow<'_, str>, Cow<'_, str>>, Failure> {
+    let mut parameters = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if parameters.contains_key(&name) {
+            return Err(Failure::bad_request(format!("the parameter {name} is there twice")));
+        }
+        parameters.insert(name, value);
+    }
+    Ok(parameters)
+}
