@@ -1,4 +1,4 @@
-//! What a spoofed datagram brings upon its victim with the default settings.
+//! Counts the pings that one spoofed datagram sends to its victim.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn amplification() {
     let observer = scene.server.serve(&[("PORT", "8002"), ("GUARD_MODE", "observe")]);
     let [server, pressed, observer] =
         [7561, pressed.address.port(), observer.address.port()].map(|port| at(SERVER, port));
-    // They repeat their heartbeat, and so it is not they who make way.
+    // The fillers repeat their heartbeat, so they are not evicted.
     for filler in (0..4).chain(0..4) {
         scene.stranger.heartbeat(at("198.51.100.1", 5_000 + filler), pressed);
     }
@@ -39,7 +39,7 @@ fn amplification() {
     let pings = scene.wire.pings(TIME);
     for (mode, kind, victim, _) in victims {
         let pings = pings.get(&victim).copied().unwrap_or(0);
-        // The test harness would keep what println! writes to itself.
+        // The test harness would capture the output of println!.
         writeln!(io::stderr(), "{mode} | {kind} | {pings}").unwrap();
     }
     scene.end();

@@ -1,4 +1,4 @@
-//! Chromium without a window, told what to do over a pipe.
+//! Headless Chromium, driven over a pipe.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::daemon::PATIENCE;
 
-/// What it is told on descriptor 3 it answers on descriptor 4. No name resolves, so that nothing but
-/// an address of this machine can be asked for anything.
+/// Chromium reads commands from descriptor 3 and answers on descriptor 4. No name resolves, so the browser
+/// can only reach this machine.
 const START: &str = r#"exec chromium --headless --no-sandbox --remote-debugging-pipe \
     --user-data-dir="$0" --host-resolver-rules="MAP * ~NOTFOUND, EXCLUDE 127.0.0.1" \
     --disable-background-networking --disable-component-update --disable-dev-shm-usage \
@@ -21,7 +21,7 @@ const START: &str = r#"exec chromium --headless --no-sandbox --remote-debugging-
 
 const LOADED: &str = "Page.loadEventFired";
 
-/// A browser with one page open, which is closed when the test is over.
+/// A browser with one page open, closed on drop.
 #[derive(Debug)]
 pub struct Browser {
     child: Child,
@@ -87,13 +87,13 @@ impl Browser {
         }
     }
 
-    /// The next thing that the browser says.
+    /// The next message from the browser.
     fn message(&self, reason: &str) -> Value {
         let message = self.messages.recv_timeout(PATIENCE);
         message.unwrap_or_else(|error| panic!("{reason}: {error}"))
     }
 
-    /// Opens a page and waits until it is there.
+    /// Opens a page and waits until it has loaded.
     pub fn open(&mut self, address: &str) {
         self.events.retain(|event| event["method"] != LOADED);
         let outcome = self.call("Page.navigate", &json!({ "url": address }));
@@ -126,7 +126,7 @@ impl Browser {
         }
     }
 
-    /// Sets the width of the window and a preference of the visitor's.
+    /// Sets the width of the window and a media preference.
     pub fn emulate(&mut self, width: u32, preference: &str, value: &str) {
         let metrics =
             json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
@@ -135,8 +135,7 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", &features);
     }
 
-    /// What the browser had to complain about: exceptions, failed requests, breaches of the page's
-    /// security policy.
+    /// The browser's complaints: exceptions, failed requests, and breaches of the page's security policy.
     pub fn complaints(&self) -> Vec<String> {
         let is_complaint = |event: &&Value| match event["method"].as_str().unwrap_or_default() {
             "Runtime.exceptionThrown" | "Runtime.consoleAPICalled" => true,
@@ -146,7 +145,7 @@ impl Browser {
         self.events.iter().filter(is_complaint).map(ToString::to_string).collect()
     }
 
-    /// The addresses of all that the page asked for.
+    /// The URLs that the page requested.
     pub fn requests(&self) -> Vec<&str> {
         let is_request = |event: &&Value| event["method"] == "Network.requestWillBeSent";
         let requests = self.events.iter().filter(is_request);

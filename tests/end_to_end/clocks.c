@@ -1,8 +1,7 @@
 /*
- * The clocks of a process that a test sets, put before the system's with LD_PRELOAD. The file that
- * SET_CLOCKS names holds three numbers of 64 bits: by how many seconds the wall clock and the boot
- * clock are ahead, and the id of a thread that has no clock any more. The kernel's timestamps of
- * datagrams follow the wall clock.
+ * Overrides the clocks of a process with LD_PRELOAD. The file that SET_CLOCKS names holds three 64-bit
+ * numbers: the offsets of the wall clock and the boot clock in seconds, and the id of a thread whose
+ * clock reads fail. The kernel's timestamps of datagrams follow the wall clock.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,5 +1,5 @@
-//! The clocks of a daemon are set, as an administrator or a suspended machine sets them. Those of the
-//! machine, by which the clients live, are never touched.
+//! The clocks of a daemon jump, as when an administrator sets them or a suspended machine resumes. The
+//! machine's own clocks, which the clients use, stay untouched.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -22,16 +22,16 @@ use crate::witness::Witness;
 
 const DAY: i64 = 24 * 3600;
 
-/// How the clocks of a daemon are set.
+/// The clock offsets of a daemon.
 #[derive(Debug)]
 pub struct Clocks {
-    /// The folder of what is put before the system's clocks, and of the file.
+    /// The folder of the preloaded library and of `file`.
     folder: PathBuf,
     file: File,
 }
 
 impl Clocks {
-    /// Whether there can be any.
+    /// Whether the library can be compiled.
     pub fn possible(test: &str) -> bool {
         needs::met(test, &[Need::Program("cc")])
     }
@@ -51,29 +51,29 @@ impl Clocks {
         Self { folder, file }
     }
 
-    /// The variables by which a process has these clocks.
+    /// The variables that give a process these clocks.
     pub fn variables(&self) -> [(&'static str, PathBuf); 2] {
         [("LD_PRELOAD", self.folder.join("clocks.so")), ("SET_CLOCKS", self.folder.join("set"))]
     }
 
-    /// Starts a daemon that has them.
+    /// Starts a daemon with these clocks.
     fn start(&self, settings: &[(&str, &str)]) -> Daemon {
         let mut command = wakeupd(&SERVING);
         command.env("LOG_LEVEL", "DEBUG").envs(self.variables());
         Daemon::start_command(command.envs(settings.iter().copied()))
     }
 
-    /// By how many seconds the wall clock is ahead from now on.
+    /// Sets the wall clock this many seconds ahead.
     fn set_wall(&self, seconds: i64) {
         self.set(0, seconds);
     }
 
-    /// By how many seconds the clock that counts from the start of the machine is ahead from now on.
+    /// Sets the boot-time clock this many seconds ahead.
     fn set_boot(&self, seconds: i64) {
         self.set(1, seconds);
     }
 
-    /// This thread has no clock any more, which is what no daemon expects.
+    /// Makes all clock reads of this thread fail, which the daemon does not handle.
     pub fn take_from(&self, thread: Pid) {
         self.set(2, thread.as_raw().into());
     }
@@ -89,7 +89,7 @@ impl Drop for Clocks {
     }
 }
 
-/// What `/events` tells, event by event.
+/// The event stream of `/events`.
 struct Events(Box<dyn Iterator<Item = String>>);
 
 impl Events {
@@ -99,7 +99,7 @@ impl Events {
         Self(Box::new(BufReader::new(stream).lines().map(Result::unwrap)))
     }
 
-    /// The next event of this name, which is one of the next thirty.
+    /// The next event with this name, among the next thirty.
     fn next(&mut self, name: &str) -> Value {
         let event = format!("event: {name}");
         assert!(self.0.by_ref().take(90).any(|line| line == event), "no {name}");
@@ -133,19 +133,19 @@ fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
         let registered = Instant::now();
         clocks.set_wall(shift);
 
-        // The history is told anew, so that its times are again those of one clock.
+        // The daemon sends the history again, so that all of its times follow the same clock.
         let history = events.next("history");
         let now = events.next("status");
         let (from, to) = (time(&before["now"]), time(&now["now"]));
-        assert!((to - from).abs() > 80_000.0, "it was set: {from} {to}");
+        assert!((to - from).abs() > 80_000.0, "the clock jumped: {from} {to}");
         let history = history.as_array().unwrap();
         assert!(history.is_sorted_by_key(time), "{history:?}");
         let seconds = began.elapsed().as_secs_f64();
         assert!(history.iter().all(|sample| (to - seconds..=to).contains(&time(sample))));
-        assert!(history.len() > looks, "nothing is forgotten");
+        assert!(history.len() > looks, "the history keeps its samples");
         looks = history.len();
 
-        // Who is there is there for as long as ever.
+        // A client lives as long as ever.
         silent.pings(2);
         daemon.wait_for_line(&format!("removed client={} reason=\"expired\"", silent.address()));
         assert!(registered.elapsed() > Duration::from_millis(2_500));
@@ -155,7 +155,7 @@ fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
         let expires = client["expires_in_seconds"].as_f64().unwrap();
         assert!((0.0..=3.0).contains(&expires), "{client}");
         let day = |time: &Value| time.as_str().unwrap()[..10].to_owned();
-        // By the clock of now, though it came before that was set.
+        // Times follow the current clock, even if the client registered before the jump.
         let days = [day(&client["first_seen"]), day(&client["last_heartbeat"])];
         assert!(days.contains(&day(&status["started"])), "{client} {status}");
     }
@@ -175,11 +175,11 @@ fn whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on() {
     let _undisturbed = undisturbed();
     let clocks = Clocks::new();
     let daemon = clocks.start(&[("HTTP_ADDR", "127.0.0.1:0")]);
-    // Nothing runs and no timer does, but these clocks do.
+    // No thread runs and no timer advances, but these clocks do.
     standstill::stand_still(&daemon, |clients| {
         let frozen = Instant::now();
         standstill::heartbeats(clients);
-        // The witness has a heartbeat waiting too.
+        // The witness has a waiting heartbeat too.
         thread::sleep(Duration::from_secs(2));
         clocks.set_wall(300);
         clocks.set_boot(300);

@@ -1,4 +1,4 @@
-//! What the network says back: closed ports, true and forged.
+//! ICMP errors about clients, genuine and forged.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::daemon::{Client, count};
 use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, at, number, possible};
 
-/// More clients than the errors that the daemon looks at in a second by default.
+/// More clients than the ICMP errors that the daemon handles in a second by default.
 const CROWD: usize = 600;
 
 impl Scene {
@@ -47,7 +47,7 @@ fn a_closed_port_is_muted_until_its_next_heartbeat() {
         phone.pings(5);
     }
     let lines = scene.end();
-    assert_eq!(count(&lines, "registered"), 3, "they stayed");
+    assert_eq!(count(&lines, "registered"), 3, "no client had to register again");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
     for port in 10_000..11_000 {
         scene.stranger.heartbeat(at("203.0.113.7", port), address(SERVER));
     }
-    // Each worker's socket has a peer, which is one of these.
+    // Each worker's socket has one of these as its peer.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(5) {
         for port in 1..1_024 {
@@ -131,7 +131,7 @@ fn forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most() {
     scene.stranger.port_unreachable(phone.address(), address(SERVER));
     phone.pings(4);
     let muted = format!("muted: its port is closed client={}", phone.address());
-    assert_eq!(count(&scene.daemon.lines(), &muted), 0, "one is not enough");
+    assert_eq!(count(&scene.daemon.lines(), &muted), 0, "a single error does not mute");
     for _ in 0..5 {
         scene.stranger.port_unreachable(phone.address(), address(SERVER));
         thread::sleep(Duration::from_millis(700));
@@ -165,21 +165,17 @@ fn a_flood_of_forged_errors_costs_nobody_a_ping() {
         });
         let start = Instant::now();
         scene.daemon.wait_for_line("more than 500 ICMP errors in a second");
-        // Its heartbeats come more often than an error is believed.
+        // The client's heartbeats are more frequent than the errors that the daemon believes.
         while start.elapsed() < Duration::from_secs(6) {
             phone.heartbeat(&[]);
             phone.ping();
         }
         is_over.store(true, Relaxed);
         let sent = flood.join().unwrap();
-        assert!(sent > 10_000, "{sent} are no flood");
+        assert!(sent > 10_000, "{sent} errors are no flood");
     });
     let lines = scene.end();
-    assert_eq!(
-        count(&lines, "more than 500 ICMP errors"),
-        1,
-        "it is silent about them for a minute"
-    );
+    assert_eq!(count(&lines, "more than 500 ICMP errors"), 1, "the warning appears once a minute");
     assert_eq!((count(&lines, "muted: "), count(&lines, "cannot receive")), (0, 0));
 }
 
@@ -190,7 +186,7 @@ fn a_crowd_that_ends_at_once_is_muted_where_the_limit_allows() {
         return;
     }
     let scene = Scene::new(&[("MAX_ICMP_ERRORS_PER_SECOND", "2000")]);
-    // Linux sends one such error a second to a host.
+    // By default, Linux sends one such error a second to a host.
     scene.client.run("echo 0 > /proc/sys/net/ipv4/icmp_ratelimit");
     let phones: Vec<_> = (0..CROWD).map(|_| scene.phone(CLIENT, 0, SERVER)).collect();
     for phone in phones {

@@ -1,4 +1,4 @@
-//! What a person types, and where the answer goes: standard output that is full, closed or a broken pipe.
+//! Command lines, and output to a standard output that is full, closed or a broken pipe.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::daemon::{Client, Daemon, PROGRAM, output, wakeupd};
 
-/// A daemon, and the arguments of all that prints something.
+/// A daemon, and the arguments of every command that prints.
 struct Scene {
     daemon: Daemon,
     snapshot: std::path::PathBuf,
@@ -22,11 +22,11 @@ impl Scene {
             ("SNAPSHOT_INTERVAL_SECONDS", "1"),
         ]);
         Client::of(&daemon).heartbeat(&[]);
-        crate::daemon::wait_until("there is a snapshot", || snapshot.exists());
+        crate::daemon::wait_until("the snapshot exists", || snapshot.exists());
         Self { daemon, snapshot }
     }
 
-    /// For each subcommand, and each way it prints.
+    /// The arguments of each subcommand, in each of its output forms.
     fn commands(&self) -> Vec<Vec<String>> {
         let (http, target) = (self.daemon.http(), self.daemon.address);
         let path = self.snapshot.display();
@@ -62,7 +62,7 @@ impl Drop for Scene {
     }
 }
 
-/// Runs the program and returns its exit code and what it said on standard error.
+/// Runs the program and returns its exit code and standard error.
 fn run(arguments: &[String], stdout: impl Into<Stdio>) -> (Option<i32>, String) {
     let mut command = wakeupd(&[("HTTP_ADDR", "none")]);
     command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
@@ -95,7 +95,7 @@ fn a_closed_pipe_ends_a_command_quietly() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let (code, stderr) = run(&arguments, writer);
-        // A finding of the doctor stays one, and so does a probe that got no ping yet.
+        // The doctor still fails with a finding, and a probe without a ping.
         let may_fail = ["doctor", "probe"].contains(&arguments[0].as_str());
         assert!(code == Some(0) || may_fail && code == Some(1), "{arguments:?}: {code:?}");
         assert_eq!(stderr, "", "{arguments:?}");
@@ -116,7 +116,7 @@ fn closed_standard_streams_are_no_panic() {
             assert!(is_fine && stderr.is_empty(), "{arguments:?} {streams}: {status} {stderr}");
         }
     }
-    // What fails does not fail otherwise because it cannot say why.
+    // A command that cannot print its error keeps its exit code.
     for (arguments, code) in [("--check-config", 78), ("status --http-addr 127.0.0.1:1", 69)] {
         for stream in ["2>/dev/full", "2>&-"] {
             let script = format!("exec \"$0\" {arguments} {stream}");

@@ -1,4 +1,4 @@
-//! Right and wrong environments.
+//! Valid and invalid environments.
 
 use std::ffi::OsStr;
 use std::net::UdpSocket;
@@ -30,7 +30,7 @@ const WRONG: [(&str, &str); 19] = [
     ("LOG_FORMAT", "xml"),
 ];
 
-/// Runs with these variables and returns the complaint about them.
+/// Runs the program with these variables and returns its error message.
 fn complaint(variables: &[(&str, &str)]) -> String {
     let (status, stdout, stderr) = output(&mut wakeupd(variables));
     assert_eq!((status.code(), stdout.as_str()), (Some(78), ""), "{stderr}");
@@ -139,7 +139,7 @@ fn the_check_covers_the_name_of_the_host() {
         output(wakeupd(&[("HOST", "nowhere.invalid"), ("LOGLEVEL", "1")]).arg("--check-config"));
     assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
     assert!(stderr.contains("HOST=nowhere.invalid does not resolve"), "{stderr}");
-    assert!(stderr.contains("did you mean LOG_LEVEL?"), "each mistake has a line: {stderr}");
+    assert!(stderr.contains("did you mean LOG_LEVEL?"), "each mistake is reported: {stderr}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A network that has no room: a full queue, a full table of a firewall.
+//! A network out of room: a full queue, and a full connection table in a firewall.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn a_full_queue_costs_only_those_behind_it_a_ping() {
         return;
     }
     let scene = Scene::new(&[]);
-    // Those behind another wire share batches with the others.
+    // Clients behind the narrow wire share batches with the others.
     scene.server.wire("narrow", &scene.client, "narrow");
     scene.server.run(
         "ip route add 203.0.113.0/24 dev narrow
@@ -54,7 +54,7 @@ fn a_full_connection_table_costs_no_client_a_ping() {
          nft add chain ip filter in '{ type filter hook input priority 0; }'
          nft add rule ip filter in ct state new accept",
     );
-    // A connection of which both sides were seen is safe.
+    // The table keeps a connection with traffic in both directions.
     std::thread::sleep(Duration::from_secs(3));
     let size = table("max");
     for n in 0..size + size / 8 {

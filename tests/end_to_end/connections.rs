@@ -1,4 +1,4 @@
-//! More connections to the endpoint than it serves.
+//! More connections to the endpoint than it accepts.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use crate::witness::Witness;
 
 const STREAM: &str = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What is sent on a connection that is then held open.
+/// The requests on connections that are then held open.
 const REQUESTS: [(&str, &str); 4] = [
     ("silent", ""),
     ("half a head", "GET /status HTTP/1.1\r\nHost: localhost\r\nX-Slow: "),
@@ -21,20 +21,20 @@ const REQUESTS: [(&str, &str); 4] = [
     ("idle after an answer", "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
 ];
 
-/// The most event streams to one address.
+/// The cap on event streams per address.
 const MOST_STREAMS: usize = 16;
 
-/// More connections than the endpoint serves altogether.
+/// More connections than the endpoint accepts in total.
 const MANY: usize = 150;
 
-/// The daemon may close the connection at any time.
+/// Sends `request` and keeps the connection open. The daemon may close it at any time.
 fn hold(mut stream: TcpStream, request: &str) -> TcpStream {
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     let _ = stream.write_all(request.as_bytes());
     stream
 }
 
-/// A connection from one of this host's addresses.
+/// A connection from this address of the host.
 fn connect_from(source: Ipv4Addr, server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
@@ -43,7 +43,7 @@ fn connect_from(source: Ipv4Addr, server: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// The status of the first answer, or nothing if the daemon closed the connection.
+/// The status of the first response, or `None` if the daemon closed the connection.
 fn answer(stream: &TcpStream) -> Option<u16> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).ok()?;
@@ -93,7 +93,7 @@ fn event_streams_of_an_address_leave_it_room_for_other_requests() {
     drop(streams);
     let deadline = Instant::now() + PATIENCE;
     while answer(&hold(connect(http), STREAM)) != Some(200) {
-        assert!(Instant::now() < deadline, "no stream is open, but a new one is refused");
+        assert!(Instant::now() < deadline, "a new stream is refused although none is open");
     }
 }
 

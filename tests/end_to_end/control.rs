@@ -13,19 +13,19 @@ use crate::scene::undisturbed;
 use crate::systemd::handed_over;
 use crate::web::{get, metric, wait_for};
 
-/// Of asm-generic/socket.h; libc has neither.
+/// From asm-generic/socket.h; libc lacks both.
 const SO_RCVMARK: i32 = 75;
 const SO_RCVPRIORITY: i32 = 82;
 
 const TRUNCATED: &str = "wakeupd_truncated_control_messages_total";
 
-/// Options that nix does not have, and a function that switches each of them on.
+/// Defines options that nix lacks, and a function that enables them.
 macro_rules! switches {
     ($name:ident: $($option:ident = $level:path, $number:path;)*) => {
         $(sockopt_impl!($option, SetOnly, $level, $number, bool);)*
 
         fn $name(socket: &UdpSocket) {
-            // This kernel may be too old for some.
+            // The kernel may be too old for some options.
             $(match setsockopt(socket, $option, &true) {
                 Ok(()) | Err(Errno::ENOPROTOOPT) => {}
                 Err(error) => panic!("{}: {error}", stringify!($option)),
@@ -71,7 +71,7 @@ switches! {
 sockopt_impl!(IpOptions, SetOnly, libc::IPPROTO_IP, libc::IP_OPTIONS, [u8; 40]);
 sockopt_impl!(SentDestinationOptions, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, [u8; 608]);
 
-/// Serves a socket at this address that tells all of this.
+/// Serves a socket at this address with all of these options.
 fn serve(address: &str, tell: &[fn(&UdpSocket)]) -> Daemon {
     let socket = UdpSocket::bind(address).unwrap();
     for tell in tell {
@@ -84,7 +84,7 @@ fn serve(address: &str, tell: &[fn(&UdpSocket)]) -> Daemon {
     Daemon::start_command(command.env("HTTP_ADDR", "127.0.0.1:0"))
 }
 
-/// A client that calls this address of the daemon.
+/// A client that sends to this address of the daemon.
 fn client(daemon: &Daemon, called: &str) -> Client {
     let server = SocketAddr::new(called.parse().unwrap(), daemon.address.port());
     let own: IpAddr =
@@ -131,7 +131,7 @@ fn whatever_else_is_told_pings_leave_from_the_called_address_and_errors_are_hear
 #[test]
 fn what_the_kernel_cuts_off_is_counted_and_found() {
     let name = "what_the_kernel_cuts_off_is_counted_and_found";
-    // IPv6 options are for the privileged to send.
+    // Only a privileged process can send IPv6 options.
     if !needs::met(name, &[Need::Root, Need::Ipv6]) {
         return;
     }

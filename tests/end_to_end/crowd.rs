@@ -1,5 +1,5 @@
-//! Many clients on one socket: bound to the wildcard address, it can send from any local address
-//! and learns which one a ping was sent to. All of 127.0.0.0/8 is local.
+//! Many clients on one socket. It is bound to the wildcard address, so it can send from any local address and
+//! reads the destination address of each ping. All of 127.0.0.0/8 is local.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{IoSlice, IoSliceMut};
@@ -51,25 +51,25 @@ impl Crowd {
         sendmsg(self.socket.as_raw_fd(), &payload, &control, flags, Some(&server)).unwrap();
     }
 
-    /// Registers these addresses, as many at a time as the smallest receive buffer holds.
+    /// Registers these addresses in batches that fit the smallest receive buffer.
     pub fn register(&self, http: SocketAddr, addresses: &[Ipv4Addr]) {
         let registered = || metric(&get(http, "/metrics").body, "wakeupd_registrations_total");
         let mut wanted = registered();
         for some in addresses.chunks(200) {
             self.heartbeats(some);
             wanted += f64::from(u32::try_from(some.len()).unwrap());
-            wait_until("all are registered", || registered() >= wanted);
+            wait_until("a batch is registered", || registered() >= wanted);
         }
     }
 
-    /// Throws away the pings that have come already.
+    /// Discards the pings that have arrived so far.
     pub fn forget_pings(&self) {
         self.socket.set_nonblocking(true).unwrap();
         while self.socket.recv(&mut [0; 64]).is_ok() {}
         self.socket.set_nonblocking(false).unwrap();
     }
 
-    /// Counts each address's pings until `enough`, and gives up after a long time.
+    /// Counts the pings to each address until `enough` returns true. Panics after [`PATIENCE`].
     pub fn listen(
         &self,
         mut enough: impl FnMut(&HashMap<Ipv4Addr, u32>) -> bool,
@@ -85,7 +85,7 @@ impl Crowd {
         pings
     }
 
-    /// Receives a ping, if one comes soon, and tells whom it was for.
+    /// Receives a ping, if one arrives soon, and returns its destination.
     fn ping(&self) -> Option<Ipv4Addr> {
         let mut buffer = [0; 64];
         let mut payload = [IoSliceMut::new(&mut buffer)];
@@ -107,7 +107,7 @@ impl Crowd {
 #[test]
 fn a_thousand_clients_on_one_socket() {
     let daemon = Daemon::start(&[]);
-    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let SocketAddr::V4(server) = daemon.address else { panic!("the daemon is bound to 127.0.0.1") };
     let crowd = Crowd::new(server);
     let clients: HashSet<_> = (0..1_000).map(|n| Ipv4Addr::from_bits(0x7F01_0001 + n)).collect();
     crowd.heartbeats(&clients);
@@ -122,7 +122,7 @@ fn a_crowd_is_listed_piece_by_piece() {
     let variables = [("HTTP_ADDR", "127.0.0.1:0"), ("LOG_LEVEL", "INFO")];
     let daemon = Daemon::start(&variables);
     let http = daemon.http();
-    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let SocketAddr::V4(server) = daemon.address else { panic!("the daemon is bound to 127.0.0.1") };
     let crowd = Crowd::new(server);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|n| Ipv4Addr::from_bits(0x7F02_0000 + u32::try_from(n).unwrap()))

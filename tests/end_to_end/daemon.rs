@@ -1,4 +1,4 @@
-//! A daemon of its own for a test, and a client of it.
+//! A daemon that belongs to a single test, and a client of it.
 
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
@@ -14,24 +14,24 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// How long anything is waited for that must come. Far longer than it ever takes.
+/// The timeout for any event that must happen, far longer than it ever takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_wakeupd");
 
-/// What lets a daemon serve beside others: a port of the system's choice, and no endpoint.
+/// Settings that let daemons run side by side: an ephemeral port, and no HTTP endpoint.
 pub const SERVING: [(&str, &str); 3] = [("HOST", "127.0.0.1"), ("PORT", "0"), ("HTTP_ADDR", "")];
 
 pub const PING: &[u8] = b"ua";
 
-/// The program with nothing in its environment but these variables, whatever file is in the folder.
+/// The program with only these variables in its environment. It ignores an environment file in the folder.
 pub fn wakeupd(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.env_clear().env("ENV_FILE", "none").envs(variables.iter().copied());
     command
 }
 
-/// Runs the program to its end and returns what it said.
+/// Runs the program to completion and returns its status and output.
 pub fn output(command: &mut Command) -> (ExitStatus, String, String) {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
     (status, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
@@ -43,7 +43,7 @@ struct Log {
     grown: Condvar,
 }
 
-/// A running daemon, which is killed when the test is over.
+/// A running daemon, killed on drop.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -53,14 +53,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the program on a port of the system's choice.
+    /// Starts the program on an ephemeral port.
     pub fn start(variables: &[(&str, &str)]) -> Self {
         let mut command = wakeupd(&SERVING);
         command.env("LOG_LEVEL", "DEBUG").envs(variables.iter().copied());
         Self::start_command(&mut command)
     }
 
-    /// Starts the program by a command that becomes it or waits for it.
+    /// Starts the program with a command that execs it or waits for it.
     pub fn start_command(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
@@ -80,12 +80,12 @@ impl Daemon {
         daemon
     }
 
-    /// Where its endpoint is.
+    /// The address of its HTTP endpoint.
     pub fn http(&self) -> SocketAddr {
         field(&self.wait_for_line("listening for HTTP"), "address").parse().unwrap()
     }
 
-    /// The process that serves, where the command that was started waits for it.
+    /// Switches to the child process, if the command waits for the daemon instead of becoming it.
     pub fn descend(&mut self) {
         let children = format!("/proc/{0}/task/{0}/children", self.pid);
         let children = std::fs::read_to_string(children).unwrap();
@@ -100,7 +100,7 @@ impl Daemon {
         self.pid
     }
 
-    /// The id of the thread of this name.
+    /// The id of the thread with this name.
     #[cfg(target_os = "linux")]
     pub fn thread(&self, name: &str) -> Pid {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
@@ -112,7 +112,7 @@ impl Daemon {
         Pid::from_raw(id.to_str().unwrap().parse().unwrap())
     }
 
-    /// The memory that it takes.
+    /// Its resident memory.
     #[cfg(target_os = "linux")]
     pub fn resident_kilobytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
@@ -120,7 +120,7 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// How long it has been running on a processor.
+    /// Its CPU time.
     #[cfg(target_os = "linux")]
     pub fn cpu_time(&self) -> Duration {
         clock_getcpuclockid(self.pid).and_then(clock_gettime).unwrap().into()
@@ -133,7 +133,7 @@ impl Daemon {
         assert_eq!(stopped, WaitStatus::Stopped(self.pid, Signal::SIGSTOP));
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the process to exit.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -142,10 +142,10 @@ impl Daemon {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("the daemon does not end; it logged {:#?}", self.lines());
+        panic!("the daemon did not exit; it logged {:#?}", self.lines());
     }
 
-    /// Stops the daemon as an operator would and returns all that it logged.
+    /// Stops the daemon with SIGTERM and returns its log.
     pub fn stop(mut self) -> Vec<String> {
         self.signal(Signal::SIGTERM);
         let status = self.wait();
@@ -154,7 +154,7 @@ impl Daemon {
         self.lines()
     }
 
-    /// What was logged so far.
+    /// The log so far.
     pub fn lines(&self) -> Vec<String> {
         self.log.lines.lock().unwrap().clone()
     }
@@ -175,7 +175,7 @@ impl Daemon {
             .grown
             .wait_timeout_while(lines, PATIENCE, |lines| found(lines).len() < count)
             .unwrap();
-        assert!(!timeout.timed_out(), "not {count} times {text:?} in {lines:#?}");
+        assert!(!timeout.timed_out(), "expected {count} lines with {text:?} in {lines:#?}");
         found(&lines)
     }
 }
@@ -188,11 +188,11 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits until something is so.
+/// Polls until `is_so` returns true.
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -206,14 +206,14 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap())
 }
 
-/// How many lines contain `text`.
+/// The number of lines that contain `text`.
 pub fn count(lines: &[String], text: &str) -> usize {
     lines.iter().filter(|line| line.contains(text)).count()
 }
 
 /// The summary among the lines that a daemon logged.
 pub fn summary(lines: &[String]) -> &str {
-    lines.iter().find(|line| line.contains("summary")).expect("it sums up when it stops")
+    lines.iter().find(|line| line.contains("summary")).expect("a stopped daemon logs a summary")
 }
 
 /// The value of `name=value` in a line of the log.
@@ -231,7 +231,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `daemon`, at the same address and a port of the system's choice.
+    /// A client of `daemon`, at the same address and an ephemeral port.
     pub fn of(daemon: &Daemon) -> Self {
         Self::new(UdpSocket::bind((daemon.address.ip(), 0)).unwrap(), daemon.address)
     }
@@ -249,22 +249,22 @@ impl Client {
         self.socket.send_to(payload, self.server).unwrap();
     }
 
-    /// Waits for a ping, which must come from where the heartbeat went to.
+    /// Waits for a ping, and checks that it comes from the address that the heartbeats go to.
     pub fn ping(&self) {
         assert_eq!(self.ping_from(), self.server);
     }
 
-    /// Waits for so many pings.
+    /// Waits for `count` pings.
     pub fn pings(&self, count: usize) {
         for _ in 0..count {
             self.ping();
         }
     }
 
-    /// Waits for a ping and tells where it came from.
+    /// Waits for a ping and returns its source.
     pub fn ping_from(&self) -> SocketAddr {
         let mut buffer = [0; 64];
-        let (length, source) = self.receive(&mut buffer).expect("a ping comes");
+        let (length, source) = self.receive(&mut buffer).expect("a ping arrives");
         assert_eq!(&buffer[..length], PING);
         source
     }
@@ -272,14 +272,14 @@ impl Client {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         loop {
             match self.socket.recv_from(buffer) {
-                // A socket with a timeout is not waited for again by itself.
+                // The kernel does not restart an interrupted receive on a socket with a timeout.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 received => return received,
             }
         }
     }
 
-    /// Whether a ping has come that was not yet received.
+    /// Whether a ping waits in the socket.
     #[cfg(target_os = "linux")]
     pub fn has_ping(&self) -> bool {
         self.socket.set_nonblocking(true).unwrap();
@@ -288,14 +288,14 @@ impl Client {
         is_there
     }
 
-    /// Throws away the pings that have come already.
+    /// Discards the pings that have arrived so far.
     pub fn forget_pings(&self) {
         self.socket.set_nonblocking(true).unwrap();
         while self.socket.recv(&mut [0; 64]).is_ok() {}
         self.socket.set_nonblocking(false).unwrap();
     }
 
-    /// Whether nothing comes for this time, apart from what has come already.
+    /// Discards the pings that have arrived so far. Returns whether no other arrives during this time.
     pub fn is_left_alone_for(&self, time: Duration) -> bool {
         self.forget_pings();
         self.socket.set_read_timeout(Some(time)).unwrap();

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::daemon::{Client, Daemon, field, output, wait_until, wakeupd};
 use crate::web;
 
-/// A file for `DENY_FILE`, which is removed at the end.
+/// A file for `DENY_FILE`, removed on drop.
 #[derive(Debug)]
 pub struct DenyFile(PathBuf);
 
@@ -101,7 +101,7 @@ fn a_reload_that_fails_is_a_finding_until_one_succeeds() {
     daemon.signal(Signal::SIGHUP);
     let line = daemon.wait_for_line("ERROR cannot reload DENY_FILE");
     assert!(line.contains("line 3: ") && line.contains("secret"), "{line}");
-    wait_until("it is found", || is_stale(true));
+    wait_until("the failed reload is reported", || is_stale(true));
     let (findings, deny_file) = (status()["findings"].to_string(), status()["deny_file"].clone());
     let failure = &deny_file["failure"];
     assert_eq!((&deny_file["read"], &failure["line"]), (&read, &3.into()));
@@ -114,7 +114,7 @@ fn a_reload_that_fails_is_a_finding_until_one_succeeds() {
     fs::write(file.path(), b"\xef\xbb\xbf# Herr M\xfcller\r\n198.51.100.0/24\r\n").unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_line("read DENY_FILE again");
-    wait_until("it is found no more", || is_stale(false));
+    wait_until("the finding is gone", || is_stale(false));
     assert!(status()["deny_file"]["failure"].is_null());
 }
 

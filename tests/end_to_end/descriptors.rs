@@ -1,4 +1,4 @@
-//! The process may open no more files.
+//! The process reaches its limit on open files.
 
 use std::io::{Read, Write};
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::scene::undisturbed;
 use crate::web::connect;
 use crate::witness::Witness;
 
-/// The connections that are opened, which is fewer than the endpoint would serve.
+/// The number of connections, which is fewer than the endpoint would serve.
 const CONNECTIONS: usize = 60;
 
 #[test]
@@ -31,7 +31,7 @@ fn pings_go_on_when_connections_have_taken_all_files() {
     newcomer.heartbeat(&[]);
     newcomer.pings(4);
     let (time, worked) = (began.elapsed(), daemon.cpu_time().saturating_sub(worked_before));
-    assert!(worked < time / 4, "it worked for {worked:?} of {time:?}");
+    assert!(worked < time / 4, "the daemon used {worked:?} of CPU time in {time:?}");
 
     let lines = daemon.lines();
     let told = count(&lines, "cannot accept an HTTP connection") as u64;

@@ -1,4 +1,5 @@
-//! Duplicate address detection, as after a boot: an IPv6 address that nothing can be bound to yet.
+//! Duplicate address detection, as after a boot: until it completes, no socket can be bound to the IPv6
+//! address.
 
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
@@ -10,8 +11,8 @@ use crate::daemon::{Client, Daemon, PROGRAM, count, output, send_signal, wait_un
 use crate::network::Host;
 use crate::scene::possible;
 
-/// Two hosts on a wire. The kernel sends `probes` probes, one a second, for a duplicate of an address of the
-/// first host.
+/// Two hosts on a wire. For each address of the first host, the kernel sends `probes` detection probes, one a
+/// second.
 fn hosts(probes: u32) -> (Host, Host) {
     let (server, neighbour) = (Host::new(), Host::new());
     server.wire("wire", &neighbour, "wire");
@@ -74,7 +75,7 @@ fn an_address_that_another_machine_has_is_an_error() {
     }
     let (server, _neighbour) = hosts(1);
     server.run("ip address add 2001:db8::9/64 dev wire");
-    wait_until("the neighbour answers", || {
+    wait_until("the kernel detects the duplicate", || {
         let mut command = server.command("ip");
         let shown = output(command.args(["-6", "address", "show", "dev", "wire"])).1;
         shown.contains("dadfailed")

@@ -1,7 +1,7 @@
 /*
- * A disk that is slow or fails, put before the system's calls with LD_PRELOAD. DISK_FILES names the files
- * on it, separated by colons. Each call that opens one of them or asks for its metadata takes DISK_SECONDS,
- * and then fails with the error of number DISK_ERROR unless that is 0.
+ * Simulates a slow or broken disk with LD_PRELOAD. DISK_FILES lists the files on it, separated by colons.
+ * Each call that opens one of them or reads its metadata takes DISK_SECONDS, and then fails with the error
+ * number DISK_ERROR unless that is 0.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,4 +1,4 @@
-//! Disks that fail, that do not answer, and that several daemons share; and clocks of another time namespace.
+//! Disks that fail, hang, or are shared by several daemons; and clocks of another time namespace.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -19,7 +19,7 @@ use crate::needs::{self, Need};
 use crate::restart::{Home, crowd, restored};
 use crate::web;
 
-/// A disk that is slow or fails, in the eyes of one daemon.
+/// A disk that seems slow or broken to one daemon.
 struct Disk {
     library: PathBuf,
     files: String,
@@ -35,7 +35,7 @@ impl Disk {
         needs::met(test, &[Need::Program("cc")])
     }
 
-    /// Every access to these files takes so long, and then fails with this error unless it is 0.
+    /// Every access to these files takes this many seconds, and then fails with this error unless it is 0.
     fn new(files: &[&Path], seconds: u32, error: i32) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Relaxed);
@@ -88,7 +88,7 @@ fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
     client.heartbeat(&[]);
     client.pings(2);
     daemon.signal(Signal::SIGHUP);
-    wait_until("both are found", || {
+    wait_until("/status reports both problems", || {
         let findings = findings(&daemon);
         ["snapshot_unused", "deny_file_stale", "critical"].iter().all(|id| findings.contains(id))
     });
@@ -113,12 +113,12 @@ fn a_start_that_waits_for_a_disk_ends_at_sigterm() {
         command.env("LD_PRELOAD", &disk.library).env("DISK_SECONDS", disk.seconds.to_string());
         command.env("DISK_ERROR", "0");
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        wait_until("the thread waits", || has_thread(child.id(), thread));
+        wait_until("the thread starts", || has_thread(child.id(), thread));
         send_signal(&child, Signal::SIGTERM);
         let ended = child.wait_with_output().unwrap();
         let log = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(0), "{log}");
-        // It has not waited until the deadline.
+        // The daemon did not wait for its own deadline.
         let next = if thread == "disk" { "starting" } else { "cannot read the snapshot" };
         assert!(!log.contains(next), "{log}");
     }
@@ -139,7 +139,9 @@ fn a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending() {
     let daemon = Disk::new(&[&home.beside(".tmp")], FOREVER, 0).start(&home, &[]);
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
-    wait_until("it is found", || findings(&daemon).contains("is slow or does not answer"));
+    wait_until("/status reports the problem", || {
+        findings(&daemon).contains("is slow or does not answer")
+    });
     client.forget_pings();
     client.pings(2);
     let lines = daemon.stop();
@@ -163,8 +165,10 @@ fn a_deny_file_that_answers_late_is_applied_then() {
     let line = daemon.wait_for_line("read DENY_FILE again");
     assert_eq!((field(&line, "networks"), field(&line, "removed")), ("1", "1"));
     assert!(client.is_left_alone_for(Duration::from_millis(2_500)));
-    wait_until("nothing is found", || !findings(&daemon).contains("deny_file_stale"));
-    // A reload that takes as long is reported, and applied in the end.
+    wait_until("/status no longer reports the problem", || {
+        !findings(&daemon).contains("deny_file_stale")
+    });
+    // A slow reload is reported, and applied in the end.
     file.write("198.51.100.0/24\n");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_line("ERROR cannot reload DENY_FILE");
@@ -189,7 +193,7 @@ fn a_snapshot_that_cannot_be_read_is_put_aside() {
     let line = daemon.wait_for_line("cannot use the snapshot");
     assert!(line.contains("it cannot be read (Input/output error"), "{line}");
     assert_eq!(fs::read(home.beside(".bad")).unwrap(), whole);
-    wait_until("it is found", || findings(&daemon).contains("snapshot_unused"));
+    wait_until("/status reports the problem", || findings(&daemon).contains("snapshot_unused"));
     daemon.stop();
 
     fs::remove_file(home.snapshot()).unwrap();
@@ -223,11 +227,13 @@ fn the_second_daemon_at_a_snapshot_leaves_it_alone() {
     let home = Home::new(115);
     let first = home.start(&[]);
     let clients = crowd(&first, 3);
-    wait_until("all are in it", || home.read().is_some_and(|snapshot| snapshot.len() == 3));
+    wait_until("the snapshot has all clients", || {
+        home.read().is_some_and(|snapshot| snapshot.len() == 3)
+    });
     let second = home.start(&[("PORT", "27562"), ("HTTP_ADDR", "127.0.0.1:0")]);
     second.wait_for_line("another wakeupd keeps its clients in this snapshot");
     let theirs = crowd(&second, 1);
-    wait_until("the remedy is found", || {
+    wait_until("/status suggests the remedy", || {
         findings(&second).contains("give each daemon a SNAPSHOT_PATH of its own")
     });
     first.stop();
@@ -248,8 +254,8 @@ fn a_successor_waits_for_the_last_snapshot() {
     let _clients = crowd(&daemon, 3);
     daemon.stop();
     let lock = File::open(home.beside(".lock")).unwrap();
-    let lock =
-        Flock::lock(lock, FlockArg::LockExclusiveNonblock).expect("it is free after the end");
+    let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+        .expect("a stopped daemon releases the lock");
     let ending = thread::spawn(move || {
         thread::sleep(Duration::from_secs(1));
         drop(lock);
@@ -276,7 +282,7 @@ fn a_snapshot_that_is_mounted_by_itself_is_told_with_the_remedy() {
     let remedy = "mount the folder of SNAPSHOT_PATH instead of the file";
     let line = daemon.wait_for_line("cannot write the snapshot");
     assert!(line.contains(remedy), "{line}");
-    wait_until("it is found", || findings(&daemon).contains(remedy));
+    wait_until("/status reports the problem", || findings(&daemon).contains(remedy));
     daemon.stop();
 }
 

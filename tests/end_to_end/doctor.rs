@@ -13,10 +13,10 @@ use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, output, wakeupd}
 use crate::needs::{self, Need};
 use crate::network::{Host, NEEDS};
 
-/// An environment in which nobody else's endpoint is asked.
+/// An environment in which the doctor queries no other daemon's endpoint.
 const QUIET: [(&str, &str); 1] = [("HTTP_ADDR", "")];
 
-/// Runs a command that becomes the doctor, and returns what it says of each check.
+/// Runs a command as the doctor, checks its exit code, and returns the diagnosis of each check.
 fn diagnoses(command: &mut Command) -> Vec<Value> {
     let (status, stdout, stderr) = output(command.args(["doctor", "--json"]));
     let diagnoses: Vec<Value> = serde_json::from_str(&stdout).expect(&stderr);
@@ -31,18 +31,18 @@ fn diagnoses(command: &mut Command) -> Vec<Value> {
     diagnoses
 }
 
-/// What came of a check, and what was seen.
+/// The result of a check, and the observation behind it.
 fn check<'a>(all: &'a [Value], name: &str) -> (&'a str, &'a str) {
     let told = of(all, name);
     (told["result"].as_str().unwrap(), told["seen"].as_str().unwrap())
 }
 
-/// All that a check says.
+/// The diagnosis of a check.
 fn of<'a>(all: &'a [Value], name: &str) -> &'a Value {
     all.iter().find(|diagnosis| diagnosis["check"] == name).expect(name)
 }
 
-/// The command that becomes the program after some preparation in a shell.
+/// A command that execs the program after some preparation in a shell.
 pub fn after(preparation: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new("sh");
     let script = format!("{preparation} && exec \"$0\" \"$@\"");
@@ -73,7 +73,7 @@ fn whoever_else_holds_the_port_is_found() {
 fn a_daemon_may_hold_the_port_and_its_own_limits_are_looked_at() {
     for (limit, expected) in [("40", "finding"), ("90", "ok")] {
         let daemon = Daemon::start_command(&mut after(&format!("ulimit -n {limit}"), &SERVING));
-        // PORT=0 is what it was told, and not what the doctor must be told.
+        // The daemon runs with PORT=0, but the doctor needs the actual port.
         let port = daemon.address.port().to_string();
         let diagnoses = diagnoses(wakeupd(&SERVING).env("PORT", port));
         let (result, seen) = check(&diagnoses, "port");
@@ -130,7 +130,7 @@ fn small_limits_are_found() {
 #[test]
 fn slack_timers_are_found() {
     let diagnoses = diagnoses(&mut after("echo 40000000 > /proc/self/timerslack_ns", &QUIET));
-    // It is the shell that wrote it, and that becomes the program.
+    // The shell sets its own slack, and then execs the program.
     let (result, seen) = check(&diagnoses, "timers");
     assert!(result == "finding" && seen.contains("may wake 40ms late"), "{seen}");
 }
@@ -143,7 +143,7 @@ fn a_person_reads_the_same_as_a_machine() {
     assert_eq!(check(&diagnoses, "settings").0, "finding");
     let (status, stdout, stderr) = output(wakeupd(&variables).arg("doctor"));
     assert_eq!((status.code(), stderr.as_str()), (Some(1), ""), "{stdout}");
-    assert!(!stdout.contains('\u{1b}'), "no colours but on a terminal");
+    assert!(!stdout.contains('\u{1b}'), "colours are for terminals only");
     for diagnosis in &diagnoses {
         let name = diagnosis["check"].as_str().unwrap();
         let label = match diagnosis["result"].as_str().unwrap() {
@@ -185,7 +185,7 @@ fn a_strict_filter_matters_where_there_are_two_ways_in() {
     server.run("echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
     assert_eq!(filter("0.0.0.0", "1"), (ok.clone(), "strict, but one is the only way in".into()));
     server.wire("two", &client, "two");
-    // The label of an address is not the name of an interface.
+    // An address label is not an interface name.
     server.run("ip address add 10.9.1.1/24 dev two label two:1");
     let (result, seen) = filter("0.0.0.0", "1");
     assert_eq!(result, finding);
@@ -196,7 +196,7 @@ fn a_strict_filter_matters_where_there_are_two_ways_in() {
     assert_eq!(filter("0.0.0.0", "0").0, ok);
     server.run("echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter");
     assert_eq!(filter("0.0.0.0", "0").0, finding);
-    // That is what mends it.
+    // This is the remedy.
     server.run("echo 2 > /proc/sys/net/ipv4/conf/all/rp_filter");
     assert_eq!(filter("0.0.0.0", "1").0, ok);
 }
@@ -217,7 +217,7 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
          nft add chain ip filter in '{ type filter hook input priority 0; }'
          nft add rule ip filter in ct state invalid drop",
     );
-    // Nobody need be there to receive.
+    // The datagrams need no receiver.
     let visit = |port: u16| {
         let open = || UdpSocket::bind("0.0.0.0:0").unwrap();
         for socket in client.within(|| [open(), open(), open()]) {
@@ -250,7 +250,7 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
 
     let mend = of(&diagnoses, name)["mend"].as_str().unwrap();
     let bypass = mend.lines().last().unwrap().strip_prefix("sudo ").unwrap();
-    // Twice changes no more than once.
+    // The command is idempotent.
     server.run(bypass);
     let rules = || output(server.command("nft").args(["list", "table", "inet", "wakeupd"])).1;
     let once = rules();
@@ -258,9 +258,9 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
     assert_eq!(rules(), once);
     visit(7_000);
     let untracked = connections();
-    assert!(untracked <= tracked, "the port is left out");
+    assert!(untracked <= tracked, "the port is not tracked");
     visit(7_001);
-    assert!(connections() > untracked, "other ports are not");
+    assert!(connections() > untracked, "other ports are tracked");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn the_running_daemon_is_asked() {
         client.heartbeat(&[]);
     }
     clients.iter().for_each(Client::ping);
-    // The daemon counts them once a second.
+    // The daemon counts its clients once a second.
     let deadline = Instant::now() + PATIENCE;
     let all = loop {
         let all = doctor(&variables);
@@ -323,14 +323,14 @@ fn the_running_daemon_is_asked() {
     assert_ne!(check(&all, "running daemon").0, "unknown");
     assert!(check(&all, "receive buffer").1.starts_with("the running wakeupd has "));
 
-    // A second daemon would have its own UDP port, but not its own endpoint.
+    // A second daemon would have its own UDP port, but not its own HTTP port.
     let diagnoses = doctor(&[("PORT", "7000")]);
     let (result, seen) = check(&diagnoses, "HTTP port");
     assert!(result == "finding" && seen.contains("is held by wakeupd, pid "), "{seen}");
     daemon.stop();
 }
 
-/// The program as the user without privileges.
+/// The program as an unprivileged user.
 fn as_user(uid: u32) -> Command {
     let mut command = Command::new("setpriv");
     let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
@@ -345,7 +345,7 @@ fn files_are_tried_as_the_user_of_the_service() {
     if !needs::met(test, &[Need::Root, Need::Program("setpriv")]) {
         return;
     }
-    // As /var/lib/private, which root alone may enter.
+    // Like /var/lib/private, which only root may enter.
     let private = std::env::temp_dir().join(format!("wakeupd-private-{}", id()));
     let folder = private.join("it's the state");
     fs::create_dir_all(&folder).unwrap();
@@ -369,17 +369,17 @@ fn files_are_tried_as_the_user_of_the_service() {
         let diagnoses = by_root();
         let (result, seen) = check(&diagnoses, "snapshot");
         assert!(result == expected.0 && seen.contains(expected.1), "{mode:o}: {result} {seen}");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing is left behind");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the check leaves no file behind");
     }
 
-    // What mends it can be pasted.
+    // The suggested remedy works as it is.
     set(&folder, 65_533, 0o500);
     let diagnoses = by_root();
     let mend = of(&diagnoses, "snapshot")["mend"].as_str().unwrap().replace("sudo ", "");
     assert!(Command::new("sh").args(["-c", &mend]).status().unwrap().success(), "{mend}");
     let mended = by_root();
     assert_eq!(check(&mended, "snapshot").0, "ok");
-    // The service's user cannot even enter the folder of that file.
+    // The service's user cannot even enter the deny file's folder.
     assert_eq!(check(&mended, "deny file").0, "finding");
 
     set(&private, 0, 0o755);
@@ -395,7 +395,7 @@ fn files_are_tried_as_the_user_of_the_service() {
     let diagnoses = by_root();
     let (result, seen) = check(&diagnoses, "snapshot");
     assert!(result == "finding" && seen.contains("No such file"), "{seen}");
-    assert_eq!(fs::read_dir(&private).unwrap().count(), 1, "nothing is made");
+    assert_eq!(fs::read_dir(&private).unwrap().count(), 1, "the check creates nothing");
     fs::remove_dir_all(&private).unwrap();
 }
 
@@ -416,7 +416,7 @@ fn files_are_tried_as_the_user_of_the_running_daemon() {
     let (result, seen) = check(&diagnoses, "snapshot");
     let expected = "user 65532, which the daemon runs as, cannot write to";
     assert!(result == "finding" && seen.starts_with(expected), "{seen}");
-    assert_eq!(check(&diagnoses, "port").0, "ok", "what a daemon holds is not bound");
+    assert_eq!(check(&diagnoses, "port").0, "ok", "a port that a daemon holds is not tried");
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.ping();

@@ -1,4 +1,4 @@
-//! The process ends as nobody asked it to, and is started anew, as a service manager does.
+//! The process ends unexpectedly, and a successor starts, as under a service manager.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -12,10 +12,10 @@ use crate::restart::{Home, crowd, restored};
 use crate::systemd::{Halted, Manager};
 use crate::witness::Witness;
 
-/// Clients who send one heartbeat each.
+/// The number of clients that send a single heartbeat.
 const SILENT: usize = 20;
 
-/// Ends a daemon in some way, and checks that its successor brings everybody back.
+/// Ends a daemon, and checks that its successor restores all clients.
 fn outlive(
     home: &Home,
     mut daemon: Daemon,
@@ -24,7 +24,7 @@ fn outlive(
 ) {
     let clients = crowd(&daemon, SILENT);
     let witness = Witness::of(&daemon);
-    wait_until("all are in the snapshot", || {
+    wait_until("the snapshot has all clients", || {
         home.read().is_some_and(|snapshot| snapshot.len() == 1 + SILENT as u64)
     });
     let began = Instant::now();
@@ -40,7 +40,7 @@ fn outlive(
     }
     witness.missed_at_most(outage, &successor);
     let lines = successor.stop();
-    assert_eq!(count(&lines, " registered "), 0, "nobody had to come back: {lines:#?}");
+    assert_eq!(count(&lines, " registered "), 0, "no client had to register again: {lines:#?}");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back()
     outlive(&home, daemon, panic, |status| !status.success());
 }
 
-/// In release that is how a panic ends.
+/// In a release build, a panic aborts.
 #[test]
 fn a_successor_of_one_that_aborted_brings_everybody_back() {
     let home = Home::new(102);
@@ -78,7 +78,7 @@ fn the_watchdog_ends_one_that_hangs_and_a_successor_brings_everybody_back() {
         let halted = Halted::new(daemon.thread("worker-3"));
         daemon.wait_for_line("stuck");
         assert!(manager.misses("WATCHDOG", Duration::from_secs(4)));
-        // That is what systemd does then.
+        // systemd then aborts the process.
         daemon.signal(Signal::SIGABRT);
         drop(halted);
     };

@@ -6,7 +6,7 @@ use std::process::{Command, id};
 
 use crate::daemon::{Daemon, SERVING, output, wakeupd};
 
-/// A folder for one test, which is removed with it.
+/// A folder for one test, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -29,7 +29,7 @@ impl Folder {
         command
     }
 
-    /// A line of the settings that are in force.
+    /// The effective `PORT`.
     fn port(&self, variables: &[(&str, &str)]) -> String {
         let (status, stdout, stderr) = output(self.wakeupd(variables).arg("--print-config"));
         assert!(status.success(), "{stderr}");
@@ -71,7 +71,7 @@ fn a_service_has_its_variables_from_its_unit() {
     assert_eq!(folder.port(&[("NOTIFY_SOCKET", "/run/notify")]), "7561");
     let named = [("NOTIFY_SOCKET", "/run/notify"), ("ENV_FILE", ".env")];
     assert_eq!(folder.port(&named), "7000");
-    // As systemd does it, for the process that it starts and not for those that this one starts.
+    // SYSTEMD_EXEC_PID counts only in the process that systemd starts, not in the children of that process.
     let script = "SYSTEMD_EXEC_PID=$$ exec \"$0\" --print-config";
     let mut command = Command::new("sh");
     command.args(["-c", script, crate::daemon::PROGRAM]).env_clear().current_dir(&folder.0);
@@ -123,12 +123,12 @@ fn a_file_that_cannot_be_used_is_a_wrong_configuration() {
             let (status, stdout, stderr) = output(command.args(arguments));
             assert_eq!((status.code(), stdout.as_str()), (Some(78), ""), "{stderr}");
             assert!(stderr.starts_with("wakeupd: ") && stderr.contains(reason), "{stderr}");
-            assert!(!stderr.contains("horse"), "it is a secret: {stderr}");
+            assert!(!stderr.contains("horse"), "the error leaks a secret: {stderr}");
         }
     }
-    // That is mostly a virtual environment of Python.
+    // A folder named .env is mostly a Python virtual environment.
     assert_eq!(empty.port(&[]), "7561");
-    // With the endpoint as an argument, status needs no settings.
+    // If the endpoint is an argument, status needs no settings.
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let address = daemon.http().to_string();
     let mut command = malformed.wakeupd(&[]);

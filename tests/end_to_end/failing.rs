@@ -1,4 +1,4 @@
-//! System calls that fail, which strace(1) sees to, and datagrams that only root can send.
+//! System calls that fail, injected by strace(1), and datagrams that only root can send.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{self, AssertUnwindSafe};
@@ -13,17 +13,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::daemon::{Client, Daemon, PROGRAM, SERVING, count, field, summary};
 use crate::needs::{self, Need};
 
-/// A daemon whose calls of `sendmmsg` fail as `injection` says.
+/// A daemon in which `sendmmsg` fails as `injection` specifies.
 fn failing_daemon(injection: &str) -> Daemon {
     hampered_daemon("sendmmsg", injection, &[])
 }
 
-/// A daemon with these settings, to whose calls of `call` strace does what `injection` says.
+/// A daemon with these settings. strace applies `injection` to its calls of `call`.
 fn hampered_daemon(call: &str, injection: &str, settings: &[(&str, &str)]) -> Daemon {
     let mut command = Command::new("strace");
     let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{injection}"));
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, PROGRAM]);
-    // strace counts the calls of each thread by itself, so there is but one to send.
+    // strace counts the calls of each thread separately, so only one thread may send.
     command.env_clear().env("ENV_FILE", "none").envs(SERVING).envs(settings.iter().copied());
     command.env("TOKIO_WORKER_THREADS", "1");
     command.env("PATH", std::env::var_os("PATH").unwrap());
@@ -43,7 +43,7 @@ fn a_failure_costs_that_ping_and_no_other() {
     if !needs::met("a_failure_costs_that_ping_and_no_other", &[Need::Program("strace")]) {
         return;
     }
-    // Some are tried again at once, because the kernel may have meant another datagram.
+    // The daemon retries some sends at once, because the error may belong to another datagram.
     let failures = [
         ("EINVAL", 0, "invalid"),
         ("EPERM", 0, "not_permitted"),
@@ -120,7 +120,7 @@ fn a_flood_that_never_ends_keeps_the_silent_no_longer() {
     {
         return;
     }
-    // So slow that something is always waiting in the socket.
+    // Receiving is so slow that a datagram always waits in the socket.
     let settings = [("LOG_LEVEL", "DEBUG"), ("CLIENT_EXPIRATION_SECONDS", "1")];
     let daemon = hampered_daemon("recvmmsg", "delay_enter=4000", &settings);
     let silent = Client::of(&daemon);
@@ -160,7 +160,7 @@ fn source_port_zero_never_registers_nor_floods_the_log() {
     client.ping();
     let seconds = start.elapsed().max(Duration::from_secs(1)).as_secs();
     let lines = daemon.stop();
-    assert_eq!(count(&lines, "registered"), 1, "the client's");
+    assert_eq!(count(&lines, "registered"), 1, "only the client registers");
     let warnings = count(&lines, "reason=\"source_port_zero\"") as u64;
     assert!((1..=seconds + 1).contains(&warnings), "{lines:#?}");
     let summary = summary(&lines);

@@ -1,4 +1,4 @@
-//! System calls of a daemon that serves begin to fail, which strace(1) sees to, and stop failing.
+//! System calls of a running daemon fail for a while. strace(1) injects the errors.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -16,24 +16,24 @@ use crate::scene::alone;
 use crate::web::{get, metric};
 use crate::witness::Witness;
 
-/// strace attaches to what it did not start.
+/// strace needs root to attach to a process that it did not start.
 const NEEDS: [Need; 2] = [Need::Root, Need::Program("strace")];
 
-/// How long calls fail.
+/// The length of a fault.
 const WHILE: Duration = Duration::from_secs(4);
 
-/// Far more calls a second than a daemon makes that does not spin.
+/// Far more calls a second than a daemon makes unless it spins.
 const MANY_CALLS: u64 = 500;
 
-/// strace, until this is dropped.
+/// A running strace, killed on drop.
 struct Fault {
     strace: Child,
     trace: PathBuf,
 }
 
 impl Fault {
-    /// Lets all calls of `call` fail with `error`, or those that are named behind it, which are counted for
-    /// each thread.
+    /// Makes `call` fail with `error`. A suffix of `error` may select some calls by number, counted per
+    /// thread.
     fn new(daemon: &Daemon, call: &str, error: &str) -> Self {
         let name = format!("fault-{}", daemon.pid());
         let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -47,7 +47,7 @@ impl Fault {
         Self { strace, trace }
     }
 
-    /// How many calls failed.
+    /// The number of failed calls.
     fn failures(&self) -> u64 {
         fs::read_to_string(&self.trace).unwrap().matches("(INJECTED)").count() as u64
     }
@@ -56,7 +56,7 @@ impl Fault {
         wait_until("a call fails", || self.failures() > 0);
     }
 
-    /// Ends it, and tells how many calls failed.
+    /// Ends the fault and returns the number of failed calls.
     fn end(mut self) -> u64 {
         send_signal(&self.strace, Signal::SIGTERM);
         self.strace.wait().unwrap();
@@ -72,7 +72,7 @@ impl Drop for Fault {
     }
 }
 
-/// Whether all of its threads are, apart from those that have ended.
+/// Whether all live threads of the process are traced.
 fn is_traced(process: Pid) -> bool {
     let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     threads.map(|thread| thread.unwrap().path().join("status")).all(|status| {
@@ -88,12 +88,12 @@ fn serve() -> (Daemon, Witness) {
     (daemon, witness)
 }
 
-/// A client that is gone at once: the kernel says of its pings that nobody listens.
+/// Registers a client that closes its port at once. The kernel answers its pings with port unreachable.
 fn register_closed_port(daemon: &Daemon) {
     Client::of(daemon).heartbeat(&[]);
 }
 
-/// Does something with each case, all at a time.
+/// Checks all cases in parallel.
 fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     let _alone = alone();
     thread::scope(|scope| {
@@ -108,8 +108,8 @@ fn a_call_that_fails_once_costs_nobody_a_ping() {
     if !needs::met("a_call_that_fails_once_costs_nobody_a_ping", &NEEDS) {
         return;
     }
-    // Of sendmmsg there is more in `failing`: what has no room is tried again too. But a firewall that
-    // says EPERM has dropped that ping, and is not asked again.
+    // `failing` has more cases of sendmmsg, such as the retry when buffers are full. The daemon does not
+    // retry after EPERM, because the firewall has dropped that ping.
     let cases = [
         ("recvmmsg", "EAGAIN"),
         ("recvmmsg", "EINTR"),
@@ -139,13 +139,13 @@ fn a_call_that_fails_once_costs_nobody_a_ping() {
     });
 }
 
-/// What calls that fail for a while cost.
+/// The cost of calls that fail for a while.
 #[derive(Clone, Copy, PartialEq)]
 enum Costs {
     Nothing,
-    /// Nobody can come meanwhile.
+    /// No client can register during the fault.
     Arrivals,
-    /// Nobody is pinged meanwhile.
+    /// No client is pinged during the fault.
     Pings,
 }
 
@@ -172,7 +172,7 @@ fn calls_that_fail_for_a_while_cost_no_more_than_they_must() {
         ("sendmmsg", "ENOBUFS", Costs::Pings, pings("no_buffers")),
         ("sendmmsg", "ENOMEM", Costs::Pings, pings("other")),
         ("sendmmsg", "EPERM", Costs::Pings, pings("not_permitted")),
-        // A signal interrupts, but not every call.
+        // Signals interrupt some calls, but not all.
         ("epoll_wait", "EINTR:when=1..99+2", Costs::Nothing, nothing()),
         ("futex", "EINTR:when=1..9+2", Costs::Nothing, nothing()),
     ];
@@ -217,9 +217,9 @@ fn a_process_whose_socket_is_gone_ends() {
     }
     let cases = [
         ("recvmmsg", Some(1), "ERROR cannot receive any more: Bad file descriptor"),
-        // One worker is enough: its clients would never be pinged again.
+        // One failed worker is enough: its clients would never be pinged again.
         ("sendmmsg", Some(1), "ERROR cannot send any more: Bad file descriptor"),
-        // The runtime of one thread or another panics.
+        // The runtime panics on one of the threads.
         ("epoll_wait", None, "Bad file descriptor"),
     ];
     for_each(&cases, |(call, code, complaint)| {

@@ -1,4 +1,4 @@
-//! The operator's endpoint.
+//! The HTTP endpoint.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -71,7 +71,7 @@ fn metrics_tell_what_happened() {
         assert_eq!(value(name).to_bits(), f64::to_bits(expected), "{name} is {}", value(name));
     }
     let pings = value("wakeupd_pings_total");
-    // A ping is counted when it has left, so the last that came may not have been.
+    // The daemon counts a ping after it has left, so the last received one may not be counted yet.
     assert!(pings >= 3.0);
     assert!(value("wakeupd_ping_lateness_seconds_bucket{le=\"+Inf\"}") >= pings);
     assert!(value("wakeupd_ping_lateness_seconds_sum") > 0.0);
@@ -150,7 +150,7 @@ fn drops_are_those_of_the_daemons_own_socket() {
     let (daemon, http) = serve(&[("LOG_LEVEL", "INFO")]);
     let flood = UdpSocket::bind("127.0.0.1:0").unwrap();
     let other = UdpSocket::bind(("127.0.0.2", daemon.address.port())).unwrap();
-    // Nobody reads, so whatever the buffer is it is full some time.
+    // The socket is never read, so a buffer of any size overflows.
     let drops = |text: &str| metric(text, "wakeupd_receive_drops_total");
     for _ in 0..100_000 {
         flood.send_to(b"", other.local_addr().unwrap()).unwrap();
@@ -158,7 +158,7 @@ fn drops_are_those_of_the_daemons_own_socket() {
     let looks = |json: &Value| json["now"]["time"].as_f64();
     let before = looks(&get(http, "/status").json());
     wait_for(http, "/status", |json| looks(json) > before);
-    assert!(drops(&get(http, "/metrics").body) < 1.0, "those of somebody else are not ours");
+    assert!(drops(&get(http, "/metrics").body) < 1.0, "another socket's drops do not count");
 
     daemon.freeze();
     for _ in 0..100_000 {
@@ -206,11 +206,11 @@ fn an_event_stream_passes_proxies_at_once_and_ends_for_the_next_one() {
     stream
         .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .unwrap();
-    // Each read ends with the next event, so only a stream without an end would take too long.
+    // Each read ends with the next event, so only an endless stream misses the deadline.
     let deadline = Instant::now() + 10 * PATIENCE;
     let (mut text, mut events) = (String::new(), 0);
     for line in BufReader::new(stream).lines().map(Result::unwrap) {
-        assert!(Instant::now() < deadline, "it has not ended after {events} events");
+        assert!(Instant::now() < deadline, "the stream did not end after {events} events");
         events += usize::from(line == "event: status");
         text += &(line + "\n");
     }
@@ -219,7 +219,7 @@ fn an_event_stream_passes_proxies_at_once_and_ends_for_the_next_one() {
     assert!(text.contains("\nretry: 3000\n") && events > 60, "{events} events");
     assert_eq!(text.matches("event: history").count(), 1);
     let next = text.rfind("event: status").unwrap();
-    assert!(text[next..].contains("\n\n"), "the last event is whole: {}", &text[next..]);
+    assert!(text[next..].contains("\n\n"), "the last event is complete: {}", &text[next..]);
 }
 
 #[test]
@@ -402,14 +402,14 @@ fn wrong_tokens_are_counted_logged_and_answered_late() {
         for n in 0..WRONG {
             scope.spawn(move || {
                 assert_eq!(authorized(&format!("guess-{n}")), 401);
-                assert!(began.elapsed() >= Duration::from_secs(1), "a guess is answered at once");
+                assert!(began.elapsed() >= Duration::from_secs(1), "a guess is answered late");
             });
         }
         let line = daemon.wait_for_line("wrong ADMIN_TOKEN");
         assert!(line.contains("peer=127.0.0.1:") && !line.contains("guess"), "{line}");
         assert_eq!(authorized(TOKEN), 200);
     });
-    // A request without a token guesses nothing.
+    // A request without a token is no guess.
     assert_eq!(get(http, "/clients").status, 401);
     wait_for(http, "/status", |json| json["totals"]["wrong_tokens"] == WRONG);
     let metrics = get(http, "/metrics").body;
@@ -465,7 +465,7 @@ fn a_slow_request_ends_and_others_do_not_wait_for_it() {
     assert_eq!(get(http, "/status").status, 200);
     let client = client_at(&daemon, "127.0.0.1");
     for stream in [&mut slow, &mut idle] {
-        stream.read_to_end(&mut Vec::new()).expect("the daemon closes it");
+        stream.read_to_end(&mut Vec::new()).expect("the daemon closes the connection");
     }
     client.pings(5);
 }
@@ -479,7 +479,7 @@ fn who_takes_nothing_of_an_answer_is_left() {
     }
     let open = || std::fs::read_dir(&fds).unwrap().count();
     let before = open();
-    // Far more is asked for than the buffers of a connection hold.
+    // The responses far exceed the buffers of a connection.
     let stuck: Vec<_> = (0..8)
         .map(|_| {
             let mut stream = connect(http);
@@ -489,9 +489,9 @@ fn who_takes_nothing_of_an_answer_is_left() {
             stream
         })
         .collect();
-    wait_until("all are connected", || open() >= before + stuck.len());
+    wait_until("all connections are accepted", || open() >= before + stuck.len());
     let client = client_at(&daemon, "127.0.0.1");
-    wait_until("all are left", || {
+    wait_until("all connections are closed", || {
         client.ping();
         get(http, "/healthz").status == 200 && open() <= before
     });
@@ -505,7 +505,7 @@ fn connections_are_limited_and_pings_go_on() {
     daemon.wait_for_line("too many HTTP connections");
     client.pings(2);
     held.drain(..);
-    wait_until("somebody is let in again", || {
+    wait_until("a new connection is accepted", || {
         let mut stream = connect(http);
         let _ = stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n");
         stream.read_to_end(&mut Vec::new()).is_ok_and(|length| length > 0)

@@ -1,4 +1,4 @@
-//! Start, stop, and standing still.
+//! Start and stop.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn sigterm_and_sigint_stop_it_cleanly() {
 
 #[test]
 fn fifty_stops_in_a_row_wait_for_no_sleeping_worker() {
-    // A worker that slept past the end took up to half a second, in two of five stops.
+    // If a worker slept through the shutdown, two of five stops would take up to half a second longer.
     let longest = Duration::from_secs(6);
     let mut stops = Duration::ZERO;
     for number in 0..50 {
@@ -116,7 +116,7 @@ fn a_low_port_needs_a_privilege() {
         return;
     }
     let nobody = 65_534;
-    // A network namespace of its own has the kernel's default for unprivileged ports.
+    // A new network namespace has the kernel's default for unprivileged ports.
     let folder = std::env::temp_dir().join(format!("wakeupd-low-port-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let program = folder.join("wakeupd");

@@ -1,4 +1,4 @@
-//! A host that owns whole networks, and clients that send to very many of its addresses.
+//! A host that owns entire networks, and clients that send to very many of its addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::network::Host;
 use crate::scene::{PORT, SERVER, Scene, address, at, number, possible};
 use crate::web::{get, metric};
 
-/// More than there is room for in the daemon's table.
+/// More addresses than the daemon's table holds.
 const MANY: u32 = 17_000;
 
 /// A scene with a server that owns a network of each family.
@@ -27,7 +27,7 @@ fn scene(variables: &[(&str, &str)]) -> Scene {
     scene
 }
 
-/// Does something for each number, no faster than the daemon takes it.
+/// Calls `act` with each number, no faster than the daemon can keep up.
 fn for_many(mut act: impl FnMut(u32)) {
     for n in 0..MANY {
         act(n);
@@ -51,7 +51,7 @@ fn is_pinged_from(host: &Host, local: &str, server: SocketAddr) {
     client.ping();
 }
 
-/// What the daemon finds wrong.
+/// The daemon's status, with its findings.
 fn findings(server: &Host) -> String {
     output(server.command(PROGRAM).env_clear().arg("status")).1
 }
@@ -64,7 +64,7 @@ fn one_client_cannot_fill_the_table_of_local_addresses() {
     let scene = scene(&[]);
     let of_network = |n: u32| Ipv6Addr::from_bits(0x2001_0db8_000a << 80 | u128::from(n));
     send_to_many(&scene.client, "::", |n| of_network(n).into());
-    // The kernel sends from an IPv6 address that no interface has only if that is switched on.
+    // Only with this setting does the kernel send from an IPv6 address that no interface has.
     scene.server.run("echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind");
     is_pinged_from(&scene.client, "::", SocketAddr::new(of_network(MANY).into(), PORT));
     let loopback = |n: u32| Ipv4Addr::from_bits(0x7f01_0000 + n);
@@ -75,7 +75,7 @@ fn one_client_cannot_fill_the_table_of_local_addresses() {
     is_pinged_from(&scene.server, "127.0.0.1", SocketAddr::new(loopback(MANY).into(), PORT));
     let metrics = scene.server.within(|| get(address("127.0.0.1"), "/metrics")).body;
     let addresses = metric(&metrics, "wakeupd_local_addresses");
-    assert!((3.0..=7.0).contains(&addresses), "one for each client: {addresses}");
+    assert!((3.0..=7.0).contains(&addresses), "one address per client: {addresses}");
     assert!(metric(&metrics, "wakeupd_clients_without_local_address") < 1.0);
     let lines = scene.end();
     let heartbeats = number(&lines, "heartbeats");
@@ -88,12 +88,12 @@ fn a_client_behind_a_blackhole_costs_the_others_not_their_server_address() {
         return;
     }
     let scene = Scene::new(&[("HTTP_ADDR", "127.0.0.1:7561")]);
-    // The kernel prefers the first address of a network where it chooses.
+    // If the kernel chooses the source, it prefers the first address of a network.
     scene.server.run(
         "ip address add 192.0.2.2/24 dev wire
          ip address add 2001:db8::2/64 dev wire nodad",
     );
-    // Some in each shard.
+    // Enough clients to have some in each shard.
     for n in 0..2_000 {
         let v4 = Ipv4Addr::from_bits(0xc612_0000 + n).into();
         let v6 = Ipv6Addr::from_bits(0x2001_0db8_0bad << 80 | u128::from(n) << 72).into();
@@ -151,14 +151,14 @@ fn a_full_table_of_local_addresses_is_told_and_empties_with_its_clients() {
     let far = at("198.18.255.7", PORT);
     let client = Client::new(scene.client.within(|| UdpSocket::bind("0.0.0.0:0").unwrap()), far);
     client.heartbeat(b"");
-    assert_eq!(client.ping_from(), address(SERVER), "the kernel chooses");
+    assert_eq!(client.ping_from(), address(SERVER), "the kernel chooses the source address");
 
-    wait_until("the others are gone", || {
+    wait_until("the other clients expire and free the table", || {
         client.heartbeat(b"");
         client.ping_from() == far
     });
     client.forget_pings();
     client.pings(2);
-    wait_until("all is well", || !is_told());
+    wait_until("the finding is gone", || !is_told());
     scene.end();
 }

@@ -1,4 +1,4 @@
-//! What the daemon writes to standard error.
+//! The log on standard error.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -51,8 +51,11 @@ fn an_operator_reads_what_is_in_force_and_what_was_done() {
     assert!(field(summary, "worst_lateness_ms").parse::<f64>().unwrap() > 0.0);
     line("INFO stopping");
     assert!(lines.last().unwrap().contains("INFO stopped"));
-    assert!(!lines.iter().any(|line| line.contains("registered")), "that is for DEBUG");
-    assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "no colours but on a terminal");
+    assert!(
+        !lines.iter().any(|line| line.contains("registered")),
+        "registrations are logged at DEBUG"
+    );
+    assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "colours are for terminals only");
 }
 
 #[test]
@@ -118,14 +121,14 @@ fn the_journal_gets_priorities_and_no_second_timestamp() {
     assert!(stderr.lines().count() == 3 && stderr.lines().all(|line| line.starts_with("<3>")));
 }
 
-/// A daemon that has far more to log than the pipe holds from which nobody reads.
+/// A daemon that logs far more than its pipe holds, which has no reader.
 fn stuck_daemon() -> (Child, BufReader<ChildStderr>, SocketAddr) {
     let mut command = wakeupd(&SERVING);
     let mut child = command.env("LOG_LEVEL", "NOTSET").stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let server = field(&line_with("listening", &mut stderr), "address").parse().unwrap();
     let talkative = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
-    // Each is a line of about a hundred bytes, and a pipe holds 64 KiB.
+    // Each heartbeat logs about a hundred bytes, and a pipe holds 64 KiB.
     for _ in 0..5 {
         for _ in 0..1_000 {
             talkative.heartbeat(&[]);
@@ -151,7 +154,7 @@ fn a_log_that_nobody_reads_delays_no_ping() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    // Its last lines are what the daemon would wait for, but for the second signal.
+    // Without the second signal, the daemon would wait to write its last lines.
     let (mut child, _stderr, _) = stuck_daemon();
     for signal in [Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCONT] {
         send_signal(&child, signal);
@@ -168,7 +171,7 @@ fn a_small_buffer_is_pointed_out_with_what_to_do() {
     ) {
         return;
     }
-    // Without the capability to exceed the system's limits, which are mostly far lower.
+    // Without this capability, the daemon cannot exceed the system's limits, which are usually far lower.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", PROGRAM]);
     let daemon = Daemon::start_command(command.envs(SERVING));
@@ -181,8 +184,8 @@ fn a_small_buffer_is_pointed_out_with_what_to_do() {
     }
 }
 
-/// Starts the daemon, stops it once it listens, and returns all that it wrote to standard error,
-/// which is a stream to the journal if `journal` says so.
+/// Starts the daemon, stops it once it pings, and returns its standard error, which is a stream to the
+/// journal if `journal` is set.
 fn stderr_of_a_short_life(variables: &[(&str, &str)], journal: bool) -> String {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let writer = File::from(OwnedFd::from(writer));
@@ -198,7 +201,7 @@ fn stderr_of_a_short_life(variables: &[(&str, &str)], journal: bool) -> String {
     }
     let mut child = command.spawn().unwrap();
     drop(command);
-    // It need not log anything, but once it pings it listens to signals too.
+    // It may log nothing, but once it pings it handles signals too.
     let client = Client::new(
         UdpSocket::bind("127.0.0.1:0").unwrap(),
         SocketAddr::from(([127, 0, 0, 1], port)),

@@ -1,4 +1,4 @@
-//! Two that answer each other, and the file that ends it.
+//! Two hosts that answer each other, and the deny file that ends the loop.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,10 +12,10 @@ use crate::deny_file::DenyFile;
 use crate::scene::{CLIENT, PORT, SERVER, Scene, at, possible};
 use crate::stranger::Sniffer;
 
-/// How long is listened for pings, of which there may be one a second each way.
+/// The time to listen for pings. One ping a second is allowed each way.
 const SECONDS: u32 = 5;
 
-/// How many pings come to these two in a while.
+/// The number of pings that reach each of the two ends in [`SECONDS`].
 fn pings(wires: [&Sniffer; 2], ends: [SocketAddr; 2]) -> [u32; 2] {
     for wire in wires {
         let _ = wire.pings(Duration::ZERO);
@@ -61,7 +61,7 @@ fn two_daemons_on_other_ports_ping_each_other_once_a_second_until_one_is_denied(
         assert!((most - 2..=most).contains(&pings), "{pings} pings in {SECONDS} s");
     }
     file.write(&format!("{CLIENT}/32 # its port 8000 is a daemon\n"));
-    // The witness is at that address too.
+    // The witness has the same address.
     scene.dismiss_witness();
     scene.daemon.signal(Signal::SIGHUP);
     scene.daemon.wait_for_line(&format!("removed client={there} reason=\"denied\""));
@@ -97,7 +97,7 @@ fn a_server_that_echoes_is_pinged_once_a_second_until_it_is_denied() {
     scene.daemon.signal(Signal::SIGHUP);
     let error = scene.daemon.wait_for_line("ERROR cannot reload DENY_FILE");
     assert!(error.contains("line 2: ") && error.contains(file.path()), "{error}");
-    assert!(pings(wires, ends)[1] > 0, "the file is of no use");
+    assert!(pings(wires, ends)[1] > 0, "a malformed file denies no address");
 
     file.write("192.0.2.77 # an echo server\n203.0.113.0/24\n");
     scene.daemon.signal(Signal::SIGHUP);

@@ -1,4 +1,4 @@
-//! What the program tells of itself: help, manual page, completions.
+//! Help, manual page and completions.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use wakeupd::config::VARIABLES;
 use crate::daemon::{output, wakeupd};
 use crate::needs::{self, Need};
 
-/// What the program prints for these arguments.
+/// The program's output for these arguments.
 fn printed(arguments: &[&str]) -> String {
     let (status, stdout, stderr) = output(wakeupd(&[("COLUMNS", "80")]).args(arguments));
     assert!(status.success() && stderr.is_empty(), "{arguments:?}: {stderr}");
@@ -22,7 +22,7 @@ fn subcommands() -> Vec<String> {
     program.get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
 
-/// Runs a program that reads `input`, and returns all that it says.
+/// Runs a program with `input`. Returns whether it succeeded, and its output.
 fn fed(command: &mut Command, input: &str) -> (bool, String) {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -56,7 +56,7 @@ fn the_manual_page_tells_of_each_variable_and_subcommand() {
         let heading = format!(".SS \"wakeupd {name}");
         assert!(page.lines().any(|line| line.starts_with(&heading)), "{name}: {page}");
     }
-    assert!(!page.contains("ends\\-with"), "hidden: {page}");
+    assert!(!page.contains("ends\\-with"), "this option is hidden: {page}");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn the_manual_page_is_sound() {
         assert_eq!(groff, (true, String::new()), "{page}");
     }
     let (_, said) = fed(Command::new("mandoc").args(["-T", "lint", "-W", "warning"]), &page);
-    // What is built from the same source is to be the same, so there is no date.
+    // The page has no date, to keep builds reproducible.
     let complaints: Vec<_> = said.lines().filter(|line| !line.contains("missing date")).collect();
     assert!(complaints.is_empty(), "{complaints:#?} {page}");
 }
@@ -94,7 +94,7 @@ fn bash_completes_the_subcommands() {
         assert!(offered.contains(&name.as_str()), "{name} is not in {offered:?}");
     }
     assert!(offered.contains(&"--print-config"), "{offered:?}");
-    assert!(!offered.contains(&"--ends-with"), "it is hidden: {offered:?}");
+    assert!(!offered.contains(&"--ends-with"), "this option is hidden: {offered:?}");
 }
 
 #[test]

@@ -19,17 +19,17 @@ use crate::needs::{self, Need};
 pub struct ControlGroup(PathBuf);
 
 impl ControlGroup {
-    /// One with a limit on memory in bytes.
+    /// A control group with a memory limit in bytes.
     pub fn with_memory(bytes: u64) -> Option<Self> {
         Self::new("memory", "memory.max", "memory.limit_in_bytes", bytes)
     }
 
-    /// One with a limit on threads.
+    /// A control group with a limit on threads.
     pub fn with_threads(threads: u64) -> Option<Self> {
         Self::new("pids", "pids.max", "pids.max", threads)
     }
 
-    /// One in that of this process, or in the next above it that can have one with a limit.
+    /// Creates a group below that of this process, or below its nearest ancestor that supports the limit.
     fn new(controller: &str, file: &str, old_file: &str, limit: u64) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wakeupd-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
@@ -46,7 +46,7 @@ impl ControlGroup {
                 let group = folder.join(&name);
                 fs::create_dir(&group).ok()?;
                 let group = Self(group);
-                // Where it is no control group there is no such file.
+                // The file exists only if the folder is a control group.
                 let mut file = OpenOptions::new().write(true).open(group.0.join(file)).ok()?;
                 file.write_all(limit.to_string().as_bytes()).ok()?;
                 Some(group)
@@ -54,7 +54,7 @@ impl ControlGroup {
         })
     }
 
-    /// What puts a shell into it.
+    /// A shell command that moves the shell into the group.
     pub fn preparation(&self) -> String {
         format!("echo $$ > {}/cgroup.procs", self.0.display())
     }
@@ -62,7 +62,7 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // What was in it may still be on its way out.
+        // A process of the group may still be exiting.
         for _ in 0..100 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;
@@ -72,7 +72,7 @@ impl Drop for ControlGroup {
     }
 }
 
-/// The program with these `MAX_CLIENTS`, after some preparation in a shell.
+/// The program with this `MAX_CLIENTS`, after some preparation in a shell.
 fn program(preparation: &str, max_clients: &str) -> Command {
     let mut command = after(preparation, &SERVING);
     command.envs([
@@ -83,25 +83,25 @@ fn program(preparation: &str, max_clients: &str) -> Command {
     command
 }
 
-/// What the daemon says when it does not start for want of memory.
+/// The error message of a daemon that does not start because the memory limit is too low.
 fn complaint(preparation: &str, max_clients: &str) -> String {
     let (status, _, stderr) = output(&mut program(preparation, max_clients));
-    // So a service manager does not try again.
+    // This exit code keeps a service manager from retrying.
     assert_eq!(status.code(), Some(78), "{stderr}");
     let line = stderr.lines().find(|line| line.contains("ERROR")).unwrap();
     assert!(line.contains(&format!("MAX_CLIENTS={max_clients} may take up to ")), "{line}");
     line.to_owned()
 }
 
-/// The megabytes to which the limit is to be raised.
+/// The limit that the message asks for, in megabytes.
 fn enough(complaint: &str) -> u64 {
     let (_, figure) = complaint.split_once("raise the limit to ").unwrap();
     figure.split_once(" MB (").unwrap().0.parse().unwrap()
 }
 
-/// Checks that a daemon serves so many clients.
+/// Checks that a daemon serves this many clients.
 fn serve(daemon: &Daemon, clients: u32) {
-    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to 127.0.0.1") };
+    let SocketAddr::V4(server) = daemon.address else { panic!("the daemon is bound to 127.0.0.1") };
     let addresses: Vec<_> = (0..clients).map(|n| Ipv4Addr::from_bits(0x7F10_0000 + n)).collect();
     Crowd::new(server).register(daemon.http(), &addresses);
 }
@@ -139,7 +139,7 @@ fn a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start() {
         "{told}"
     );
 
-    // With what it asks for it serves them all.
+    // With the limit that it asks for, the daemon serves them all.
     let larger = ControlGroup::with_memory(enough(&told) * 1_000_000).unwrap();
     let daemon = Daemon::start_command(&mut program(&larger.preparation(), "30000"));
     serve(&daemon, 30_000);

@@ -1,4 +1,4 @@
-//! A virtual IP address moves to another machine while many clients are served from it.
+//! A virtual IP address moves to another machine while the daemon serves many clients from it.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -15,7 +15,7 @@ const STAYS: &str = "192.0.2.1";
 const MOVES: &str = "192.0.2.2";
 const PORT: u16 = 7561;
 
-/// Far more than a worker can try one by one in a slot.
+/// Far more clients than a worker can retry one by one within a slot.
 const CROWD: u32 = 100_000;
 
 #[test]

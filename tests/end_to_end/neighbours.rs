@@ -12,7 +12,7 @@ use crate::options::{FORCE_SNDBUF, Refuser, SET_SNDBUF};
 use crate::scene::{at, possible, undisturbed};
 use crate::witness::Witness;
 
-/// So many phones that the pings that wait for them do not fit into the buffer of one socket.
+/// So many phones that their queued pings overflow the send buffer of one socket.
 const PHONES: u32 = 600;
 
 #[test]
@@ -29,7 +29,7 @@ fn phones_behind_a_dead_access_point_cost_no_other_client_a_ping() {
         "ip address add 10.9.0.9/16 dev wire
          ip route add local 10.9.64.0/18 dev lo",
     );
-    // The send buffers keep the size that Linux gives them by default.
+    // The send buffers keep their default size.
     let refuser = Refuser::new(name);
     let words = refuser.words(Errno::EPERM, &[SET_SNDBUF, FORCE_SNDBUF]);
     let mut command = server.command(&words[0]);

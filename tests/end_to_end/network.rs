@@ -1,5 +1,5 @@
-//! Network namespaces of a test's own. Each lives as long as a process that does nothing else, which
-//! the kernel kills when the test's thread ends, however it ends; so nothing is ever left behind.
+//! Network namespaces for tests. An idle process holds each one, and the kernel kills that process when the
+//! test's thread ends, even after a panic. So no namespace is ever left behind.
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -11,11 +11,11 @@ use nix::sched::{CloneFlags, setns};
 use crate::daemon::{Daemon, PROGRAM};
 use crate::needs::Need;
 
-/// What a test with namespaces needs.
+/// The needs of a test with namespaces.
 pub const NEEDS: [Need; 4] =
     [Need::Root, Need::Program("ip"), Need::Program("nsenter"), Need::Program("setpriv")];
 
-/// A machine of its own, as far as the network goes.
+/// A virtual host: a network namespace of its own.
 #[derive(Debug)]
 pub struct Host(Child);
 
@@ -27,9 +27,9 @@ impl Host {
             .spawn()
             .unwrap();
         let mut host = Self(child);
-        // The empty line says that it has left our namespace.
+        // The empty line confirms that the process has left our namespace.
         std::io::Read::read_exact(host.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-        // An address is in use at once, and nobody first asks for a second whether it is another's.
+        // Without duplicate address detection, an address is usable at once instead of after a second.
         host.run(
             "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
              ip link set lo up",
@@ -63,7 +63,7 @@ impl Host {
         }
     }
 
-    /// Does something on this host: what sockets it opens belong there.
+    /// Runs `action` on this host. The sockets that it opens belong to the host.
     pub fn within<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
         thread::scope(|scope| {
@@ -75,7 +75,7 @@ impl Host {
         })
     }
 
-    /// Puts a wire between two hosts: `name` on this one, `peer_name` on the other.
+    /// Connects two hosts with a wire: `name` on this one, `peer_name` on the other.
     pub fn wire(&self, name: &str, peer: &Self, peer_name: &str) {
         let peer_id = peer.0.id();
         self.run(&format!(
@@ -83,7 +83,7 @@ impl Host {
              ip link set {name} up"
         ));
         peer.run(&format!("ip link set {peer_name} up"));
-        // Addresses of a link that is not up yet cannot be used.
+        // The addresses of a link are unusable until it is up.
         thread::sleep(Duration::from_millis(100));
     }
 }

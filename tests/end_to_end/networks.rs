@@ -1,4 +1,4 @@
-//! What only shows between several hosts.
+//! Behaviour that only shows between several hosts.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -46,7 +46,7 @@ fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
     ] {
         let daemon = server.serve(&[("HOST", host)]);
         for target in targets {
-            // A probe hears only the address that it speaks to.
+            // A probe accepts pings only from its target address.
             let (status, stdout, _) = output(&mut probe(&client, target, "2"));
             assert!(status.success(), "HOST={host}, {target}: {stdout}");
         }
@@ -72,7 +72,7 @@ fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
         assert_eq!(phone.ping_from(), gone, "HOST={host}");
         let length = if gone.is_ipv6() { 64 } else { 24 };
         server.run(&format!("ip address del {}/{length} dev wire", gone.ip()));
-        // One that left before is let pass.
+        // A ping that left earlier may still arrive.
         let next = (0..3).map(|_| phone.ping_from()).find(|source| *source != gone);
         assert_eq!(next, Some(left), "HOST={host}");
         assert_eq!(field(summary(&daemon.stop()), "failed_sends"), "0");
@@ -129,7 +129,7 @@ fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
     server.run("ip route add 10.20.0.0/16 via 10.9.0.9");
     let daemon = server.serve(&[("HOST", "0.0.0.0")]);
     let crowd = client.within(|| Crowd::new("10.9.0.1:7561".parse().unwrap()));
-    // A thousand of each kind, so that most of the healthy share their batches with others.
+    // A thousand of each kind, so that most healthy clients share batches with unreachable ones.
     let network =
         |octet: u32| (0..1_000).map(move |n| Ipv4Addr::from_bits(0x0A14_0000 + (octet << 8) + n));
     let (healthy, sick) = (network(0), [64, 128, 192, 224].map(network));
@@ -148,7 +148,7 @@ fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
     for reason in ["host_unreachable", "prohibited", "invalid", "not_permitted"] {
         daemon.wait_for_line(&format!("reason=\"{reason}\""));
     }
-    // The healthy are pinged on and on, and nobody else is, apart from what was under way.
+    // Healthy clients are still pinged. Other clients are not, apart from pings already on their way.
     let is_healthy = |address: &Ipv4Addr| address.octets()[2] < 64;
     let each_healthy = |times: u32| {
         move |pings: &HashMap<Ipv4Addr, u32>| {
@@ -159,14 +159,14 @@ fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
     crowd.forget_pings();
     crowd.listen(each_healthy(2));
     let pings = crowd.listen(each_healthy(5));
-    assert!(pings.keys().all(is_healthy), "the others cannot be reached");
+    assert!(pings.keys().all(is_healthy), "only healthy clients are pinged");
     let lines = daemon.stop();
     let warnings = count(&lines, "cannot send");
     let summary = summary(&lines);
     let failed: usize = field(summary, "failed_sends").parse().unwrap();
     assert!(failed >= 10_000, "{summary}");
     assert!(warnings < failed / 100, "{warnings} lines");
-    // Between the least and the most often pinged is what a second may cut off, and no more.
+    // Apart from skipped slots, ping counts differ by at most one, which the end of the window may cut off.
     let (least, most) = (pings.values().min().unwrap(), pings.values().max().unwrap());
     let skipped: u32 = field(summary, "skipped_slots").parse().unwrap();
     assert!(most - least <= 1 + skipped, "between {least} and {most} pings");

@@ -1,5 +1,5 @@
-//! The kernel refuses socket options, as old kernels, gVisor, WSL1 and seccomp filters do. `refuse.c` plays
-//! that kernel.
+//! The kernel refuses socket options, as old kernels, gVisor, WSL1 and seccomp filters do. `refuse.c` stands
+//! in for such a kernel.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,12 +16,12 @@ use crate::daemon::{Client, Daemon, PROGRAM, SERVING, field};
 use crate::needs::{self, Need};
 use crate::scene::undisturbed;
 
-/// How many daemons run at a time.
+/// The number of daemons that run in parallel.
 const AT_A_TIME: usize = 6;
 
 const REFUSALS: [Errno; 3] = [Errno::ENOPROTOOPT, Errno::EOPNOTSUPP, Errno::EPERM];
 
-/// A call about an option.
+/// A setsockopt or getsockopt call.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     /// `set` or `get`.
@@ -55,7 +55,7 @@ const MTU_DISCOVER: Call = set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, "IP_MTU_
 const PKTINFO_V6: Call = set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO");
 const RECVERR_V6: Call = set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR, "IPV6_RECVERR");
 const V6ONLY: Call = set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, "IPV6_V6ONLY");
-/// Options that a sending socket inherits from the receiving one, which are of no consequence here.
+/// Options that a sending socket inherits from the receiving one. These tests do not depend on them.
 const INHERITED: [Call; 10] = [
     get(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, "SO_BINDTODEVICE"),
     get(libc::SOL_SOCKET, libc::SO_MARK, "SO_MARK"),
@@ -89,8 +89,8 @@ const ALL: [Call; 16] = [
     GET_V6ONLY,
 ];
 
-/// Which calls fail for a daemon at this address, and the options that it says it serves without. Without
-/// `SO_REUSEADDR` there are no sockets that `IP_MTU_DISCOVER` is for.
+/// The bind address of a daemon, the calls that fail, and the options that it reports as missing. Without
+/// `SO_REUSEADDR` there are no sockets that would need `IP_MTU_DISCOVER`.
 type Case = (&'static str, &'static [Call], &'static [&'static str]);
 
 const CASES: [Case; 23] = [
@@ -108,7 +108,7 @@ const CASES: [Case; 23] = [
     ("0.0.0.0", &[TIMESTAMPNS], &["SO_TIMESTAMPNS"]),
     ("0.0.0.0", &[MEMINFO], &["SO_MEMINFO"]),
     ("0.0.0.0", &[PKTINFO], &["IP_PKTINFO"]),
-    // The daemon does not set it on a single address.
+    // The daemon does not set the option on a single address.
     ("127.0.0.1", &[PKTINFO], &[]),
     ("0.0.0.0", &[RECVERR], &["IP_RECVERR"]),
     ("0.0.0.0", &[MTU_DISCOVER], &["IP_MTU_DISCOVER"]),
@@ -144,7 +144,7 @@ const EVERYTHING_V6: [&str; 9] = [
     "SO_TIMESTAMPNS",
 ];
 
-/// The program that refuses.
+/// The program that refuses the options.
 pub struct Refuser(PathBuf);
 
 impl Refuser {
@@ -158,7 +158,7 @@ impl Refuser {
         Self(program)
     }
 
-    /// The words of a command that runs the daemon while these calls fail with this error.
+    /// The words of a command that runs the daemon and makes these calls fail with this error.
     pub fn words(&self, error: Errno, calls: &[Call]) -> Vec<String> {
         let mut words = vec![self.0.to_str().unwrap().to_owned(), (error as i32).to_string()];
         let calls = calls.iter();
@@ -176,7 +176,8 @@ impl Drop for Refuser {
     }
 }
 
-/// The options that a daemon says it serves without, each with its error. Every line says what that costs.
+/// The options that a daemon reports as missing, each with its log line. Checks that each line states the
+/// consequences.
 fn told(daemon: &Daemon) -> Vec<(String, String)> {
     let lines = daemon.lines();
     let lines = lines.iter().filter(|line| line.contains("serving without a socket option"));
@@ -191,7 +192,7 @@ fn told(daemon: &Daemon) -> Vec<(String, String)> {
     told
 }
 
-/// Checks that clients of every family that the daemon serves are pinged.
+/// Checks that the daemon pings a client of each family that it serves.
 fn is_served(daemon: &Daemon) {
     let families: &[&str] =
         if daemon.address.is_ipv6() { &["127.0.0.1", "::1"] } else { &["127.0.0.1"] };
@@ -203,7 +204,7 @@ fn is_served(daemon: &Daemon) {
     }
 }
 
-/// Does something with each case and error, some at a time.
+/// Checks each case with each error, several in parallel.
 fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T, Errno) + Sync) {
     let _undisturbed = undisturbed();
     let next = AtomicUsize::new(0);
@@ -298,7 +299,7 @@ fn the_daemon_asks_for_no_option_that_the_table_does_not_have() {
         command.args(["-f", "-e", "trace=setsockopt,getsockopt", "-o"]).arg(&trace).arg(PROGRAM);
         command.env_clear().envs(SERVING).envs([("HOST", host), ("HTTP_ADDR", "127.0.0.1:0")]);
         let mut daemon = Daemon::start_command(&mut command);
-        // strace would leave it running.
+        // Signal the daemon itself: strace would leave it running.
         daemon.descend();
         assert_eq!(crate::web::get(daemon.http(), "/healthz").status, 200);
         is_served(&daemon);

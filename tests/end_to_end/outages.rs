@@ -1,4 +1,4 @@
-//! The network of a daemon that serves goes away, and comes back.
+//! The network of a running daemon fails and recovers.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -11,10 +11,10 @@ use crate::network::Host;
 use crate::scene::{PORT, SERVER, SERVER_V6, at, number, possible, undisturbed};
 use crate::witness::Witness;
 
-/// How long the network is away, which is far shorter than the expiration.
+/// The length of an outage, far shorter than the expiration.
 const WHILE: Duration = Duration::from_secs(4);
 
-/// Addresses of the client that are a route away.
+/// Addresses of the client that the server reaches through a route.
 const FAR: &str = "198.51.100.9";
 const FAR_V6: &str = "2001:db8:9::9";
 
@@ -23,16 +23,16 @@ const ADDRESSES: &str = "ip address add 192.0.2.1/24 dev wire
 const ROUTES: &str = "ip route replace default via 192.0.2.9
                       ip route replace default via 2001:db8::9";
 
-/// What goes wrong at the server, and what makes it good again.
+/// The commands that break the network at the server, and those that repair it.
 struct Outage {
     begin: &'static str,
     end: &'static [&'static str],
-    /// Whether the server's own firewall says of every client that its port is closed. It is believed: who
-    /// sends no heartbeat meanwhile is muted until the next one.
+    /// Whether the server's own firewall answers pings with ICMP port unreachable. The daemon believes it. A
+    /// client that sends no heartbeat during the outage is muted until its next one.
     mutes: bool,
 }
 
-/// Takes the way to the clients, so that pings meet the last resort.
+/// Removes the route to the clients, so that pings hit a route of last resort.
 macro_rules! last_resort {
     ($kind:literal) => {
         Outage {
@@ -53,11 +53,11 @@ macro_rules! last_resort {
 }
 
 const OUTAGES: [Outage; 9] = [
-    // A kill switch of a VPN, mwan3 or systemd-networkd keeps such a route.
+    // VPN kill switches, mwan3 and systemd-networkd install such a route.
     last_resort!("prohibit"),
     last_resort!("unreachable"),
     last_resort!("blackhole"),
-    // A firewall that drops what the daemon sends makes the send fail with EPERM.
+    // If a firewall drops an outgoing ping, the send fails with EPERM.
     Outage {
         begin: "nft add table inet fault
                 nft add chain inet fault out '{ type filter hook output priority 0; }'
@@ -65,7 +65,7 @@ const OUTAGES: [Outage; 9] = [
         end: &["nft delete table inet fault"],
         mutes: false,
     },
-    // With the interface go its routes and its IPv6 address.
+    // An interface that goes down loses its routes and its IPv6 address.
     Outage {
         begin: "ip link set wire down",
         end: &["ip link set wire up", "ip address add 2001:db8::1/64 dev wire", ROUTES],
@@ -100,14 +100,14 @@ const OUTAGES: [Outage; 9] = [
     },
 ];
 
-/// What a daemon is bound to, and for each of its witnesses the address that it speaks to, and its own.
+/// The address that each daemon is bound to, and for each of its witnesses the server's address and its own.
 const ENDS: [(&str, &[(&str, &str)]); 3] = [
     ("::", &[(SERVER, FAR), (SERVER_V6, FAR_V6)]),
     (SERVER, &[(SERVER, FAR)]),
     (SERVER_V6, &[(SERVER_V6, FAR_V6)]),
 ];
 
-/// Two hosts on a wire, of which the client has addresses that are a route away.
+/// Two hosts on a wire. The client also has addresses that the server reaches through a route.
 fn server_and_client() -> (Host, Host) {
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");
@@ -137,7 +137,7 @@ fn the_network_goes_and_comes_and_the_pings_with_it() {
     });
 }
 
-/// A daemon, its witnesses, and a client that sends a heartbeat and no more.
+/// A daemon, its witnesses, and a client that sends a single heartbeat.
 struct Served {
     daemon: Daemon,
     witnesses: Vec<Witness>,
@@ -157,7 +157,7 @@ impl Served {
         Self { daemon, witnesses, quiet }
     }
 
-    /// Checks that all are pinged again, as those who they were, and tells how many pings failed.
+    /// Checks that pings resume and that no client had to register again. Returns the number of failed pings.
     fn comes_back(self, mutes: bool, time: Duration) -> u64 {
         let Self { daemon, witnesses, quiet } = self;
         if mutes {
@@ -197,11 +197,11 @@ fn go_through(outage: &Outage) {
         let checks: Vec<_> = checks.collect();
         checks.into_iter().map(|check| check.join().unwrap()).sum::<u64>()
     });
-    // Not of each: IPv6 lets pings leave from an address that is gone.
+    // Only the sum: with IPv6, pings can leave from an address that is gone.
     assert!(failed_sends > 0, "{}", outage.begin);
 }
 
-/// Checks that of each kind there was about a line a second, at the most.
+/// Checks that the log has at most about one line of each kind a second.
 fn is_readable(lines: &[String], time: Duration) {
     let mut kinds = BTreeMap::<String, u64>::new();
     for line in lines {

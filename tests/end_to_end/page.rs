@@ -6,7 +6,7 @@ use crate::browser::Browser;
 use crate::daemon::{Client, Daemon, field};
 use crate::needs::{self, Need};
 
-/// Leaves out the findings that depend on the machine: how large its buffers may be, how busy it is.
+/// Drops the findings that depend on the machine, such as its buffer limits and its load.
 const ON_ANY_MACHINE: &str = r#"{
     const { addEventListener } = EventSource.prototype;
     EventSource.prototype.addEventListener = function (type, listener) {
@@ -19,7 +19,7 @@ const ON_ANY_MACHINE: &str = r#"{
     };
 }"#;
 
-/// What is wrong with the page for those who do not see it, or not well; empty if nothing is.
+/// Lists the accessibility problems of the page.
 const BARRIERS: &str = r#"(() => {
     const all = (selector) => [...document.querySelectorAll(selector)];
     const found = [];
@@ -55,7 +55,7 @@ const BARRIERS: &str = r#"(() => {
     return found;
 })()"#;
 
-/// Whether the line of a plot begins where the first sample is on an axis that is a minute longer at most.
+/// Whether the line of a plot begins at the first sample, on an axis that is at most a minute longer.
 const SHOWS_ALL_OF_A_YOUNG_DAEMON: &str = r#"(() => {
     const age = samples.at(-1).time - samples[0].time;
     const begin = +document.querySelector(".line").getAttribute("d").match(/^M([\d.]+)/)[1];
@@ -71,7 +71,7 @@ fn browser() -> Browser {
     browser
 }
 
-/// Where a daemon serves its page.
+/// The URL of a daemon's page.
 fn page(daemon: &Daemon) -> String {
     let line = daemon.wait_for_line("listening for HTTP");
     let port = field(&line, "address").rsplit(':').next().unwrap();
@@ -87,7 +87,7 @@ fn clients(daemon: &Daemon, count: usize) -> Vec<Client> {
     clients
 }
 
-/// Whether the page says so somewhere, with its spaces taken for plain ones.
+/// Whether the page contains this text, with all whitespace normalized.
 fn says(text: &str) -> String {
     format!(r"document.body.innerText.replace(/\s+/g, ' ').includes({})", json!(text))
 }
@@ -96,7 +96,7 @@ fn headline(text: &str) -> String {
     format!("document.getElementById('headline').textContent.trim() === {}", json!(text))
 }
 
-/// The figure beside the plot of this title.
+/// Whether the plot with this title shows this value.
 fn figure(title: &str, value: &str) -> String {
     format!(
         "[...document.querySelectorAll('figure')].some((figure) => \
@@ -107,7 +107,7 @@ fn figure(title: &str, value: &str) -> String {
     )
 }
 
-/// Looks for barriers on a wide and a narrow window, by day and by night.
+/// Checks accessibility in wide and narrow windows, and in light and dark mode.
 fn expect_no_barriers(browser: &mut Browser) {
     for (width, scheme) in
         [(1280, "light"), (1280, "dark"), (360, "light"), (320, "light"), (320, "dark")]
@@ -147,7 +147,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
     expect_no_barriers(&mut browser);
     browser.wait_until(SHOWS_ALL_OF_A_YOUNG_DAEMON);
 
-    // It draws every second, but speaks only when something changes.
+    // The page redraws every second, but its live region changes only with the status.
     browser.value(
         "window.spoken = 0;
          new MutationObserver(() => spoken++).observe(document.querySelector('[role=status]'),
@@ -157,7 +157,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
     browser.wait_until("document.getElementById('as-of').textContent !== clock");
     assert_eq!(browser.value("spoken"), json!(0));
 
-    // The moment that the figures are of is chosen with the keyboard, too.
+    // The keyboard can choose the moment that the figures show, too.
     browser.value("document.getElementById('moment').focus()");
     for kind in ["keyDown", "keyUp"] {
         let key =
@@ -204,19 +204,19 @@ fn it_says_what_is_wrong_and_what_to_do() {
         let text = told[part].as_str().unwrap();
         browser.wait_until(&says(&text.replace('`', "")));
     }
-    // A path into the repository leads nowhere from here.
+    // A repository path would be a dead link on the page.
     assert_eq!(browser.value(&says(told["more"].as_str().unwrap())), json!(false));
     browser.wait_until("[...document.querySelectorAll('#problems li')].length === 1");
     expect_no_barriers(&mut browser);
     assert_eq!(browser.complaints(), Vec::<String>::new());
 
-    // What the policy forbids would have been a complaint.
+    // A breach of the policy does cause a complaint.
     browser.value("document.body.setAttribute('style', 'color: red')");
     let complaints = browser.complaints();
     assert!(complaints.iter().any(|it| it.contains("Content Security Policy")), "{complaints:?}");
 }
 
-/// Looks for an address or a network with the page's search box.
+/// Searches for an address or a network with the page's search box.
 fn find(browser: &mut Browser, wanted: &str) {
     browser.value(&format!(
         "document.getElementById('wanted').value = {};
@@ -238,7 +238,7 @@ fn it_finds_clients_and_explains_why_others_are_none() {
         ("REFUSE_NETS", "198.51.100.0/24"),
     ]);
     let mut clients = clients(&daemon, 2);
-    // A client that has repeated its heartbeat makes way for no other.
+    // A client that has repeated its heartbeat is not evicted.
     for client in &clients {
         client.heartbeat(&[]);
     }
@@ -247,7 +247,7 @@ fn it_finds_clients_and_explains_why_others_are_none() {
     daemon.wait_for_line("max_clients_per_address");
     let mut browser = browser();
     browser.open(&page(&daemon));
-    // Each reason for which clients were refused or muted is explained beside its count.
+    // The page explains each reason for a refusal or a mute beside its count.
     browser.wait_until(&says("has MAX_CLIENTS_PER_ADDRESS clients. For a crowd behind one NAT"));
     browser.wait_until(&says("A client is muted, and gets no pings until its next heartbeat"));
 

@@ -103,7 +103,7 @@ fn what_a_server_sends_at_any_rate_is_summed_up() {
     let target = server.local_addr().unwrap().to_string();
     let child = probe(&[&target, "--for", "3s"]).stdout(Stdio::piped()).spawn().unwrap();
     let (_, client) = server.recv_from(&mut [0; 64]).unwrap();
-    // Both kinds, for as long as it listens.
+    // Sends pings and other datagrams for as long as the probe listens.
     let stop = std::sync::atomic::AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
         scope.spawn(|| {

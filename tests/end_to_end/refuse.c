@@ -1,8 +1,8 @@
 /*
  * refuse ERRNO CALL:LEVEL:OPTION... -- PROGRAM ARGUMENT...
  *
- * Becomes a program for which setsockopt ("set") or getsockopt ("get") of these options fails with this
- * error, all numbers being those of the system.
+ * Execs a program in which setsockopt ("set") or getsockopt ("get") of these options fails with this error.
+ * All numbers are the system's own.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -25,7 +25,8 @@ static void add(unsigned short code, unsigned value, unsigned char if_false)
     filter[length++] = (struct sock_filter){code, 0, if_false, value};
 }
 
-/* Goes on only if this part of the call, whose high half is zero, is `value`, or else over `left` more. */
+/* Continues if this part of the call equals `value`, and skips `left` more instructions otherwise. The high
+ * half of the part is zero. */
 static void want(size_t part, unsigned value, unsigned char left)
 {
     if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ && part != offsetof(struct seccomp_data, nr))

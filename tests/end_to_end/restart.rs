@@ -1,4 +1,4 @@
-//! What a daemon that is started anew knows of its clients.
+//! A restarted daemon restores its clients from the snapshot.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -19,10 +19,10 @@ use crate::deny_file::DenyFile;
 use crate::needs::{self, Need};
 use crate::web;
 
-/// What it takes to give a daemon a disk of its own.
+/// The needs of a test that gives a daemon a disk of its own.
 const OWN_DISK: [Need; 3] = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
 
-/// Where daemons follow each other: an address of this test's own, and a folder that is removed at the end.
+/// The home of successive daemons: an address that is unique to the test, and a folder removed on drop.
 #[derive(Debug)]
 pub struct Home {
     host: String,
@@ -30,7 +30,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// The number tells the tests of this file apart.
+    /// The number must be unique among the tests.
     pub fn new(number: u8) -> Self {
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let name = format!("wakeupd-restart-{}-{number}", std::process::id());
@@ -38,7 +38,7 @@ impl Home {
             let folder = Path::new(place).join(&name);
             fs::create_dir(&folder).map(|()| folder)
         };
-        // On a disk that others use, the last snapshot may take longer than a stop waits for it.
+        // On a busy disk, the last snapshot may take longer than the shutdown waits for it.
         let folder = create("/dev/shm").or_else(|_| create(env!("CARGO_TARGET_TMPDIR"))).unwrap();
         Self { host: format!("127.{high}.{low}.{number}"), folder }
     }
@@ -63,7 +63,7 @@ impl Home {
         Daemon::start(&own.chain(more.iter().copied()).collect::<Vec<_>>())
     }
 
-    /// The file, if it is there and whole.
+    /// The snapshot, if the file is present and complete.
     pub fn read(&self) -> Option<Snapshot> {
         Snapshot::parse(fs::read(self.snapshot()).ok()?).ok()
     }
@@ -73,7 +73,7 @@ impl Home {
         self.folder.join(format!("snapshot{ending}"))
     }
 
-    /// Starts a daemon in whose eyes the folder is a disk of its own with these options.
+    /// Starts a daemon that sees the folder as a disk of its own, mounted with these options.
     fn start_on_a_disk(&self, options: &str) -> Daemon {
         let folder = self.folder.display();
         let script = format!("mount -t tmpfs -o {options} tmpfs '{folder}' && exec '{PROGRAM}'");
@@ -97,7 +97,7 @@ impl Drop for Home {
     }
 }
 
-/// Clients who send one heartbeat each, and wait for a ping.
+/// Clients that have sent one heartbeat each and received a ping.
 pub fn crowd(daemon: &Daemon, size: usize) -> Vec<Client> {
     let clients: Vec<_> = (0..size).map(|_| Client::of(daemon)).collect();
     for client in &clients {
@@ -107,8 +107,7 @@ pub fn crowd(daemon: &Daemon, size: usize) -> Vec<Client> {
     clients
 }
 
-/// What the daemon said of the clients of the snapshot: how many came back, whose time was over, and who was
-/// not let in.
+/// The numbers of clients in the snapshot that the daemon restored, that had expired, and that it refused.
 pub fn restored(daemon: &Daemon) -> [String; 3] {
     let line = daemon.wait_for_line(" restored ");
     ["clients", "expired", "refused"].map(|name| field(&line, name).to_owned())
@@ -132,7 +131,7 @@ fn sigterm_and_a_start_lose_nobody() {
         client.pings(2);
     }
     let lines = daemon.stop();
-    assert_eq!(count(&lines, "heartbeats=0"), 1, "nobody had to ask: {lines:#?}");
+    assert_eq!(count(&lines, "heartbeats=0"), 1, "no client needed another heartbeat: {lines:#?}");
 }
 
 #[test]
@@ -140,7 +139,9 @@ fn sigkill_loses_nobody_who_is_in_the_last_snapshot() {
     let home = Home::new(2);
     let mut daemon = home.start(&[]);
     let clients = crowd(&daemon, 20);
-    wait_until("all are in it", || home.read().is_some_and(|snapshot| snapshot.len() == 20));
+    wait_until("the snapshot has all clients", || {
+        home.read().is_some_and(|snapshot| snapshot.len() == 20)
+    });
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     clients.iter().for_each(Client::forget_pings);
@@ -156,12 +157,14 @@ fn who_has_been_a_client_for_an_interval_survives_sigkill() {
     let home = Home::new(13);
     let mut daemon = home.start(&[("SNAPSHOT_INTERVAL_SECONDS", "2")]);
     let early = crowd(&daemon, 1);
-    wait_until("one is in it", || home.read().is_some_and(|snapshot| snapshot.len() == 1));
-    // Just after the one was written.
+    wait_until("the snapshot has one client", || {
+        home.read().is_some_and(|snapshot| snapshot.len() == 1)
+    });
+    // Just after a snapshot was written.
     let late = Client::of(&daemon);
     late.heartbeat(&[]);
     daemon.wait_for_lines("registered", 2);
-    // The interval, and as much again for a slow machine.
+    // The interval, doubled for a slow machine.
     thread::sleep(Duration::from_secs(4));
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
@@ -180,19 +183,19 @@ fn a_burst_during_a_snapshot_is_in_the_next_one() {
     let home = Home::new(16);
     let mut daemon =
         home.start(&[("SNAPSHOT_INTERVAL_SECONDS", "5"), ("HTTP_ADDR", "127.0.0.1:0")]);
-    let SocketAddr::V4(server) = daemon.address else { panic!("it is bound to IPv4") };
+    let SocketAddr::V4(server) = daemon.address else { panic!("the daemon is bound to IPv4") };
     let crowd = Crowd::new(server);
     let addresses: Vec<_> =
         (0..EARLY + LATE).map(|n| Ipv4Addr::from_bits(0x7F20_0000 + n)).collect();
     let (early, late) = addresses.split_at(EARLY as usize);
     crowd.register(daemon.http(), early);
-    wait_until("the early ones are in it", || {
+    wait_until("the snapshot has the early clients", || {
         home.read().is_some_and(|snapshot| snapshot.len() == u64::from(EARLY))
     });
-    // The next snapshot has begun when its temporary file is there.
-    wait_until("the next one has begun", || home.files().len() > 2);
+    // The temporary file appears when the next snapshot begins.
+    wait_until("the next snapshot has begun", || home.files().len() > 2);
     crowd.register(daemon.http(), late);
-    // The interval and a snapshot, and as much again for a slow machine.
+    // The interval and the time of a snapshot, doubled for a slow machine.
     thread::sleep(Duration::from_secs(12));
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
@@ -210,7 +213,7 @@ fn nobody_gets_more_time_than_was_left() {
     client.pings(3);
     daemon.stop();
     let daemon = home.start(&expiration);
-    // On a slow machine its time may be over by now.
+    // On a slow machine the client may have expired by now.
     if restored(&daemon)[0] == "1" {
         daemon.wait_for_line("removed");
     }
@@ -219,7 +222,7 @@ fn nobody_gets_more_time_than_was_left() {
         client.ping();
         pings += 1;
     }
-    // In six seconds there is room for seven, and in two and six for nine.
+    // Six seconds have room for seven pings. A fresh expiration after two seconds would have room for nine.
     assert!(pings <= 7, "{pings} pings");
     daemon.stop();
     let daemon = home.start(&expiration);
@@ -232,7 +235,7 @@ fn whose_time_is_over_meanwhile_does_not_come_back() {
     let daemon = home.start(&[]);
     let clients = crowd(&daemon, 3);
     daemon.stop();
-    // That is as if two minutes had passed.
+    // With the next daemon's shorter expiration, this stands for two minutes.
     thread::sleep(Duration::from_millis(1_100));
     let daemon = home.start(&[("CLIENT_EXPIRATION_SECONDS", "1")]);
     assert_eq!(restored(&daemon), ["0", "3", "0"]);
@@ -340,7 +343,7 @@ fn where_it_cannot_be_written_the_daemon_serves_and_says_so() {
     let daemon = home.start(&variables);
     let _clients = crowd(&daemon, 2);
     let findings = || web::get(daemon.http(), "/status").json()["findings"].to_string();
-    wait_until("it is found", || findings().contains("snapshot_old"));
+    wait_until("/status reports snapshot_old", || findings().contains("snapshot_old"));
     let metrics = web::get(daemon.http(), "/metrics").body;
     let failed =
         metrics.lines().find_map(|line| line.strip_prefix("wakeupd_failed_snapshots_total "));
@@ -348,7 +351,7 @@ fn where_it_cannot_be_written_the_daemon_serves_and_says_so() {
 
     fs::create_dir(&missing).unwrap();
     daemon.wait_for_line("the snapshot can be written again");
-    wait_until("nothing is found", || !findings().contains("snapshot_old"));
+    wait_until("/status no longer reports snapshot_old", || !findings().contains("snapshot_old"));
     let metrics = web::get(daemon.http(), "/metrics").body;
     assert!(metrics.contains("\nwakeupd_snapshot_bytes "), "{metrics}");
     let lines = daemon.stop();
@@ -362,17 +365,19 @@ fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
         return;
     }
     let home = Home::new(10);
-    // Two pages of 4 KiB: the snapshot takes one, and its successor wants two.
+    // Two pages of 4 KiB: the first snapshot takes one, and the next needs two.
     let daemon = home.start_on_a_disk("size=8k");
     let few = crowd(&daemon, 3);
     let view = PathBuf::from(format!("/proc/{}/root", daemon.pid()))
         .join(home.snapshot().strip_prefix("/").unwrap());
     let kept = || Snapshot::parse(fs::read(&view).ok()?).ok();
-    wait_until("few are kept", || kept().is_some_and(|snapshot| snapshot.len() == 3));
+    wait_until("the snapshot has the first clients", || {
+        kept().is_some_and(|snapshot| snapshot.len() == 3)
+    });
     let _many = crowd(&daemon, 300);
     let line = daemon.wait_for_line("cannot write the snapshot");
     assert!(line.contains("make room on its disk"), "{line}");
-    assert!(kept().is_some_and(|snapshot| snapshot.len() < 303), "what was there is whole");
+    assert!(kept().is_some_and(|snapshot| snapshot.len() < 303), "the previous snapshot is intact");
     few[0].forget_pings();
     few[0].ping();
     daemon.stop();

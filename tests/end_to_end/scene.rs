@@ -1,5 +1,5 @@
-//! A daemon on a host of its own, a stranger on the other end of the wire, and a witness beside it, a
-//! client that must miss no ping whatever the stranger does.
+//! A daemon on a host of its own, a stranger at the other end of the wire, and a witness: a client that must
+//! miss no ping, regardless of the stranger's traffic.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -16,29 +16,29 @@ pub const CLIENT: &str = "192.0.2.9";
 pub const CLIENT_V6: &str = "2001:db8::9";
 pub const PORT: u16 = 7561;
 
-/// How many datagrams a stranger may send in a scene that others run beside.
+/// The most datagrams that a stranger may send in a scene that runs beside others.
 const LARGEST_CALM: u32 = 20_000;
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Held by a test that floods, which takes all of the machine: no test with a witness runs beside it.
+/// Held by a test that floods. A flood saturates the machine, so no test with a witness runs beside it.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Held by a test with a witness that floods nothing: any number of them run side by side.
+/// Held by a test with a witness but without a flood. Any number of these run in parallel.
 pub fn undisturbed() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a scene holds.
+/// The lock that a scene holds.
 #[derive(Debug)]
 enum Hold {
     Alone { _guard: RwLockWriteGuard<'static, ()> },
     Undisturbed { _guard: RwLockReadGuard<'static, ()> },
 }
 
-/// Whether a test with a scene, and with what it needs besides, can run here.
+/// Whether the machine meets the needs of a scene and the `more` needs of the test.
 pub fn possible(test: &str, more: &[Need]) -> bool {
     needs::met(test, &[&NEEDS[..], more].concat())
 }
@@ -49,19 +49,19 @@ pub struct Scene {
     pub client: Host,
     pub daemon: Daemon,
     pub stranger: Stranger,
-    /// Sees what comes to the client's host.
+    /// Captures the pings that reach the client's host.
     pub wire: Sniffer,
     witness: Option<Witness>,
     _hold: Hold,
 }
 
 impl Scene {
-    /// A daemon with these settings. Everything that it sends goes to the client's host.
+    /// A scene with these settings. All packets that the daemon sends go to the client's host.
     pub fn new(variables: &[(&str, &str)]) -> Self {
         Self::on_port(PORT, variables)
     }
 
-    /// One whose `PORT` is another.
+    /// A scene with another `PORT`.
     pub fn on_port(port: u16, variables: &[(&str, &str)]) -> Self {
         let hold = Hold::Undisturbed { _guard: undisturbed() };
         Self::on_wire(hold, Some(LARGEST_CALM), port, variables)
@@ -92,13 +92,13 @@ impl Scene {
         Self { server, client, daemon, stranger, wire, witness, _hold: hold }
     }
 
-    /// Checks that the witness missed nothing, stops the daemon and returns all that it logged.
+    /// Checks that the witness missed no ping, stops the daemon and returns its log.
     pub fn end(mut self) -> Vec<String> {
         self.dismiss_witness();
         self.daemon.stop()
     }
 
-    /// Checks that the witness missed nothing so far, and ends it.
+    /// Checks that the witness missed no ping, and ends it.
     pub fn dismiss_witness(&mut self) {
         if let Some(witness) = self.witness.take() {
             witness.missed_nothing(&self.daemon);
@@ -110,12 +110,12 @@ pub fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-/// An address of the daemon of a scene.
+/// An address of a scene's daemon.
 pub fn address(ip: &str) -> SocketAddr {
     at(ip, PORT)
 }
 
-/// A number of the summary.
+/// A number from the summary.
 pub fn number(lines: &[String], name: &str) -> u64 {
     field(summary(lines), name).parse().unwrap()
 }

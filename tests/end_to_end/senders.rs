@@ -1,5 +1,5 @@
-//! The sockets that pings leave from: they have the options of the one that receives, need no other
-//! address to start, and never take a heartbeat away from it.
+//! The sending sockets: they have the options of the receiving socket, need no additional address to start,
+//! and never take a heartbeat away from it.
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
@@ -15,7 +15,7 @@ use crate::scene::{CLIENT, CLIENT_V6, PORT, SERVER, SERVER_V6, at, possible, und
 use crate::systemd::hand_over;
 use crate::witness::Witness;
 
-/// What the daemon logs where its workers share the receiving socket.
+/// The daemon logs this if its workers share the receiving socket.
 const SHARED: &str = "all workers send through that one";
 
 /// An address of neither host, for which the server receives datagrams.
@@ -25,7 +25,7 @@ const FOREIGN: &str = "203.0.113.1";
 const VIRTUAL: &str = "192.0.2.100";
 const VIRTUAL_V6: &str = "2001:db8::100";
 
-/// Two hosts on a wire. The server has a second wire as well, and prefers that for its way to the client.
+/// Two hosts on two wires. Only `wire` has addresses.
 fn server_and_client() -> (Host, Host) {
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");
@@ -52,7 +52,7 @@ fn phone(client: &Host, server: SocketAddr) -> UdpSocket {
     client.within(|| UdpSocket::bind(at(ip, 0)).unwrap())
 }
 
-/// Checks that each of many heartbeats arrives: none is repeated.
+/// Checks that each of many heartbeats arrives, since none is repeated.
 fn newcomers_are_served(client: &Host, server: SocketAddr) {
     let newcomer = |_| Client::new(phone(client, server), server);
     let newcomers: Vec<_> = (0..20).map(newcomer).collect();
@@ -75,7 +75,7 @@ fn for_each<T: Sync>(cases: &[T], check: impl Fn(u16, &T) + Sync) {
     });
 }
 
-/// What a service manager binds on the server, with every option that changes how datagrams leave.
+/// A socket bound on the server, as by a service manager, with every option that affects sent datagrams.
 fn socket_with_options(server: &Host, address: SocketAddr) -> UdpSocket {
     server.within(|| {
         let domain = socket2::Domain::for_address(address);
@@ -114,8 +114,8 @@ fn every_ping_has_the_options_of_the_socket_that_is_handed_over() {
     }
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
-    // Without its interface a ping takes the more specific route; without IP_TRANSPARENT none may leave
-    // from the foreign address.
+    // Unless the socket is bound to its interface, pings take the more specific route. Without
+    // IP_TRANSPARENT, no ping may leave from the foreign address.
     server.run(
         "ip route add 192.0.2.9 dev other
          ip route add 2001:db8::9 dev other
@@ -169,7 +169,7 @@ fn a_standby_starts_before_its_address_arrives() {
     for_each(&networks, |_, network| {
         let (server, client) = server_and_client();
         server.run(network);
-        // With FreeBind= a service manager binds the address, and otherwise the system allows it.
+        // A service manager binds the address with FreeBind=. Otherwise a sysctl allows it.
         let handed_over = [VIRTUAL, VIRTUAL_V6].map(|ip| (free_bound(&server, ip), ip));
         let handed_over =
             handed_over.map(|(socket, ip)| (serve(&server, &socket, false), vec![ip]));
@@ -203,7 +203,7 @@ fn a_standby_starts_before_its_address_arrives() {
     });
 }
 
-/// What a service manager binds with `FreeBind=`.
+/// A socket that a service manager has bound with `FreeBind=`.
 fn free_bound(server: &Host, ip: &str) -> UdpSocket {
     server.within(|| {
         let address = at(ip, PORT);
@@ -315,8 +315,8 @@ fn sockets_that_lose_their_interface_get_it_back() {
         let witness = Witness::new(client.within(|| UdpSocket::bind(any).unwrap()), hit);
         disconnect(&server, port);
         daemon.wait_for_line("bound them to it again");
-        // The daemon may have looked while some were still to be disconnected.
-        wait_until("all are bound to it", || {
+        // The daemon may have checked its sockets before all of them were disconnected.
+        wait_until("all sockets are bound to the interface", || {
             let sockets = sockets(&server, port);
             !sockets.is_empty() && sockets.lines().all(|socket| socket.contains("%wire"))
         });

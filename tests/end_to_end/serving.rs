@@ -29,7 +29,7 @@ fn pings_are_a_second_apart() {
     client.ping();
     let first = Instant::now();
     client.pings(10);
-    // Not sooner; whether they are later is not for a test on a shared machine to judge.
+    // Only a lower bound: a test on a shared machine cannot judge lateness.
     assert!(first.elapsed() > Duration::from_secs(9));
 }
 
@@ -108,7 +108,7 @@ fn both_families_on_one_port() {
     for client in &clients {
         client.heartbeat(&[0, 0]);
         client.ping();
-        // It is known by the address that it has itself, not by an IPv4-mapped one.
+        // The daemon identifies the client by its own address, not by an IPv4-mapped one.
         let address = client.address();
         daemon.wait_for_line(&format!("client={address}"));
     }

@@ -1,4 +1,4 @@
-//! Signals beyond SIGTERM, and signals that come early.
+//! Signals other than SIGTERM, and signals during the start.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -68,7 +68,7 @@ fn a_log_whose_reader_is_gone_ends_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// A file of this test's own.
+/// A file for a single test.
 fn file(name: &str, text: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, text).unwrap();
@@ -116,14 +116,14 @@ fn pid_1_stops_at_once_while_it_waits_for_the_name_server() {
 fn wait_for_query(name_server: &UdpSocket, name: &str) {
     let mut query = [0; 512];
     loop {
-        let length = name_server.recv(&mut query).expect("it asks the name server");
+        let length = name_server.recv(&mut query).expect("the daemon queries the name server");
         if query[..length].windows(name.len()).any(|word| word == name.as_bytes()) {
             return;
         }
     }
 }
 
-/// A daemon at a terminal of its own.
+/// A daemon on a terminal of its own.
 struct AtATerminal {
     terminal: Child,
     log: PathBuf,
@@ -131,7 +131,7 @@ struct AtATerminal {
 }
 
 impl AtATerminal {
-    /// The shell's command gets the program as `$0`, and the log at descriptor 2.
+    /// Runs `shell` on a new terminal, with the program as `$0` and the log as descriptor 2.
     fn start(name: &str, shell: &str) -> Self {
         let log = file(name, "");
         let (log_path, shell) = (log.display(), shell.replace("$0", PROGRAM));
@@ -170,7 +170,7 @@ impl AtATerminal {
         self.terminal.wait().unwrap();
     }
 
-    /// The daemon, by its program and its log.
+    /// The daemon's pid, found by its program and its log.
     fn daemon(&self) -> Option<Pid> {
         let of_folder = |folder: &Path| {
             let is_it = fs::read_link(folder.join("exe"))
@@ -200,10 +200,10 @@ fn closing_the_terminal_stops_a_foreground_run() {
     if !needs::met(name, &[Need::Program("script")]) {
         return;
     }
-    // As a child of the terminal's shell, and as the process that the terminal started.
+    // As a child of the terminal's shell, and as the terminal's own process.
     for (number, shell) in ["$0; true", "exec $0"].into_iter().enumerate() {
         let mut at = AtATerminal::start(&format!("terminal-{number}"), shell);
-        // As long as the terminal is there, SIGHUP means to reload.
+        // While the terminal is open, SIGHUP triggers a reload.
         signal::kill(at.daemon().unwrap(), Signal::SIGHUP).unwrap();
         at.wait_for_line("DENY_FILE is not set");
         at.close();

@@ -1,4 +1,4 @@
-//! What strangers do with heartbeats, from addresses that are not theirs.
+//! Strangers send heartbeats from forged addresses.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,19 +13,19 @@ use crate::web::get;
 
 const MILLION: u32 = 1_000_000;
 
-/// How long is listened to see who is pinged: everybody at least once, but for those who make way.
+/// The time to listen for pings. Every client that is not evicted is pinged at least once in it.
 const A_WHILE: Duration = Duration::from_millis(2_500);
 
 fn source(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(ip.into(), port)
 }
 
-/// One of those that NATs give to clients.
+/// A port such as NATs assign to clients.
 fn any_port(n: u32) -> u16 {
     u16::try_from(10_000 + n % 50_000).unwrap()
 }
 
-/// Those pings that do not go to an address of the wire itself, where the witness is.
+/// The pings to other addresses than the client's host, where the witness is.
 fn abroad(pings: HashMap<SocketAddr, u32>) -> HashMap<SocketAddr, u32> {
     let is_witness = |ip: IpAddr| ip == IpAddr::from(Ipv4Addr::new(192, 0, 2, 9));
     pings.into_iter().filter(|(client, _)| !is_witness(client.ip())).collect()
@@ -62,7 +62,7 @@ fn all_ports_of_an_address_get_no_more_than_its_cap() {
     for n in 0..MILLION {
         scene.stranger.heartbeat(source(victim, any_port(n)), address(SERVER));
     }
-    // The addresses of a /64 are one's.
+    // The addresses of a /64 count as one.
     for n in 0..MILLION / 10 {
         let victim = Ipv6Addr::new(0x2001, 0xdb8, 7, 7, 0, 0, 0, u16::try_from(n % 2_000).unwrap());
         scene.stranger.heartbeat(source(victim, any_port(n)), address(SERVER_V6));
@@ -117,7 +117,7 @@ fn hosts_behind_a_translator_count_by_their_ipv4_addresses() {
     let scene = Scene::new(&variables);
     let (well_known, local) = (0x0064_ff9b_u128 << 96, 0x0064_ff9b_0001_0007_u128 << 64);
     let behind = |prefix: u128, ip: u32| Ipv6Addr::from_bits(prefix | u128::from(ip));
-    // More hosts than an address may have clients, each for itself.
+    // More hosts than an address may have clients. Each host counts separately.
     for prefix in [well_known, local] {
         for n in 0..2_000 {
             let host = behind(prefix, 0xc612_0000 + n);
@@ -126,7 +126,7 @@ fn hosts_behind_a_translator_count_by_their_ipv4_addresses() {
     }
     let _ = scene.wire.pings(Duration::ZERO);
     let hosts = abroad(scene.wire.pings(A_WHILE));
-    assert_eq!(hosts.len(), 4_000, "all of them");
+    assert_eq!(hosts.len(), 4_000, "every host is pinged");
     let ask = |path| scene.server.within(|| get(address("127.0.0.1"), path)).json();
     let prefixes = ask("/prefixes");
     let first = &prefixes["prefixes"][0];
@@ -163,7 +163,7 @@ fn a_million_random_sources_lock_nobody_out_for_long() {
     if !possible("a_million_random_sources_lock_nobody_out_for_long", &[]) {
         return;
     }
-    // Who does not repeat its heartbeat makes way after 6 s.
+    // A client that does not repeat its heartbeat can be evicted after 6 s.
     let scene = Scene::flooded(&[("CLIENT_EXPIRATION_SECONDS", "16"), ("MAX_CLIENTS", "20000")]);
     let mut random = fastrand::Rng::with_seed(7);
     let mut flood = |datagrams| {
@@ -177,15 +177,15 @@ fn a_million_random_sources_lock_nobody_out_for_long() {
     let memory = scene.daemon.resident_kilobytes();
     flood(MILLION / 2);
     let end = Instant::now();
-    // Of that many, each refused one would take 24 bytes at the least: 20 MB.
+    // A record of each refused source would take at least 24 bytes, or 20 MB altogether.
     let growth = scene.daemon.resident_kilobytes().saturating_sub(memory);
     assert!(growth < 4_000, "{growth} kB more");
 
     let phone = scene.client.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     let phone = Client::new(phone, address(SERVER));
     phone.heartbeat(&[]);
-    // A protocol's client repeats it after a third of the expiration, here after 5.3 s, and the room
-    // is there after 6 s and one more, in which every shard is swept.
+    // By the protocol, a client repeats its heartbeat after a third of the expiration, here 5.3 s. Room
+    // appears after 6 s, plus one second in which every shard is swept.
     std::thread::sleep(Duration::from_secs(7).saturating_sub(end.elapsed()));
     phone.heartbeat(&[]);
     phone.pings(2);
@@ -222,7 +222,7 @@ fn sources_to_which_no_ping_may_go_get_none() {
     }
     let variables = [("PORT", "9000"), ("REFUSE_NETS", "198.51.100.0/24, 2001:db8:99::/48")];
     let scene = Scene::on_port(9_000, &variables);
-    // The kernel itself drops what comes from most of these addresses, and so it may.
+    // The kernel itself may drop datagrams from most of these addresses.
     let addresses = [
         "0.0.0.0",
         "0.1.2.3",
@@ -258,7 +258,7 @@ fn sources_to_which_no_ping_may_go_get_none() {
     let pings = abroad(scene.wire.pings(A_WHILE));
     let pinged: HashSet<_> = pings.into_keys().collect();
     assert_eq!(pinged, HashSet::from(allowed));
-    assert_eq!(loopback.pings(Duration::ZERO), HashMap::new(), "to itself");
+    assert_eq!(loopback.pings(Duration::ZERO), HashMap::new(), "the daemon pings itself");
     let lines = scene.end();
     for reason in
         ["source_port_zero", "system_port", "daemon_port", "reserved", "link_local", "refuse_nets"]
@@ -306,7 +306,7 @@ fn a_broadcast_address_never_registers() {
         "ip address add 203.0.113.1/26 dev wire
          ip address add 198.51.100.1/24 broadcast 198.51.100.7 dev wire",
     );
-    // The daemon looks at the interfaces once a second.
+    // The daemon reads the interfaces once a second.
     thread::sleep(Duration::from_secs(3));
     for source in ["192.0.2.255:5000", "203.0.113.63:5000", "198.51.100.7:5000"] {
         scene.stranger.heartbeat(source.parse().unwrap(), address(SERVER));

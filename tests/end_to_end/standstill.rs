@@ -1,4 +1,4 @@
-//! The whole process stands still, as under SIGSTOP, a debugger or a frozen control group.
+//! The whole process stalls, as under SIGSTOP, a debugger or a frozen control group.
 
 use std::net::UdpSocket;
 use std::thread;
@@ -11,15 +11,15 @@ use crate::scene::undisturbed;
 use crate::web::{get, metric};
 use crate::witness::Witness;
 
-/// The counter of heartbeats that waited for too long.
+/// The counter of stale heartbeats.
 const STALE: &str = "wakeupd_refused_datagrams_total{reason=\"stale\"}";
 
-/// Whose heartbeats wait, besides the witness.
+/// The number of clients with a waiting heartbeat, besides the witness.
 const CLIENTS: usize = 100;
 
-/// Lets a daemon stand still, and checks that whose heartbeats wait meanwhile are pinged on, and that one who
-/// has fallen silent is not, though longer than a client lives has passed. What happens `meanwhile` is given
-/// those who wait, and tells how long it was.
+/// Stalls a daemon for longer than the expiration. Checks that clients with a waiting heartbeat are still
+/// pinged, and that a silent client is not. During the stall, `meanwhile` receives the waiting clients. It
+/// returns the length of the stall.
 pub fn stand_still(daemon: &Daemon, meanwhile: impl FnOnce(&[Client]) -> Duration) {
     let silent = Client::of(daemon);
     silent.heartbeat(&[]);
@@ -37,14 +37,14 @@ pub fn stand_still(daemon: &Daemon, meanwhile: impl FnOnce(&[Client]) -> Duratio
     daemon.signal(Signal::SIGCONT);
 
     daemon.wait_for_line(&format!("removed client={} reason=\"expired\"", silent.address()));
-    assert!(!silent.has_ping(), "its time was over");
+    assert!(!silent.has_ping(), "the silent client has expired");
     for client in &clients {
         client.ping();
     }
     witness.missed_at_most(time, daemon);
 }
 
-/// Their heartbeats, which are all that come next.
+/// Sends a heartbeat of each client, after discarding its pings.
 pub fn heartbeats(clients: &[Client]) {
     for client in clients {
         client.forget_pings();
@@ -52,15 +52,15 @@ pub fn heartbeats(clients: &[Client]) {
     }
 }
 
-/// Stops a daemon that stood still, and checks that it told of that and of nothing else.
+/// Stops a daemon that stalled, and checks that it logged the stall and no error.
 pub fn stop(daemon: Daemon) {
     let lines = daemon.stop();
-    assert_eq!(count(&lines, " registered "), 2 + CLIENTS, "nobody had to come back");
+    assert_eq!(count(&lines, " registered "), 2 + CLIENTS, "no client had to register again");
     assert!(count(&lines, "skipped slots") >= 1, "{lines:#?}");
     assert_eq!(["stuck", " ERROR "].map(|text| count(&lines, text)), [0, 0], "{lines:#?}");
 }
 
-/// Stops a process with these settings for this time.
+/// Stalls a daemon with these settings for this time.
 fn wait_through(time: Duration, settings: &[(&str, &str)]) {
     let _undisturbed = undisturbed();
     let daemon = Daemon::start(settings);
@@ -75,8 +75,8 @@ fn wait_through(time: Duration, settings: &[(&str, &str)]) {
 
 #[test]
 fn whose_heartbeat_waits_through_four_seconds_is_pinged_on() {
-    // With a worker for each shard, and one thread for all, many workers wake up before the listener learns
-    // that something has arrived.
+    // With one worker per shard and a single thread, many workers wake up before the listener sees that a
+    // heartbeat has arrived.
     let settings = [
         ("CLIENT_EXPIRATION_SECONDS", "3"),
         ("WORKER_POOL_SIZE", "256"),
@@ -102,7 +102,8 @@ fn a_heartbeat_that_waited_for_longer_than_a_client_lives_does_not_count() {
     }
 }
 
-/// Stops a daemon while a client's and a stranger's heartbeats become stale, and newer ones wait behind them.
+/// Stalls a daemon while the heartbeats of a client and a stranger become stale. A newer one waits behind
+/// them.
 fn stand_still_with_stale_heartbeats(daemon: &Daemon, expiration: Duration) {
     let server = ([127, 0, 0, 1], daemon.address.port()).into();
     let new_client = || Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
@@ -128,7 +129,7 @@ fn stand_still_with_stale_heartbeats(daemon: &Daemon, expiration: Duration) {
     assert!((refused() - 2.0).abs() < 0.5, "{:#?}", daemon.lines());
     assert_eq!(count(&daemon.lines(), &format!("registered client={}", stranger.address())), 0);
     assert!(!known.has_ping() && !stranger.has_ping());
-    // A new heartbeat counts as ever.
+    // A new heartbeat counts as usual.
     for client in [&known, &stranger] {
         client.heartbeat(&[]);
         client.ping();

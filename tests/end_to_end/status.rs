@@ -128,7 +128,7 @@ fn a_setting_that_is_not_needed_may_be_wrong() {
     assert!(stderr.contains("PORT=\"x\"") && !stderr.contains("DENY_FILE"), "{stderr}");
 }
 
-/// A server that gives each connection this answer.
+/// A server that sends this response on each connection.
 fn impostor(status: &str, body: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -166,7 +166,7 @@ fn nothing_that_a_daemon_answers_moves_the_cursor() {
     for (code, body) in &answers {
         let address = impostor(code, body);
         for arguments in commands {
-            // The doctor asks only if the port is in use.
+            // The doctor queries the endpoint only if the port is in use.
             let port = daemon.address.port().to_string();
             let mut command = wakeupd(&[("HTTP_ADDR", &address), ("PORT", &port)]);
             let (_, stdout, stderr) = output(command.args(*arguments));
@@ -212,7 +212,7 @@ fn a_wildcard_is_asked_at_every_address_of_localhost() {
     }
 }
 
-/// What `status --watch` draws on a terminal of this size and kind.
+/// The output of `status --watch` on a terminal of this size and type.
 fn drawn(http: &str, rows: u32, term: &str) -> Vec<u8> {
     let watch = format!(
         "stty rows {rows} cols 60; timeout --signal INT 4 {} status --watch --http-addr {http}",

@@ -1,4 +1,4 @@
-//! A stranger with a packet generator, and what can be seen on the wire.
+//! A stranger that forges packets, and a sniffer on the wire.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,7 +15,7 @@ const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
-/// Sends datagrams whose source address is whatever it likes, from the host on which it was made.
+/// Sends datagrams with arbitrary source addresses, from the host on which it was created.
 #[derive(Debug)]
 pub struct Stranger {
     v4: Socket,
@@ -25,7 +25,7 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// One that may send no more datagrams than the limit.
+    /// A stranger that may send at most `limit` datagrams.
     pub fn new(limit: Option<u32>) -> Self {
         let raw = |domain| Socket::new(domain, Type::RAW, Some(Protocol::from(255))).unwrap();
         Self { v4: raw(Domain::IPV4), v6: raw(Domain::IPV6), sent: AtomicU32::new(0), limit }
@@ -36,20 +36,20 @@ impl Stranger {
         self.send(source.ip(), server.ip(), UDP, &udp(source, server));
     }
 
-    /// Says to `server` that nobody listens at `client`, to whom it is to have sent something.
+    /// Sends `server` an ICMP port unreachable error for a ping to `client`.
     pub fn port_unreachable(&self, client: SocketAddr, server: SocketAddr) {
         self.unreachable(3, 4, client, server);
     }
 
-    /// Says to `server` that a firewall prohibits what it is to have sent to `client`.
+    /// Sends `server` the ICMP error of a firewall that prohibits a ping to `client`.
     pub fn administratively_prohibited(&self, client: SocketAddr, server: SocketAddr) {
         self.unreachable(13, 1, client, server);
     }
 
-    /// Says to `server`, by these codes of ICMP (RFC 792, RFC 1812) and `ICMPv6` (RFC 4443), that `client` is
-    /// unreachable.
+    /// Sends `server` a destination unreachable error for a ping to `client`, with these codes of ICMP
+    /// (RFC 792, RFC 1812) and `ICMPv6` (RFC 4443).
     fn unreachable(&self, code: u8, code_v6: u8, client: SocketAddr, server: SocketAddr) {
-        // Any host on the way may say so.
+        // Any host on the path may send the error.
         let router = if server.is_ipv6() { "2001:db8:8::1" } else { "198.51.100.1" };
         let router = router.parse().unwrap();
         let quoted = packet(server.ip(), client.ip(), UDP, &udp(server, client));
@@ -71,7 +71,7 @@ impl Stranger {
         assert!(self.limit.is_none_or(|limit| sent < limit), "a flood needs Scene::flooded");
         let packet = packet(source, destination, protocol, payload);
         let socket = if destination.is_ipv6() { &self.v6 } else { &self.v4 };
-        // The port of a raw socket's destination must be 0. Some are dropped on their way out.
+        // The destination port of a raw socket must be 0. Some packets are dropped on their way out.
         let _ = socket.send_to(&packet, &SocketAddr::new(destination, 0).into());
     }
 }
@@ -110,7 +110,7 @@ fn udp(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     datagram
 }
 
-/// What goes into the checksum besides the payload (RFC 768, RFC 8200).
+/// The pseudo-header that the checksum covers besides the payload (RFC 768, RFC 8200).
 fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
     let octets = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -130,12 +130,12 @@ fn checksum(bytes: &[u8]) -> u16 {
     !u16::try_from((sum & 0xFFFF) + (sum >> 16)).unwrap()
 }
 
-/// Sees every ping that comes to a host, whoever it is for.
+/// Captures every ping that reaches a host, for any destination.
 #[derive(Debug)]
 pub struct Sniffer(Vec<Socket>);
 
 impl Sniffer {
-    /// Listens on every interface of the host on which it is made.
+    /// Listens on every interface of the host on which it is created.
     pub fn new() -> Self {
         let listen = |kind: i32| {
             let kind = i32::from(u16::try_from(kind).unwrap().to_be());
@@ -147,7 +147,7 @@ impl Sniffer {
         Self(vec![listen(ETH_P_IP), listen(ETH_P_IPV6)])
     }
 
-    /// How many pings each address got in this time, and what came before it and was not yet read.
+    /// Counts the pings to each address during this time, and those captured earlier but not yet read.
     pub fn pings(&self, time: Duration) -> HashMap<SocketAddr, u32> {
         let mut pings = HashMap::new();
         let end = Instant::now() + time;
@@ -174,7 +174,7 @@ impl Sniffer {
     }
 }
 
-/// Where a packet goes, if it is a ping.
+/// The destination of a packet, if it is a ping.
 fn ping(packet: &[u8]) -> Option<SocketAddr> {
     let (protocol, destination, datagram): (_, IpAddr, _) = match packet.first()? >> 4 {
         4 => {

@@ -1,4 +1,4 @@
-//! In the hands of a service manager: its socket is served, and it is told how things are.
+//! Runs under a service manager: socket activation, notifications and the watchdog.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -22,12 +22,12 @@ use crate::needs::{self, Need};
 use crate::web::{get, wait_for};
 use crate::witness::Witness;
 
-/// A command that becomes the daemon, with these (two at the most) handed over to it.
+/// A command that execs the daemon and passes it these descriptors, at most two.
 pub fn handed_over(what: Vec<OwnedFd>) -> Command {
     hand_over(Command::new("/bin/sh"), what)
 }
 
-/// The same by a shell that is started in some other way.
+/// Does the same with a given shell command.
 pub fn hand_over(mut shell: Command, what: Vec<OwnedFd>) -> Command {
     let count = what.len().to_string();
     let become_it =
@@ -39,7 +39,7 @@ pub fn hand_over(mut shell: Command, what: Vec<OwnedFd>) -> Command {
     shell
 }
 
-/// A socket as a service manager holds it.
+/// A bound socket, as a service manager holds it.
 fn listening_at(address: &str) -> UdpSocket {
     UdpSocket::bind(address).unwrap()
 }
@@ -71,7 +71,7 @@ fn heartbeats_wait_in_the_socket_that_is_handed_over() {
 #[test]
 fn heartbeats_that_waited_for_longer_than_a_client_lives_do_not_count() {
     let socket = listening_at("127.0.0.1:0");
-    // `Timestamping=ns` in wakeupd.socket.
+    // As with `Timestamping=ns` in wakeupd.socket.
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).unwrap();
     let [stale, recent] = [(); 2].map(|()| client_of(socket.local_addr().unwrap()));
     stale.heartbeat(&[]);
@@ -121,7 +121,7 @@ fn pings_leave_from_the_address_that_a_waiting_heartbeat_hit() {
     let _daemon = serve(&socket);
     client.ping();
 
-    // Where nobody asked the kernel before, it does not know.
+    // Without the option, the kernel does not record the destination address of a waiting heartbeat.
     let socket = listening_at("0.0.0.0:0");
     let client = waiting(&socket);
     let _daemon = serve(&socket);
@@ -223,7 +223,7 @@ fn a_huge_number_of_sockets_takes_no_memory() {
     assert!(stderr.contains("2147483647 sockets were handed over"), "{stderr}");
 }
 
-/// The exit code of a daemon to which these are handed over, and its complaint.
+/// The exit code and the error output of a daemon that is passed these descriptors.
 fn outcome_of(what: Vec<OwnedFd>) -> (Option<i32>, String) {
     let daemon = handed_over(what).stderr(Stdio::piped()).spawn().unwrap();
     let output = daemon.wait_with_output().unwrap();
@@ -241,7 +241,7 @@ fn systemd_hands_its_socket_over() {
     let mut command = Command::new("systemd-socket-activate");
     command.args(["--datagram", "--listen", &address.to_string(), "--setenv=HTTP_ADDR=", PROGRAM]);
     let daemon = thread::scope(|scope| {
-        // It starts the daemon at the first heartbeat, and the time when it begins to wait is unknown.
+        // The first heartbeat starts the daemon, but systemd-socket-activate gives no sign that it listens.
         scope.spawn(|| {
             let deadline = Instant::now() + PATIENCE;
             while Instant::now() < deadline && !client.has_ping() {
@@ -255,12 +255,12 @@ fn systemd_hands_its_socket_over() {
     client.ping();
 }
 
-/// An address at which nobody listens just now.
+/// An address that is free at the moment.
 fn free_address() -> SocketAddr {
     listening_at("127.0.0.1:0").local_addr().unwrap()
 }
 
-/// A service manager that is told how things are.
+/// The notification socket of a service manager.
 #[derive(Debug)]
 pub struct Manager(UnixDatagram);
 
@@ -271,14 +271,14 @@ impl Manager {
         Self(socket)
     }
 
-    /// One at an address in the abstract namespace, and the address as `NOTIFY_SOCKET` has it.
+    /// A manager at an address in the abstract namespace, and the value of `NOTIFY_SOCKET` for it.
     pub fn abstract_one(name: &str) -> (Self, String) {
         let name = format!("wakeupd-{name}-{}", std::process::id());
         let address = net::SocketAddr::from_abstract_name(&name).unwrap();
         (Self::at(&address), format!("@{name}"))
     }
 
-    /// Waits until it is told this.
+    /// Waits for a notification with this line.
     pub fn wait_for(&self, line: &str) -> String {
         loop {
             let told = self.next().expect(line);
@@ -294,7 +294,7 @@ impl Manager {
         Ok(String::from_utf8(buffer[..length].to_vec()).unwrap())
     }
 
-    /// Whether it is not told this for a time, apart from what it has been told already.
+    /// Discards the notifications so far. Returns whether no other contains `line` during this time.
     pub fn misses(&self, line: &str, time: Duration) -> bool {
         self.0.set_nonblocking(true).unwrap();
         while self.next().is_ok() {}
@@ -329,7 +329,7 @@ fn it_tells_when_it_is_bound_and_when_it_stops() {
         });
         assert_eq!(bound.unwrap_err().kind(), ErrorKind::AddrInUse);
         assert!(told.contains(&format!("STATUS=listening on 127.0.0.1:{port}")), "{told}");
-        assert!(manager.misses("WATCHDOG", Duration::from_secs(2)), "nobody watches");
+        assert!(manager.misses("WATCHDOG", Duration::from_secs(2)), "there is no watchdog");
         daemon.signal(Signal::SIGTERM);
         manager.wait_for("STOPPING=1");
         assert_eq!(daemon.wait().code(), Some(0));
@@ -362,11 +362,11 @@ fn a_manager_whose_queue_is_full_costs_no_ping_and_learns_of_the_start_later() {
     manager.wait_for("READY=1");
     manager.wait_for("WATCHDOG=1");
     witness.missed_nothing(&daemon);
-    // It was told only once.
+    // The daemon reports readiness only once.
     assert!(manager.misses("READY=1", Duration::from_secs(2)));
 }
 
-/// A thread that stands still until this is dropped. Nothing can wait for its process before that.
+/// A thread that is stopped until drop. No caller can wait for its process before that.
 pub struct Halted(Pid);
 
 impl Halted {
@@ -381,7 +381,7 @@ impl Halted {
 impl Drop for Halted {
     fn drop(&mut self) {
         if ptrace::detach(self.0, None).is_err() {
-            // It was killed, and whoever traces it learns of that first.
+            // The thread was killed, and its tracer has to reap it first.
             waitpid(self.0, Some(WaitPidFlag::__WALL)).unwrap();
         }
     }

@@ -1,4 +1,4 @@
-//! Limits on threads: a daemon has all its threads, or it does not start.
+//! Limits on threads: a daemon gets all of its threads, or it does not start.
 
 use std::io::Read;
 use std::net::{SocketAddr, UdpSocket};
@@ -14,17 +14,17 @@ use crate::doctor::after;
 use crate::memory::ControlGroup;
 use crate::needs::{self, Need};
 
-/// Far more than it needs.
+/// Far more threads than the daemon needs.
 const ENOUGH: u64 = 40;
 
-/// What became of a daemon.
+/// The outcome of a daemon's run.
 struct Life {
     has_served: bool,
     status: ExitStatus,
     log: String,
 }
 
-/// Starts a daemon, stops it once it pings, and waits for its end.
+/// Starts a daemon, stops it once it pings, and waits for it to exit.
 fn live(command: &mut Command) -> Life {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut child = command.env("PORT", port.to_string()).stderr(Stdio::piped()).spawn().unwrap();
@@ -35,7 +35,7 @@ fn live(command: &mut Command) -> Life {
     let deadline = Instant::now() + PATIENCE;
     let mut has_served = false;
     while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < deadline, "it neither serves nor ends");
+        assert!(Instant::now() < deadline, "the daemon neither serves nor exits");
         client.heartbeat(&[]);
         if !client.is_left_alone_for(Duration::from_millis(200)) {
             has_served = true;
@@ -78,7 +78,7 @@ fn with_too_few_threads_it_does_not_start_and_says_why() {
         assert!(log.contains("TasksMax=") && log.contains("--pids-limit"), "{log}");
     }
     let _ = std::fs::remove_file(&snapshot);
-    // The main thread, the workers, and those of the signals, the log, the listener, the endpoint, the
+    // The main thread, three workers, and one thread each for signals, log, listener, HTTP endpoint,
     // snapshots and DENY_FILE.
     assert_eq!(enough, Some(1 + 3 + 6));
 }

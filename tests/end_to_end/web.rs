@@ -1,4 +1,4 @@
-//! The least of an HTTP client.
+//! A minimal HTTP client.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::daemon::PATIENCE;
 
-/// What was answered.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Each field, its name in lower case.
+    /// The header fields, with lowercase names.
     pub fields: Vec<(String, String)>,
     pub body: String,
 }
@@ -28,25 +28,25 @@ impl Answer {
     }
 }
 
-/// Asks for what is at `path`.
+/// Requests `path`.
 pub fn get(server: SocketAddr, path: &str) -> Answer {
     request(server, "GET", path, "")
 }
 
-/// The value of a metric in what `/metrics` answers.
+/// The value of a metric in the text of `/metrics`.
 pub fn metric(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
-/// Asks with more fields, each ended by `\r\n`.
+/// Sends a request with additional header fields, each ending in `\r\n`.
 pub fn request(server: SocketAddr, method: &str, path: &str, fields: &str) -> Answer {
     let host = if fields.contains("Host:") { String::new() } else { format!("Host: {server}\r\n") };
-    // In version 1.0 an answer ends with the connection, however long it is.
+    // With HTTP/1.0, the response always ends with the connection.
     raw(server, &format!("{method} {path} HTTP/1.0\r\n{host}{fields}\r\n"))
 }
 
-/// Sends this as it stands and reads the answer.
+/// Sends `request` verbatim and reads the response.
 pub fn raw(server: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(server);
     stream.write_all(request.as_bytes()).unwrap();
@@ -74,7 +74,7 @@ pub fn connect(server: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Asks for JSON again and again until `is_right` says that it is.
+/// Polls `path` until `is_right` accepts its JSON.
 pub fn wait_for(server: SocketAddr, path: &str, is_right: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -52,7 +52,7 @@ impl Client {
         self.heard.back().map(|(when, _)| *when).unwrap_or_default()
     }
 
-    /// The address that its last heartbeat hit.
+    /// The destination address of its last heartbeat.
     pub fn local(&self) -> Option<IpAddr> {
         self.heard.back().map(|(_, local)| *local)
     }

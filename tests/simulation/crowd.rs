@@ -175,7 +175,7 @@ impl Crowd {
         }
     }
 
-    /// The address of the daemon's machine that a forged heartbeat hits.
+    /// The destination address of a forged heartbeat from `source`.
     pub fn local(source: SocketAddr) -> IpAddr {
         if source.is_ipv6() { LOCALS[2] } else { LOCALS[0] }
     }

@@ -65,7 +65,7 @@ fn live(test: &str, plan: &Plan) -> Tally {
     );
 }
 
-/// The seed to replay, if SIMULATION_SEED is set.
+/// The seed to replay, if `SIMULATION_SEED` is set.
 fn asked_for() -> Option<u64> {
     env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().expect("SIMULATION_SEED is a number"))
 }

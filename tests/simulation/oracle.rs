@@ -240,7 +240,7 @@ impl Oracle {
         let wrong = if now > client.last_heard() + expiration {
             Some("pinged after its expiration")
         } else if due > now || now.since(due) >= SECOND {
-            Some("pinged early, or more than a second late")
+            Some("pinged early, or at least a second late")
         } else if last_due.is_some_and(|last| due < last + SECOND) {
             Some("pinged twice in a second")
         } else if last_due.is_some_and(|last| due.since(last).subsec_nanos() != 0) {
