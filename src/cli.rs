@@ -9,7 +9,7 @@ use clap_complete::Shell;
 pub use self::parse::parse;
 #[cfg(target_os = "linux")]
 use crate::doctor;
-use crate::{ask, config, probe, snapshot};
+use crate::{client, config, probe, snapshot};
 
 /// UDP wake-up ping daemon
 ///
@@ -46,7 +46,7 @@ pub enum Command {
     ///
     /// It asks the endpoint of the daemon. The exit code is 0 if nothing is critical, 1 if something is, and
     /// 69 if there is no answer.
-    Status(ask::StatusOptions),
+    Status(client::StatusOptions),
 
     /// Tell by the exit code whether the daemon that runs here is healthy
     ///
@@ -54,7 +54,7 @@ pub enum Command {
     /// `PORT` and waits up to 3 s for a ping, which makes it a client for a moment. The exit code is 0 if every
     /// task of the daemon is alive, or a ping came, or `PORT` is 0 too, so that there is nothing to ask; 78 if
     /// a variable that it needs is wrong, else 1.
-    Healthcheck(ask::HealthOptions),
+    Healthcheck(client::HealthOptions),
 
     /// Act as a client: send heartbeats to a daemon and show the pings that come back
     Probe(probe::Options),

@@ -1,7 +1,7 @@
 //! `wakeupd status` and `wakeupd healthcheck`: ask the endpoint of a running daemon how it is.
 
-mod client;
 mod heartbeat;
+mod request;
 mod screen;
 mod table;
 
@@ -18,7 +18,7 @@ use hyper::StatusCode;
 use serde_json::Value;
 use tracing::Level;
 
-pub use self::client::{Answer, get};
+pub use self::request::{Answer, get};
 use self::screen::Screen;
 use self::table::Table;
 use crate::config::{Config, ConfigError, EXIT_CONFIG, ReadSettings};
@@ -35,9 +35,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const STATUS: &str = "wakeupd status";
 const HEALTHCHECK: &str = "wakeupd healthcheck";
 
-/// Whom to ask.
+/// Endpoint to ask.
 #[derive(Args, Debug)]
-pub struct Whom {
+pub struct Endpoint {
     /// The endpoint of the daemon, if that is not the `HTTP_ADDR` of the environment
     #[arg(long, value_name = "IP:PORT")]
     http_addr: Option<SocketAddr>,
@@ -47,7 +47,7 @@ pub struct Whom {
 #[derive(Args, Debug)]
 pub struct StatusOptions {
     #[command(flatten)]
-    whom: Whom,
+    endpoint: Endpoint,
 
     /// Print JSON, each answer on a line
     #[arg(long)]
@@ -62,7 +62,7 @@ pub struct StatusOptions {
 #[derive(Args, Debug)]
 pub struct HealthOptions {
     #[command(flatten)]
-    whom: Whom,
+    endpoint: Endpoint,
 }
 
 /// Why there is nothing to tell.
@@ -91,7 +91,7 @@ impl NoAnswer {
 /// answer, and 78 if `HTTP_ADDR` is needed and wrong.
 #[must_use]
 pub fn status(options: &StatusOptions, settings: ReadSettings) -> ExitCode {
-    let address = match options.whom.endpoint(settings) {
+    let address = match options.endpoint.endpoint(settings) {
         Ok(Some(address)) => address,
         Ok(None) => return unanswered(&NoAnswer::NoEndpoint),
         Err(error) => return wrong(&error),
@@ -155,7 +155,7 @@ fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
 /// 0 if so or if nothing can be checked, 78 if a variable that it needs is wrong, else 1.
 #[must_use]
 pub fn health(options: &HealthOptions, settings: ReadSettings) -> ExitCode {
-    match options.whom.endpoint(settings) {
+    match options.endpoint.endpoint(settings) {
         Ok(Some(address)) => health_of_endpoint(address),
         Ok(None) => match settings(&["HOST", "PORT"]) {
             Ok(config) => health_on_the_wire(&config),
@@ -200,7 +200,7 @@ fn say(code: ExitCode, text: impl Display) -> ExitCode {
     output::end(HEALTHCHECK, code, output::print(format_args!("{text}\n")))
 }
 
-impl Whom {
+impl Endpoint {
     /// The endpoint to ask, if there is one. The setting is read only if no option names it.
     fn endpoint(&self, settings: ReadSettings) -> Result<Option<SocketAddr>, ConfigError> {
         match self.http_addr {

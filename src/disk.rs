@@ -15,9 +15,9 @@ use nix::fcntl::OFlag;
 use crate::threads;
 
 /// How long the start waits for a file.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs `act` in a thread and waits up to [`PATIENCE`] for its result.
+/// Runs `act` in a thread and waits up to [`TIMEOUT`] for its result.
 ///
 /// # Errors
 /// That of `act`, [`ErrorKind::TimedOut`] at the deadline, and whatever error prevents a new thread.
@@ -28,13 +28,13 @@ pub fn within_patience<T: Send + 'static>(
     threads::start("disk", move || {
         let _ = done.send(act());
     })?;
-    result.recv_timeout(PATIENCE).map_err(|_| no_answer())?
+    result.recv_timeout(TIMEOUT).map_err(|_| no_answer())?
 }
 
 /// The error of an operation that missed its deadline.
 #[must_use]
 pub fn no_answer() -> io::Error {
-    let message = format!("the disk does not answer within {} s", PATIENCE.as_secs());
+    let message = format!("the disk does not answer within {} s", TIMEOUT.as_secs());
     io::Error::new(ErrorKind::TimedOut, message)
 }
 

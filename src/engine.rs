@@ -46,14 +46,14 @@ use self::walk::Walk;
 use crate::clock::Time;
 
 /// The longest sleep of a worker without clients. It is well below a second, so the worker skips no slot.
-pub const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+pub const MAX_SLEEP: Duration = Duration::from_millis(500);
 
 /// How late a worker may still serve the slots that were due before the engine ended.
 pub const END_GRACE: Duration = Duration::from_millis(50);
 
 /// A restarted daemon sends the pings of its downtime at once, unless the downtime was longer than this: then
 /// the next regular pings are near.
-pub const LONGEST_CATCH_UP: Duration = Duration::from_millis(900);
+pub const MAX_CATCH_UP: Duration = Duration::from_millis(900);
 
 /// What an engine needs to know from the start.
 #[derive(Clone, Debug)]
@@ -299,7 +299,7 @@ impl Engine {
         if self.is_over(walk.next_due(), now) {
             return None;
         }
-        let latest = self.ends_at().min(now + LONGEST_SLEEP);
+        let latest = self.ends_at().min(now + MAX_SLEEP);
         Some(walk.fall_asleep(latest, |shard| self.registry.is_shard_empty(shard)))
     }
 
@@ -317,9 +317,9 @@ impl Engine {
     }
 
     /// Lets the workers begin with the slots that are due from `from` on: where the daemon before this one ended,
-    /// or where this one started. If that is longer than [`LONGEST_CATCH_UP`] ago, they begin at `now`.
+    /// or where this one started. If that is longer than [`MAX_CATCH_UP`] ago, they begin at `now`.
     pub fn resume(&self, now: Time, from: Time) {
-        let from = if now.since(from) <= LONGEST_CATCH_UP { from } else { now };
+        let from = if now.since(from) <= MAX_CATCH_UP { from } else { now };
         for walk in &self.walks {
             walk.restart(from);
         }

@@ -32,17 +32,17 @@ use self::connections::{Connection, Connections};
 use self::router::Endpoint;
 use crate::clock;
 use crate::config::Config;
-use crate::monitor::Board;
 use crate::net;
-use crate::state::State;
+use crate::sampler::Board;
+use crate::shared::Shared;
 use crate::threads;
 use crate::throttle::Throttle;
 
 /// How long a request may take to arrive, and how long a connection may wait for the next.
-const LONGEST_REQUEST: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long somebody may take none of an answer.
-const LONGEST_STALL: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest head of a request in bytes.
 const LARGEST_HEAD: usize = 16 << 10;
@@ -51,7 +51,7 @@ const LARGEST_HEAD: usize = 16 << 10;
 const MOST_FIELDS: usize = 64;
 
 /// How long to wait when no connection can be accepted, as when there are too many open files.
-const RECOVERY: Duration = Duration::from_millis(100);
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// A bound endpoint.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Server {
     ///
     /// # Errors
     /// Where the system gives no thread or what one needs.
-    pub fn start(self, state: Arc<State>, board: Arc<Board>) -> io::Result<()> {
+    pub fn start(self, shared: Arc<Shared>, board: Arc<Board>) -> io::Result<()> {
         let Self { listener, address, access } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
@@ -89,7 +89,7 @@ impl Server {
             TcpListener::from_std(listener)?
         };
         let endpoint =
-            Arc::new(Endpoint { access, state, board, wrong_tokens: Throttle::default() });
+            Arc::new(Endpoint { access, shared, board, wrong_tokens: Throttle::default() });
         let serve = move || runtime.block_on(accept(&listener, &endpoint));
         threads::start("http", serve)?;
         info!(%address, "listening for HTTP");
@@ -107,7 +107,7 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
                 if let Some(left_out) = failures.pass(clock::now()) {
                     warn!(%error, left_out, "cannot accept an HTTP connection");
                 }
-                tokio::time::sleep(RECOVERY).await;
+                tokio::time::sleep(BACKOFF).await;
                 continue;
             }
         };
@@ -126,7 +126,7 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
 
 async fn serve(stream: TcpStream, connection: Connection, endpoint: Arc<Endpoint>) {
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(LONGEST_STALL));
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = Arc::new(connection);
     let server = Arc::clone(&connection);
     let service = service_fn(move |request| {
@@ -139,7 +139,7 @@ async fn serve(stream: TcpStream, connection: Connection, endpoint: Arc<Endpoint
     let exchange = http1::Builder::new()
         .half_close(true)
         .timer(TokioTimer::new())
-        .header_read_timeout(LONGEST_REQUEST)
+        .header_read_timeout(REQUEST_TIMEOUT)
         .max_header_size(LARGEST_HEAD)
         .max_headers(MOST_FIELDS)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);

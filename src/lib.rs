@@ -11,21 +11,21 @@
 //!
 //! - The protocol, without I/O: [`engine`]; its bytes: [`wakeupd_protocol`].
 //! - Around it: [`net`] is the socket, [`listener`] and [`worker`] drive the engine, [`daemon`] starts and stops
-//!   them, [`state`] is what they share, [`snapshot`] keeps the clients over a restart, [`metrics`] and
-//!   [`counter`] count, [`health`] finds stuck tasks, [`throttle`] limits the rate of log lines, [`threads`]
+//!   them, [`shared`] is what they share, [`snapshot`] keeps the clients over a restart, [`metrics`] and
+//!   [`counter`] count, [`watchdog`] finds stuck tasks, [`throttle`] limits the rate of log lines, [`threads`]
 //!   starts threads, [`clock`] reads the clocks.
-//! - For the operator: [`monitor`] samples all that every second, [`status`] reports it with findings, [`http`]
-//!   serves it, [`ask`] is the client of that endpoint.
+//! - For the operator: [`sampler`] samples all that every second, [`status`] reports it with findings, [`http`]
+//!   serves it, [`client`] is the client of that endpoint.
 //! - The program: [`cli`], [`config`], [`logging`], [`output`], [`signals`], [`supervisor`], `doctor`, which
-//!   checks the machine, and [`probe`], a client; [`tally`] counts its pings, [`args`] reads its arguments.
+//!   checks the machine, and [`probe`], a client; [`ping_stats`] counts its pings, [`args`] reads its arguments.
 //!
 //! The load generator is a program of its own, `crates/bench`.
 //!
 //! `docs/architecture.md` says which module may import which, and why.
 
 pub mod args;
-pub mod ask;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod counter;
@@ -34,23 +34,23 @@ pub mod disk;
 #[cfg(target_os = "linux")]
 pub mod doctor;
 pub mod engine;
-pub mod health;
 pub mod http;
 pub mod listener;
 pub mod logging;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
-pub mod monitor;
 pub mod net;
 pub mod output;
+pub mod ping_stats;
 pub mod probe;
+pub mod sampler;
+pub mod shared;
 pub mod signals;
 pub mod snapshot;
-pub mod state;
 pub mod status;
 pub mod supervisor;
-pub mod tally;
 pub mod threads;
 pub mod throttle;
+pub mod watchdog;
 pub mod worker;

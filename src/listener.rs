@@ -13,7 +13,7 @@ use crate::clock::{self, Time};
 use crate::engine::guard::Refused;
 use crate::engine::{self, Outcome, Registered};
 use crate::net::{self, BATCH, Datagram, Socket};
-use crate::state::State;
+use crate::shared::Shared;
 use crate::throttle::Throttle;
 use crate::worker::WorkerThreads;
 use errors::IcmpErrors;
@@ -29,7 +29,7 @@ const BACKOFF: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Listener {
     socket: Arc<Socket>,
-    state: Arc<State>,
+    shared: Arc<Shared>,
     workers: Arc<WorkerThreads>,
     errors: IcmpErrors,
     refusals: [Throttle; Refused::ALL.len()],
@@ -41,13 +41,13 @@ impl Listener {
     #[must_use]
     pub fn new(
         socket: Arc<Socket>,
-        state: Arc<State>,
+        shared: Arc<Shared>,
         workers: Arc<WorkerThreads>,
         max_icmp_errors: u32,
     ) -> Self {
         let errors = IcmpErrors::new(max_icmp_errors);
         let refusals = Default::default();
-        Self { socket, state, workers, errors, refusals, failures: Throttle::default() }
+        Self { socket, shared, workers, errors, refusals, failures: Throttle::default() }
     }
 
     /// Receives until the socket breaks. Returns the error that broke it.
@@ -59,7 +59,7 @@ impl Listener {
                 Ok(()) => {}
                 Err(error) if is_fatal(&error) => return error,
                 Err(error) => {
-                    self.state.metrics.failed_receives.add(1);
+                    self.shared.metrics.failed_receives.add(1);
                     if let Some(left_out) = self.failures.pass(clock::now()) {
                         warn!(%error, left_out, "cannot receive");
                     }
@@ -73,8 +73,8 @@ impl Listener {
     async fn drain(&mut self, batch: &mut Vec<Datagram>) -> io::Result<()> {
         loop {
             let now = clock::now();
-            self.state.health.listener.tick(now);
-            let errors_read = self.errors.drain(&self.socket, &self.state, now);
+            self.shared.watchdog.listener.tick(now);
+            let errors_read = self.errors.drain(&self.socket, &self.shared, now);
             batch.clear();
             self.socket.receive(batch)?;
             let wall = clock::wall();
@@ -82,7 +82,7 @@ impl Listener {
                 self.handle(datagram, wall, now);
             }
             let is_empty = batch.len() < BATCH;
-            self.state.engine.handle_received(now, batch.len(), is_empty);
+            self.shared.engine.handle_received(now, batch.len(), is_empty);
             if is_empty {
                 return errors_read;
             }
@@ -94,7 +94,7 @@ impl Listener {
         let Datagram { source, local, length, arrived, .. } = *datagram;
         trace!(%source, length, "datagram");
         let waited = arrived.map(|arrived| wall.since(Time::default() + arrived));
-        let outcome = self.state.engine.handle_datagram(
+        let outcome = self.shared.engine.handle_datagram(
             now,
             &engine::Datagram {
                 source,
@@ -116,7 +116,7 @@ impl Listener {
             if let Some(worker) = wakes {
                 self.workers.wake(worker);
             }
-            if self.state.engine.counters().registered.get() == 1 {
+            if self.shared.engine.counters().registered.get() == 1 {
                 info!(client = %source, "first client; LOG_LEVEL=DEBUG shows every client");
             }
             debug!(client = %source, "registered");

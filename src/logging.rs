@@ -23,10 +23,10 @@ use crate::threads;
 const WAITING_LINES: usize = 4096;
 
 /// How long the end of the process waits for the last lines to be written.
-const LONGEST_FLUSH: Duration = Duration::from_millis(100);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long it waits where they tell why it came.
-const LONGEST_EXPLANATION: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The lines of this process.
 static LINES: Lines = Lines::new();
@@ -63,7 +63,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> io::Result<()> {
 /// Waits for the last lines to be written, unless standard error is stuck. If something failed, it gets more
 /// time.
 pub fn finish(failed: bool) {
-    LINES.wait(if failed { LONGEST_EXPLANATION } else { LONGEST_FLUSH });
+    LINES.wait(if failed { FLUSH_TIMEOUT_AFTER_FAILURE } else { FLUSH_TIMEOUT });
 }
 
 /// How many lines were dropped because standard error did not take them in time.

@@ -1,6 +1,5 @@
 //! Picks what to do, starts logging, and turns an error into an exit code.
 
-use std::error::Error;
 use std::fmt::Display;
 use std::io;
 use std::net::UdpSocket;
@@ -13,12 +12,12 @@ use wakeupd::cli::{self, Cli, Command};
 use wakeupd::config::{
     Config, ConfigError, DenyFile, EXIT_CONFIG, EnvFileError, Environment, Misspelt,
 };
-use wakeupd::daemon::{self, Daemon, StartError};
+use wakeupd::daemon::{self, Daemon, Failure};
 #[cfg(target_os = "linux")]
 use wakeupd::doctor;
 use wakeupd::signals::{self, Signals};
 use wakeupd::supervisor::{self, Supervisor, WrongSocket};
-use wakeupd::{ask, logging, output, probe, snapshot};
+use wakeupd::{client, logging, output, probe, snapshot};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -29,8 +28,8 @@ fn main() -> ExitCode {
 
 fn run_command(cli: &Cli) -> ExitCode {
     match &cli.command {
-        Some(Command::Status(options)) => ask::status(options, settings),
-        Some(Command::Healthcheck(options)) => ask::health(options, settings),
+        Some(Command::Status(options)) => client::status(options, settings),
+        Some(Command::Healthcheck(options)) => client::health(options, settings),
         Some(Command::Probe(options)) => probe::run(options),
         #[cfg(target_os = "linux")]
         Some(Command::Doctor(options)) => configured(|config, misspelt, file| {
@@ -154,13 +153,7 @@ fn start(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
-            // These are matters of a unit's configuration.
-            let is_too_small = matches!(error.downcast_ref(), Some(StartError::Memory(_)));
-            if is_too_small || error.is::<WrongSocket>() {
-                EXIT_CONFIG.into()
-            } else {
-                ExitCode::FAILURE
-            }
+            error.exit_code().into()
         }
     };
     logging::finish(served.is_err());
@@ -195,11 +188,7 @@ fn announce(config: &Config) {
     );
 }
 
-fn run(
-    config: &Config,
-    handed_over: Option<UdpSocket>,
-    signals: Signals,
-) -> Result<(), Box<dyn Error>> {
+fn run(config: &Config, handed_over: Option<UdpSocket>, signals: Signals) -> Result<(), Failure> {
     // It starts no threads: those that it would start may be refused, and then it panics or does without.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let daemon = Daemon::bind(config, handed_over)?;

@@ -30,7 +30,7 @@ pub enum Arrival {
 
 /// What came so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct PingStats {
     received: u64,
     missed: u64,
     duplicated: u64,
@@ -39,7 +39,7 @@ pub struct Tally {
     may_have_been_late: bool,
 }
 
-impl Tally {
+impl PingStats {
     /// The number of pings that came.
     #[must_use]
     pub fn received(&self) -> u64 {
@@ -115,18 +115,18 @@ mod tests {
     use super::*;
 
     /// Counts pings that come at these milliseconds, until `end`.
-    fn tally(arrivals: &[u64], end: u64) -> Tally {
+    fn stats(arrivals: &[u64], end: u64) -> PingStats {
         let at = |ms| Time::from_nanos(1 << 40) + Duration::from_millis(ms);
-        let mut tally = Tally::default();
+        let mut stats = PingStats::default();
         for ms in arrivals {
-            tally.ping(at(*ms));
+            stats.ping(at(*ms));
         }
-        tally.end(at(end));
-        tally
+        stats.end(at(end));
+        stats
     }
 
     fn counts(arrivals: &[u64], end: u64) -> (u64, u64, u64) {
-        let Tally { received, missed, duplicated, .. } = tally(arrivals, end);
+        let PingStats { received, missed, duplicated, .. } = stats(arrivals, end);
         (received, missed, duplicated)
     }
 

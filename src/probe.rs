@@ -16,7 +16,7 @@ use wakeupd_protocol::{PERIOD, PING};
 use crate::args::{self, Family, Resolved, Target};
 use crate::clock::{self, Time};
 use crate::output::{self, counted, printable};
-use crate::tally::{Arrival, Tally};
+use crate::ping_stats::{Arrival, PingStats};
 use crate::throttle::Throttle;
 use summary::Summary;
 
@@ -77,13 +77,13 @@ async fn probe(options: &Options) -> io::Result<ExitCode> {
     let connected = Probe::connect(address).await;
     let mut probe = connected.map_err(|error| unconnected(&options.target, address, &error))?;
     let printed = probe.run(options, &resolved).await;
-    let code = ExitCode::from(u8::from(probe.tally.received() == 0));
+    let code = ExitCode::from(u8::from(probe.stats.received() == 0));
     Ok(output::end(COMMAND, code, printed))
 }
 
 struct Probe {
     socket: UdpSocket,
-    tally: Tally,
+    stats: PingStats,
     /// In seconds.
     deviations: Vec<f64>,
     first_heartbeat: Time,
@@ -105,7 +105,7 @@ impl Probe {
         let now = clock::now();
         Ok(Self {
             socket,
-            tally: Tally::default(),
+            stats: PingStats::default(),
             deviations: Vec::new(),
             first_heartbeat: now,
             last_sign_of_life: now,
@@ -124,7 +124,7 @@ impl Probe {
             humantime::format_duration(options.every),
         ))?;
         self.listen(options).await?;
-        self.tally.end(clock::now());
+        self.stats.end(clock::now());
         print(format_args!("--- {target} ({address}) ---\n{}", self.summary()))?;
         if self.ignored > 0 {
             print(format_args!(
@@ -132,7 +132,7 @@ impl Probe {
                 counted(self.ignored, "other datagram", "other datagrams")
             ))?;
         }
-        if self.tally.received() == 0 {
+        if self.stats.received() == 0 {
             print(self.hint(resolved))?;
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Probe {
         let interrupt = tokio::signal::ctrl_c();
         tokio::pin!(interrupt);
         let mut buffer = [0; 2048];
-        while self.tally.received() < u64::from(count) {
+        while self.stats.received() < u64::from(count) {
             tokio::select! {
                 received = self.socket.recv(&mut buffer) => match received {
                     Ok(length) => self.receive(&buffer[..length])?,
@@ -159,7 +159,7 @@ impl Probe {
                     if let Err(error) = self.socket.send(&PING).await {
                         self.tell_trouble(&error)?;
                     }
-                    let is_heard = self.tally.received() > 0;
+                    let is_heard = self.stats.received() > 0;
                     next_heartbeat += if is_heard { options.every } else { PERIOD };
                 }
                 _ = silence.tick() => self.tell_silence()?,
@@ -186,11 +186,11 @@ impl Probe {
             return print(format_args!("ignored a datagram of {bytes}: not a ping{others}"));
         }
         self.last_sign_of_life = now;
-        let arrival = self.tally.ping(now);
+        let arrival = self.stats.ping(now);
         if !matches!(arrival, Arrival::Duplicate { .. }) {
             self.trouble = None;
         }
-        let number = self.tally.received();
+        let number = self.stats.received();
         match arrival {
             Arrival::First => {
                 let wait = now.since(self.first_heartbeat).as_secs_f64();
@@ -237,7 +237,7 @@ impl Probe {
     }
 
     fn summary(&self) -> Summary<'_> {
-        Summary { tally: &self.tally, deviations: &self.deviations }
+        Summary { stats: &self.stats, deviations: &self.deviations }
     }
 
     /// What to look at when not one ping came.

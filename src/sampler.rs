@@ -14,7 +14,7 @@ use crate::engine::guard::Refused;
 use crate::engine::registry::Removal;
 use crate::metrics::{Failure, LATENESS_BOUNDS, Totals};
 use crate::net::{self, SendFailure, Socket};
-use crate::state::State;
+use crate::shared::Shared;
 use crate::status::{
     self, Bucket, Buffers, Clients, DenyFile, FailedRead, Guard, Lateness, Sample, Seen, Snapshot,
     Status,
@@ -59,8 +59,8 @@ impl Board {
 
 /// Looks, remembers and tells.
 #[derive(Debug)]
-pub struct Monitor {
-    state: Arc<State>,
+pub struct Sampler {
+    shared: Arc<Shared>,
     socket: Arc<Socket>,
     started: Time,
     started_wall: String,
@@ -73,22 +73,22 @@ pub struct Monitor {
     board: Arc<Board>,
 }
 
-impl Monitor {
+impl Sampler {
     /// A monitor of a daemon that starts now.
     #[must_use]
-    pub fn new(state: Arc<State>, socket: Arc<Socket>) -> Self {
+    pub fn new(shared: Arc<Shared>, socket: Arc<Socket>) -> Self {
         let (started, wall) = (clock::now(), clock::wall());
         let started_wall = rfc3339::millis(wall);
-        let looks = VecDeque::from([state.totals()]);
+        let looks = VecDeque::from([shared.totals()]);
         let status =
-            status(&state, &socket, started, &started_wall, &looks, Sample::default(), Vec::new());
+            status(&shared, &socket, started, &started_wall, &looks, Sample::default(), Vec::new());
         let board = Board {
             status: watch::Sender::new(Arc::new(status)),
             history: Mutex::default(),
             steps: AtomicU64::default(),
         };
         Self {
-            state,
+            shared,
             socket,
             started,
             started_wall,
@@ -109,19 +109,19 @@ impl Monitor {
     /// those that were so at the last look as well.
     pub fn look(&mut self) -> (Duration, Vec<String>) {
         let (now, wall) = (clock::now(), clock::wall());
-        self.state.health.monitor.tick(now);
+        self.shared.watchdog.monitor.tick(now);
         self.follow(now, wall);
-        let suspects = self.state.health.stuck(now);
+        let suspects = self.shared.watchdog.stuck(now);
         let before = std::mem::replace(&mut self.suspects, suspects.clone());
         let stuck: Vec<_> = suspects.into_iter().filter(|task| before.contains(task)).collect();
         if let Some(drops) = self.socket.receive_drops() {
-            self.state.metrics.receive_drops.raise_to(drops);
+            self.shared.metrics.receive_drops.raise_to(drops);
         }
-        self.state.metrics.truncated_control.raise_to(self.socket.truncated_control());
-        let totals = self.state.totals();
+        self.shared.metrics.truncated_control.raise_to(self.socket.truncated_control());
+        let totals = self.shared.totals();
         let last = &self.looks[self.looks.len() - 1];
-        let worst = self.state.metrics.take_worst_lateness();
-        let sample = sample(wall, &totals.since(last), self.state.engine.registry().len(), worst);
+        let worst = self.shared.metrics.take_worst_lateness();
+        let sample = sample(wall, &totals.since(last), self.shared.engine.registry().len(), worst);
         if self.looks.len() > REMEMBERED {
             self.looks.pop_front();
         }
@@ -132,8 +132,8 @@ impl Monitor {
         }
         history.push_back(sample.clone());
         drop(history);
-        let Self { state, socket, started, started_wall, looks, board, .. } = self;
-        let status = status(state, socket, *started, started_wall, looks, sample, stuck.clone());
+        let Self { shared, socket, started, started_wall, looks, board, .. } = self;
+        let status = status(shared, socket, *started, started_wall, looks, sample, stuck.clone());
         board.status.send_replace(Arc::new(status));
         (worst, stuck)
     }
@@ -168,7 +168,7 @@ fn sample(wall: Time, recent: &Totals, clients: usize, worst_lateness: Duration)
 }
 
 fn status(
-    state: &State,
+    shared: &Shared,
     socket: &Socket,
     started: Time,
     started_wall: &str,
@@ -177,8 +177,8 @@ fn status(
     stuck: Vec<String>,
 ) -> Status {
     let time = clock::now();
-    let caps = state.engine.guard().caps();
-    let (ipv4, ipv6) = state.engine.registry().families();
+    let caps = shared.engine.guard().caps();
+    let (ipv4, ipv6) = shared.engine.registry().families();
     let clients = Clients { ipv4, ipv6, max: caps.clients };
     let granted = socket.buffers();
     let buffers = Buffers {
@@ -190,16 +190,16 @@ fn status(
     let (first, last) = (&looks[0], &looks[looks.len() - 1]);
     let recent = last.since(&looks[looks.len().saturating_sub(RECENT + 1)]);
     let uptime = time.since(started);
-    let snapshot = snapshot(state, time, uptime);
-    let deny_file = deny_file(state);
+    let snapshot = snapshot(shared, time, uptime);
+    let deny_file = deny_file(shared);
     let findings = status::find(&Seen {
         stuck: &stuck,
         buffers: &buffers,
         clients: &clients,
         snapshot: snapshot.as_ref(),
         deny_file: deny_file.as_ref(),
-        clients_without_local_address: state.engine.registry().local_use().clients_without,
-        is_enforcing: state.engine.guard().enforces(),
+        clients_without_local_address: shared.engine.registry().local_use().clients_without,
+        is_enforcing: shared.engine.guard().enforces(),
         recent: &recent,
     });
     Status {
@@ -207,14 +207,14 @@ fn status(
         address: socket.address(),
         started: started_wall.to_owned(),
         uptime_seconds: uptime.as_secs_f64(),
-        ready: state.health.is_ready(),
+        ready: shared.watchdog.is_ready(),
         stuck,
         clients,
         guard: Guard {
-            enforcing: state.engine.guard().enforces(),
+            enforcing: shared.engine.guard().enforces(),
             max_clients_per_address: caps.per_address,
             max_clients_per_prefix: caps.per_prefix,
-            denied_networks: state.engine.guard().denied(),
+            denied_networks: shared.engine.guard().denied(),
         },
         buffers,
         snapshot,
@@ -226,8 +226,8 @@ fn status(
     }
 }
 
-fn snapshot(state: &State, now: Time, uptime: Duration) -> Option<Snapshot> {
-    let snapshots = &state.metrics.snapshots;
+fn snapshot(shared: &Shared, now: Time, uptime: Duration) -> Option<Snapshot> {
+    let snapshots = &shared.metrics.snapshots;
     let interval = snapshots.interval?;
     let last = snapshots.last();
     let (failure, remedy) =
@@ -246,8 +246,8 @@ fn snapshot(state: &State, now: Time, uptime: Duration) -> Option<Snapshot> {
     })
 }
 
-fn deny_file(state: &State) -> Option<DenyFile> {
-    let reads = &state.metrics.deny_file;
+fn deny_file(shared: &Shared) -> Option<DenyFile> {
+    let reads = &shared.metrics.deny_file;
     let (read, failure) = reads.last();
     reads.is_set.then(|| DenyFile {
         read: read.map(rfc3339::millis),

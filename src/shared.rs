@@ -1,27 +1,27 @@
-//! What all tasks of the daemon share.
+//! The data that all tasks of the daemon share.
 
 use crate::clock;
 use crate::engine::Engine;
-use crate::health::Health;
 use crate::metrics::{Metrics, Totals};
+use crate::watchdog::Watchdog;
 
-/// The protocol's state, and what is known of the tasks that drive it.
+/// The engine, and what its tasks report.
 #[derive(Debug)]
-pub struct State {
+pub struct Shared {
     /// The clients and the rules.
     pub engine: Engine,
-    /// What the tasks count.
+    /// What the tasks count besides the engine.
     pub metrics: Metrics,
-    /// Whether the tasks are alive.
-    pub health: Health,
+    /// Finds tasks that are stuck.
+    pub watchdog: Watchdog,
 }
 
-impl State {
-    /// The state of a daemon with `workers` workers that starts now.
+impl Shared {
+    /// For a daemon with `workers` workers that starts now.
     #[must_use]
     pub fn new(engine: Engine, workers: usize) -> Self {
-        let health = Health::new(workers, clock::now());
-        Self { engine, metrics: Metrics::default(), health }
+        let watchdog = Watchdog::new(workers, clock::now());
+        Self { engine, metrics: Metrics::default(), watchdog }
     }
 
     /// All counts as they are now.

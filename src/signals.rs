@@ -36,7 +36,7 @@ const LEFT_ALONE: [Signal; 11] = [
 
 /// A shell passes the SIGHUP of a closing terminal on, and ends only after that. So the terminal may still
 /// be there when the signal arrives.
-const LONGEST_FAREWELL_OF_A_TERMINAL: Duration = Duration::from_millis(200);
+const HANGUP_GRACE: Duration = Duration::from_millis(200);
 
 /// Blocks all signals that the daemon handles or ignores. Threads that are started later inherit this.
 ///
@@ -144,7 +144,7 @@ impl Watcher {
         if !self.has_terminal {
             return false;
         }
-        thread::sleep(LONGEST_FAREWELL_OF_A_TERMINAL);
+        thread::sleep(HANGUP_GRACE);
         !has_terminal()
     }
 

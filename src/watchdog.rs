@@ -7,11 +7,11 @@ use crate::clock::Time;
 
 /// How long a task may go without a tick. Each ticks twice a second or more, however little there is
 /// to do.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// When each task ticked last, and whether the daemon serves.
 #[derive(Debug)]
-pub struct Health {
+pub struct Watchdog {
     /// Of the listener.
     pub listener: Beat,
     /// Of each worker.
@@ -32,12 +32,12 @@ impl Beat {
     }
 
     fn is_stuck(&self, now: Time) -> bool {
-        now.since(Time::from_nanos(self.0.load(Relaxed))) > PATIENCE
+        now.since(Time::from_nanos(self.0.load(Relaxed))) > TIMEOUT
     }
 }
 
-impl Health {
-    /// The health of a listener, so many workers and a monitor, all of which tick `now`.
+impl Watchdog {
+    /// For a listener, so many workers and a sampler, all of which tick `now`.
     #[must_use]
     pub fn new(workers: usize, now: Time) -> Self {
         let beat = || Beat(now.as_nanos().into());
@@ -60,7 +60,7 @@ impl Health {
         self.is_ready.load(Relaxed)
     }
 
-    /// The tasks that have not ticked for longer than [`PATIENCE`], by name. After a stop of the process
+    /// The tasks that have not ticked for longer than [`TIMEOUT`], by name. After a stop of the process
     /// that may be all of them for a moment, so it takes two looks, a second apart, to be sure.
     #[must_use]
     pub fn stuck(&self, now: Time) -> Vec<String> {
@@ -80,14 +80,14 @@ mod tests {
     #[test]
     fn who_has_not_ticked_for_three_seconds_is_stuck() {
         let start = Time::from_nanos(1 << 40);
-        let health = Health::new(3, start);
+        let watchdog = Watchdog::new(3, start);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(health.stuck(at(3)).is_empty());
-        health.workers[1].tick(at(3));
-        assert_eq!(health.stuck(at(4)), ["listener", "worker 0", "worker 2", "monitor"]);
-        health.listener.tick(at(4));
-        health.monitor.tick(at(4));
-        assert_eq!(health.stuck(at(7)), ["worker 0", "worker 1", "worker 2"]);
-        assert!(health.stuck(start).is_empty());
+        assert!(watchdog.stuck(at(3)).is_empty());
+        watchdog.workers[1].tick(at(3));
+        assert_eq!(watchdog.stuck(at(4)), ["listener", "worker 0", "worker 2", "monitor"]);
+        watchdog.listener.tick(at(4));
+        watchdog.monitor.tick(at(4));
+        assert_eq!(watchdog.stuck(at(7)), ["worker 0", "worker 1", "worker 2"]);
+        assert!(watchdog.stuck(start).is_empty());
     }
 }

@@ -14,21 +14,21 @@ pub use self::threads::WorkerThreads;
 use crate::clock::{self, Time};
 use crate::engine::{Batch, Slot, Transmit};
 use crate::net::{self, BATCH, Reaction, SendFailure, Sender};
-use crate::state::State;
+use crate::shared::Shared;
 use crate::throttle::Throttle;
 
 /// The wait before a ping is sent again that the kernel had no room for.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(1);
 
 /// The longest time that a slot waits for room altogether.
-const LONGEST_WAIT: Duration = Duration::from_millis(10);
+const MAX_WAIT_FOR_ROOM: Duration = Duration::from_millis(10);
 
 /// A worker. It has a thread of its own, which no other task can hold up.
 #[derive(Debug)]
 pub struct Worker {
     number: usize,
     sender: Sender,
-    state: Arc<State>,
+    shared: Arc<Shared>,
     warnings: Arc<Warnings>,
     /// Pings that were due before the worker started do not count as late from then on.
     started: Time,
@@ -74,8 +74,13 @@ pub struct Warnings {
 impl Worker {
     /// Worker number `number` of the engine, which sends through `sender`.
     #[must_use]
-    pub fn new(number: usize, sender: Sender, state: Arc<State>, warnings: Arc<Warnings>) -> Self {
-        Self { number, sender, state, warnings, started: clock::now() }
+    pub fn new(
+        number: usize,
+        sender: Sender,
+        shared: Arc<Shared>,
+        warnings: Arc<Warnings>,
+    ) -> Self {
+        Self { number, sender, shared, warnings, started: clock::now() }
     }
 
     /// Serves slot after slot until the engine ends.
@@ -83,14 +88,14 @@ impl Worker {
     /// # Errors
     /// If the socket is broken, so no client could get a ping any more.
     pub fn run(self) -> io::Result<()> {
-        let state = &self.state;
+        let shared = &self.shared;
         let mut batch = Batch::default();
         loop {
             let now = clock::now();
-            state.health.workers[self.number].tick(now);
-            if let Some(slot) = state.engine.poll_slot(now, self.number, &mut batch) {
+            shared.watchdog.workers[self.number].tick(now);
+            if let Some(slot) = shared.engine.poll_slot(now, self.number, &mut batch) {
                 self.serve(slot, &mut batch, now)?;
-            } else if let Some(deadline) = state.engine.poll_timeout(now, self.number) {
+            } else if let Some(deadline) = shared.engine.poll_timeout(now, self.number) {
                 thread::park_timeout(deadline.since(now));
             } else {
                 return Ok(());
@@ -106,7 +111,7 @@ impl Worker {
         }
         let deadlines = Deadlines {
             due: slot.due.max(self.started),
-            patient_until: slot.next_due.min(now + LONGEST_WAIT),
+            patient_until: slot.next_due.min(now + MAX_WAIT_FOR_ROOM),
         };
         batch.try_for_each(|transmit| self.send(transmit, deadlines))?;
         for (client, removal) in batch.removed() {
@@ -127,7 +132,7 @@ impl Worker {
             let batch = &destinations[done..destinations.len().min(done + most)];
             let (sent, error) = self.sender.send(emission.payload(), source.address, batch);
             let now = clock::now();
-            self.state.metrics.pinged(sent as u64, now.since(deadlines.due));
+            self.shared.metrics.pinged(sent as u64, now.since(deadlines.due));
             done += sent;
             let Some(error) = error else {
                 most = BATCH;
@@ -162,8 +167,8 @@ impl Worker {
     }
 
     fn fail(&self, client: SocketAddr, failure: SendFailure, error: &io::Error, now: Time) {
-        self.state.engine.handle_failed_send(client);
-        self.state.metrics.failed_sends[failure as usize].add(1);
+        self.shared.engine.handle_failed_send(client);
+        self.shared.metrics.failed_sends[failure as usize].add(1);
         if let Some(left_out) = self.warnings.failed_sends[failure as usize].pass(now) {
             let (reason, advice) = (failure.label(), failure.advice());
             warn!(%client, reason, %error, left_out, advice, "cannot send");

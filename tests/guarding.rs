@@ -12,7 +12,7 @@ use proptest::sample::{select, subsequence};
 use wakeupd::clock::Time;
 use wakeupd::engine::guard::{Caps, Count, Mode, Nat64Prefixes, Networks, Refused, Rules};
 use wakeupd::engine::registry::{LocalUse, Removal, Seed};
-use wakeupd::engine::{Batch, Datagram, Engine, LONGEST_CATCH_UP, Outcome, Registered, Settings};
+use wakeupd::engine::{Batch, Datagram, Engine, MAX_CATCH_UP, Outcome, Registered, Settings};
 
 /// In milliseconds since the boot. The registry's stamps begin again at zero at a multiple of 2³².
 const STARTS: [u64; 4] = [0, 1 << 25, (1 << 32) - 20_000, (7 << 32) - 1];
@@ -347,7 +347,7 @@ impl Daemon {
 
     /// Serves up to so many slots of the last second.
     fn serve(&mut self, slots: usize, now: Time) {
-        self.engine.resume(now, now.before(LONGEST_CATCH_UP));
+        self.engine.resume(now, now.before(MAX_CATCH_UP));
         for _ in 0..slots {
             let Some(slot) = self.engine.poll_slot(now, 0, &mut self.batch) else { return };
             self.check_slot(slot.shard, now);

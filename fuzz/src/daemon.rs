@@ -7,7 +7,7 @@ use std::time::Duration;
 use wakeupd::clock::Time;
 use wakeupd::engine::guard::{Caps, Count, Mode, Networks, Refused, Rules};
 use wakeupd::engine::registry::{LocalUse, Seed};
-use wakeupd::engine::{Batch, Datagram, Engine, LONGEST_CATCH_UP, Outcome, Settings};
+use wakeupd::engine::{Batch, Datagram, Engine, MAX_CATCH_UP, Outcome, Settings};
 
 use super::Bytes;
 
@@ -174,7 +174,7 @@ impl Daemon {
 
     /// Serves up to so many slots of the last second.
     fn serve(&mut self, slots: usize, now: Time) {
-        self.engine.resume(now, now.before(LONGEST_CATCH_UP));
+        self.engine.resume(now, now.before(MAX_CATCH_UP));
         for _ in 0..slots {
             if self.engine.poll_slot(now, 0, &mut self.batch).is_none() {
                 return;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wakeupd_protocol::{PERIOD, PING};
 
 /// How long to wait for a ping. The first is due within a second.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sends heartbeats to the daemon at `host`, which may be a wildcard, and waits for a ping.
 ///
@@ -21,7 +21,7 @@ pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
     };
     let socket = UdpSocket::bind(any)?;
     socket.connect(address)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         socket.send(&PING).map_err(|error| explain(address, &error))?;
         // Zero would be no limit.
@@ -32,7 +32,7 @@ pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
     }
     Err(io::Error::other(format!(
         "no ping from UDP {address} within {} s. Look at the log of the daemon, and whether MAX_CLIENTS or REFUSE_NETS turns new clients of this machine away",
-        PATIENCE.as_secs()
+        TIMEOUT.as_secs()
     )))
 }
 
@@ -63,7 +63,7 @@ fn reachable(host: &str, port: u16) -> io::Result<SocketAddr> {
     let bound = all.min_by_key(SocketAddr::is_ipv6);
     let bound = bound.ok_or_else(|| io::Error::other(format!("HOST={host} has no address")))?;
     // A socket that is bound to `::` serves IPv4 too, and IPv6 may be off on the loopback interface.
-    Ok(super::client::local(bound).into_iter().find(can_reach).unwrap_or(bound))
+    Ok(super::request::local(bound).into_iter().find(can_reach).unwrap_or(bound))
 }
 
 fn can_reach(address: &SocketAddr) -> bool {

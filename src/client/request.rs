@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::config::Token;
 
 /// The time limit for an answer, over all addresses that are tried.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest answer, in bytes.
 const LONGEST: usize = 16 << 20;
@@ -40,10 +40,10 @@ pub fn get(
     token: Option<&Token>,
 ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async { timeout(PATIENCE, ask(address, path, token)).await });
+    let answer = runtime.block_on(async { timeout(TIMEOUT, ask(address, path, token)).await });
     // The resolver may still be waiting for a name server.
     runtime.shutdown_background();
-    answer.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+    answer.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?
 }
 
 async fn ask(

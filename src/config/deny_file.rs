@@ -57,7 +57,7 @@ impl DenyFileError {
 }
 
 impl DenyFile {
-    /// Reads the file. If the disk does not answer within [`disk::PATIENCE`], the file counts as not yet
+    /// Reads the file. If the disk does not answer within [`disk::TIMEOUT`], the file counts as not yet
     /// read, because without a daemon no client gets a ping. The same holds if the system refuses the thread
     /// that reads it, which is no mistake in the configuration.
     ///

@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// One read at a time, in a thread, so a disk that does not answer blocks neither the daemon nor more than
 /// that thread.
 #[derive(Debug)]
-pub(super) struct Denials {
+pub(super) struct DenyFileReader {
     file: DenyFile,
     /// The thread reads each file that is sent here.
     requests: Sender<DenyFile>,
@@ -31,7 +31,7 @@ pub(super) struct Denials {
     retry: Option<Instant>,
 }
 
-impl Denials {
+impl DenyFileReader {
     /// Starts the thread, and begins to read the file if the start could not.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Denials {
                 let _ = done.send(file.read());
             }
         })?;
-        let mut denials = Self {
+        let mut deny_file_reader = Self {
             file,
             requests,
             reads,
@@ -53,11 +53,11 @@ impl Denials {
             is_outdated: false,
             retry: None,
         };
-        if denials.file.networks().is_none() {
-            denials.begin();
-            denials.deadline = None;
+        if deny_file_reader.file.networks().is_none() {
+            deny_file_reader.begin();
+            deny_file_reader.deadline = None;
         }
-        Ok(denials)
+        Ok(deny_file_reader)
     }
 
     pub(super) fn file(&self) -> &DenyFile {
@@ -65,7 +65,7 @@ impl Denials {
     }
 
     /// Reads the file again.
-    pub(super) fn read_again(&mut self) {
+    pub(super) fn reload(&mut self) {
         if self.is_reading {
             self.is_outdated = true;
         } else {
@@ -77,12 +77,12 @@ impl Denials {
         // If the thread has panicked, `reads` has ended.
         let _ = self.requests.send(self.file.clone());
         self.is_reading = true;
-        self.deadline = Some(Instant::now() + disk::PATIENCE);
+        self.deadline = Some(Instant::now() + disk::TIMEOUT);
         self.retry = None;
     }
 
     /// Waits for the outcome of a read, or until one is unanswered for too long. Safe to cancel.
-    pub(super) async fn news(&mut self) -> Result<DenyFile, DenyFileError> {
+    pub(super) async fn next_read(&mut self) -> Result<DenyFile, DenyFileError> {
         if let Some(retry) = self.retry {
             sleep_until(retry).await;
             self.begin();
@@ -115,4 +115,14 @@ impl Denials {
         }
         Ok(self.file.clone())
     }
+}
+
+/// Waits for the next read of `DENY_FILE`. After a failure the file as it was before comes with the error.
+pub(super) async fn next_read(
+    deny_file_reader: &mut Option<DenyFileReader>,
+) -> Result<DenyFile, (DenyFile, DenyFileError)> {
+    let Some(deny_file_reader) = deny_file_reader else { return future::pending().await };
+    let read = deny_file_reader.next_read().await;
+    let before = deny_file_reader.file().clone();
+    read.map_err(|error| (before, error))
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::diagnosis::Diagnosis;
 use super::words::advice;
-use crate::ask::get;
+use crate::client::get;
 use crate::config::Config;
 use crate::output::{counted, printable};
 use crate::status::{Finding, Status};

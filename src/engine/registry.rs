@@ -13,6 +13,8 @@ mod local;
 mod seed;
 mod shard;
 mod stamp;
+mod sweep;
+mod view;
 
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -22,11 +24,13 @@ use dashmap::{DashMap, SharedValue};
 
 use self::client::Client;
 use self::key::KeyV6;
-use self::local::Local;
 pub(super) use self::local::LocalAddresses;
+use self::local::LocalId;
 pub use self::local::LocalUse;
 use self::local::Locals;
 pub use self::seed::Seed;
+pub(super) use self::sweep::{Sweep, Target};
+pub use self::view::View;
 use crate::clock::Time;
 
 /// The number of shards of a daemon's registry, and so of slots in a second: one each 4 ms, so that
@@ -73,70 +77,6 @@ impl Removal {
             Self::MadeWay => "made_way",
             Self::Denied => "denied",
         }
-    }
-}
-
-/// What is known of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
-    /// Its address.
-    pub address: SocketAddr,
-    /// The second in which its first heartbeat came.
-    pub first_seen: Time,
-    /// When its last heartbeat came.
-    pub last_heartbeat: Time,
-    /// Its heartbeats.
-    pub heartbeats: u32,
-    /// The pings that the kernel took.
-    pub pings: u32,
-    /// Whether it gets no pings until its next heartbeat.
-    pub is_muted: bool,
-    /// The local address that its last heartbeat hit; `None` is the kernel's choice.
-    pub local: Option<IpAddr>,
-}
-
-impl View {
-    fn of(address: SocketAddr, client: Client, now: Time, local: Option<IpAddr>) -> Self {
-        Self {
-            address,
-            first_seen: client.first_seen(),
-            last_heartbeat: client.last_heartbeat(now),
-            heartbeats: client.heartbeats(),
-            pings: client.pings(),
-            is_muted: client.is_muted(),
-            local,
-        }
-    }
-}
-
-/// A client to ping, and the local address that it sends to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target<A> {
-    pub(super) client: A,
-    pub(super) local: Local,
-}
-
-/// The result of a sweep of a shard.
-#[derive(Debug, Default)]
-pub(super) struct Sweep {
-    /// The IPv4 clients to ping.
-    pub(super) v4: Vec<Target<SocketAddrV4>>,
-    /// The IPv6 clients to ping.
-    pub(super) v6: Vec<Target<SocketAddrV6>>,
-    /// The removed clients.
-    pub(super) removed: Vec<(SocketAddr, Removal)>,
-    /// The local addresses that the pings leave from.
-    pub(super) locals: LocalAddresses,
-}
-
-impl Sweep {
-    /// Empties it, but keeps its memory.
-    pub(super) fn clear(&mut self) {
-        let Self { v4, v6, removed, locals } = self;
-        v4.clear();
-        v6.clear();
-        removed.clear();
-        locals.clear();
     }
 }
 
@@ -203,7 +143,7 @@ impl Registry {
 
     /// What a client that holds `local` holds after a heartbeat that hit `address`. It keeps what it holds if
     /// the kernel did not say what was hit.
-    fn moved(&self, local: Local, address: Option<IpAddr>) -> Local {
+    fn moved(&self, local: LocalId, address: Option<IpAddr>) -> LocalId {
         if address.is_none() || self.locals.fits(local, address) {
             return local;
         }
@@ -247,7 +187,7 @@ impl Registry {
     /// Looks at every client of `shard`. Its locks are held meanwhile, so `look` must be quick.
     pub fn look_at(&self, shard: usize, now: Time, mut look: impl FnMut(View)) {
         // Most clients send to the same address.
-        let mut last = (Local::NONE, None);
+        let mut last = (LocalId::NONE, None);
         let mut view = |client: SocketAddr, known: &Client| {
             if known.local() != last.0 {
                 last = (known.local(), self.locals.address_of(known.local()));

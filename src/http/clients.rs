@@ -21,9 +21,9 @@ use super::response::{Body, Failure, json};
 use crate::clock::{self, Time};
 use crate::engine::guard;
 use crate::engine::registry::{SHARDS, View};
-use crate::monitor::rfc3339;
 use crate::net;
-use crate::state::State;
+use crate::sampler::rfc3339;
+use crate::shared::Shared;
 use crate::status::{Client, Refusal};
 
 pub(super) type Parameters<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
@@ -52,18 +52,18 @@ struct NoClient {
 
 /// What is needed to show a client.
 #[derive(Clone, Copy)]
-struct Moment {
+struct Instant {
     now: Time,
     wall: Time,
     expiration: Duration,
 }
 
-impl Moment {
-    fn of(state: &State) -> Self {
+impl Instant {
+    fn of(shared: &Shared) -> Self {
         Self {
             now: clock::now(),
             wall: clock::wall(),
-            expiration: state.engine.registry().expiration(),
+            expiration: shared.engine.registry().expiration(),
         }
     }
 
@@ -85,37 +85,37 @@ impl Moment {
 }
 
 /// One client.
-pub(super) fn one(state: &State, address: &str) -> Result<Response<Body>, Failure> {
+pub(super) fn one(shared: &Shared, address: &str) -> Result<Response<Body>, Failure> {
     let address = address.parse().map(net::canonical).map_err(|_| {
         Failure::bad_request(
             "a client is named like 192.0.2.1:5000, [2001:db8::1]:5000 or, with the number of its interface, [fe80::1%2]:5000",
         )
     })?;
-    let moment = Moment::of(state);
-    if let Some(view) = state.engine.registry().view(address, moment.now) {
-        return Ok(json(StatusCode::OK, &moment.show(view)));
+    let instant = Instant::of(shared);
+    if let Some(view) = shared.engine.registry().view(address, instant.now) {
+        return Ok(json(StatusCode::OK, &instant.show(view)));
     }
-    let refused = state.engine.guard().would_admit(address).err().map(Refusal::from);
+    let refused = shared.engine.guard().would_admit(address).err().map(Refusal::from);
     let error = format!("{address} is no client");
     Ok(json(StatusCode::NOT_FOUND, &NoClient { error, refused }))
 }
 
 /// A page of clients, or all of them.
 pub(super) async fn list(
-    state: &Arc<State>,
+    shared: &Arc<Shared>,
     parameters: &Parameters<'_>,
 ) -> Result<Response<Body>, Failure> {
     let query = Query::read(parameters)?;
     let Some(limit) = query.limit else {
-        return Ok(stream(Arc::clone(state), query.network));
+        return Ok(stream(Arc::clone(shared), query.network));
     };
-    let moment = Moment::of(state);
+    let instant = Instant::of(shared);
     // One more than is shown tells whether there are more.
     let mut page = BinaryHeap::with_capacity(limit + 2);
     let mut found = Vec::new();
     for shard in 0..SHARDS {
         found.clear();
-        query.find(state, shard, moment.now, &mut found);
+        query.find(shared, shard, instant.now, &mut found);
         for view in &found {
             let ranked = Ranked { rank: query.rank(view), view: *view };
             if query.after.is_none_or(|after| after < ranked.rank) {
@@ -131,12 +131,12 @@ pub(super) async fn list(
     let has_more = page.len() > limit;
     page.truncate(limit);
     let next = page.last().filter(|_| has_more).map(|last| last.rank.to_cursor());
-    let clients: Vec<_> = page.iter().map(|ranked| moment.show(ranked.view)).collect();
+    let clients: Vec<_> = page.iter().map(|ranked| instant.show(ranked.view)).collect();
     Ok(json(StatusCode::OK, &Page { clients, next }))
 }
 
 /// All clients, as they come, shard by shard.
-fn stream(state: Arc<State>, network: Option<IpNet>) -> Response<Body> {
+fn stream(shared: Arc<Shared>, network: Option<IpNet>) -> Response<Body> {
     let (mut sender, body) = Channel::<Bytes>::new(1);
     let query = Query { network, ..Query::default() };
     tokio::spawn(async move {
@@ -144,16 +144,16 @@ fn stream(state: Arc<State>, network: Option<IpNet>) -> Response<Body> {
         let mut text = b"{\"clients\":[".to_vec();
         let mut is_first = true;
         for shard in 0..SHARDS {
-            let moment = Moment::of(&state);
+            let instant = Instant::of(&shared);
             found.clear();
-            query.find(&state, shard, moment.now, &mut found);
+            query.find(&shared, shard, instant.now, &mut found);
             for piece in found.chunks(PIECE) {
                 for view in piece {
                     if !std::mem::take(&mut is_first) {
                         text.push(b',');
                     }
                     text.push(b'\n');
-                    serde_json::to_writer(&mut text, &moment.show(*view))
+                    serde_json::to_writer(&mut text, &instant.show(*view))
                         .expect("a vector takes all");
                 }
                 if sender.send_data(std::mem::take(&mut text).into()).await.is_err() {
@@ -276,12 +276,12 @@ impl Query {
         Ok(query)
     }
 
-    /// Appends those of a shard who are asked for.
-    fn find(&self, state: &State, shard: usize, now: Time, found: &mut Vec<View>) {
-        state.engine.registry().look_at(shard, now, |view| {
+    /// Appends the matching clients of a shard.
+    fn find(&self, shared: &Shared, number: usize, now: Time, found: &mut Vec<View>) {
+        shared.engine.registry().look_at(number, now, |view| {
             let ip = view.address.ip();
             let is_in = |network: IpNet| {
-                let embedded = state.engine.guard().embedded(ip).map(IpAddr::from);
+                let embedded = shared.engine.guard().embedded(ip).map(IpAddr::from);
                 network.contains(&ip) || embedded.is_some_and(|ip| network.contains(&ip))
             };
             if self.network.is_none_or(is_in) {

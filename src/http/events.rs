@@ -1,7 +1,7 @@
 //! Server-sent events: the last ten minutes, and then every second how the daemon is. When the wall clock was
 //! set, the last ten minutes once more, by that.
 //!
-//! A stream ends after [`LONGEST_STREAM`], and a browser asks for the next one by itself. So each viewer
+//! A stream ends after [`STREAM_LIFETIME`], and a browser asks for the next one by itself. So each viewer
 //! gets a turn when there are more of them than the endpoint serves.
 
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use serde::Serialize;
 
 use super::connections::Answering;
 use super::response::{Body, Failure};
-use crate::monitor::Board;
+use crate::sampler::Board;
 
 /// The longest life of a stream.
-const LONGEST_STREAM: Duration = Duration::from_secs(120);
+const STREAM_LIFETIME: Duration = Duration::from_secs(120);
 
 /// How long a browser waits before it asks for the next stream.
 const RETRY: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ pub(super) fn events(board: &Arc<Board>, answering: &Answering) -> Result<Respon
     }
     // At most one event waits, so a slow reader skips some.
     let (sender, body) = Channel::<Bytes>::new(1);
-    tokio::spawn(tokio::time::timeout(LONGEST_STREAM, send(sender, Arc::clone(board))));
+    tokio::spawn(tokio::time::timeout(STREAM_LIFETIME, send(sender, Arc::clone(board))));
     let mut response = Response::new(body.boxed());
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

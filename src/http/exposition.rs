@@ -14,15 +14,15 @@ use crate::engine::registry::{LocalUse, Removal};
 use crate::logging;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
-use crate::state::State;
+use crate::shared::Shared;
 use crate::status::{Buffers, DenyFile, Guard, Snapshot, Status};
 
 pub(super) const TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// All metrics. What changes slowly is that of `status`, a second old at the most.
-pub(super) fn metrics(state: &State, status: &Status) -> String {
-    let totals = state.totals();
-    let (ipv4, ipv6) = state.engine.registry().families();
+pub(super) fn metrics(shared: &Shared, status: &Status) -> String {
+    let totals = shared.totals();
+    let (ipv4, ipv6) = shared.engine.registry().families();
     let mut families = vec![
         gauge("wakeupd_build_info", "The version, as a label.", "version", [(&*status.version, 1)]),
         gauge("wakeupd_clients", "Live clients.", "family", [("ipv4", ipv4), ("ipv6", ipv6)]),
@@ -46,12 +46,12 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
         single(
             "wakeupd_guard_enforcing",
             "1 if the guard refuses what its rules say, 0 if it only observes.",
-            usize::from(state.engine.guard().enforces()),
+            usize::from(shared.engine.guard().enforces()),
         ),
         single(
             "wakeupd_denied_networks",
             "Networks in DENY_FILE, those that make one up taken as one.",
-            state.engine.guard().denied(),
+            shared.engine.guard().denied(),
         ),
         count(
             "wakeupd_network_errors_total",
@@ -84,7 +84,7 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
         single(
             "wakeupd_stuck_tasks",
             "Tasks that have not turned their loop for more than 3 s.",
-            state.health.stuck(clock::now()).len(),
+            shared.watchdog.stuck(clock::now()).len(),
         ),
         count(
             "wakeupd_wrong_tokens_total",
@@ -99,7 +99,7 @@ pub(super) fn metrics(state: &State, status: &Status) -> String {
     ];
     families.extend(lost_on_arrival(&totals));
     families.extend(caps(status));
-    families.extend(local_addresses(state.engine.registry().local_use()));
+    families.extend(local_addresses(shared.engine.registry().local_use()));
     families.extend(buffers(&status.buffers));
     families.extend(status.snapshot.iter().flat_map(snapshot));
     families.extend(status.deny_file.iter().flat_map(deny_file));

@@ -11,7 +11,7 @@ use super::clients::{Parameters, limit};
 use super::response::{Body, Failure, json};
 use crate::clock;
 use crate::engine::registry::{SHARDS, View};
-use crate::state::State;
+use crate::shared::Shared;
 use crate::status::Prefix;
 
 /// How many are shown if nobody says.
@@ -23,7 +23,7 @@ const CANDIDATES: usize = 8_192;
 
 /// The networks with the most clients: /24s of IPv4 and /56s of IPv6.
 pub(super) async fn list(
-    state: &State,
+    shared: &Shared,
     parameters: &Parameters<'_>,
 ) -> Result<Response<Body>, Failure> {
     let mut shown = USUAL;
@@ -36,13 +36,13 @@ pub(super) async fn list(
     // Clients behind a translator are shown where they count.
     let prefix_of = |view: &View| {
         let ip = view.address.ip();
-        prefix_of(state.engine.guard().embedded(ip).map_or(ip, IpAddr::from))
+        prefix_of(shared.engine.guard().embedded(ip).map_or(ip, IpAddr::from))
     };
     let mut candidates = Candidates::default();
-    for_each(state, |view| candidates.add(prefix_of(view))).await;
+    for_each(shared, |view| candidates.add(prefix_of(view))).await;
     let mut tallies: HashMap<_, _> =
-        candidates.0.into_keys().map(|prefix| (prefix, Tally::default())).collect();
-    for_each(state, |view| {
+        candidates.0.into_keys().map(|prefix| (prefix, PingStats::default())).collect();
+    for_each(shared, |view| {
         if let Some(tally) = tallies.get_mut(&prefix_of(view)) {
             tally.add(view);
         }
@@ -56,11 +56,11 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &json!({ "prefixes": prefixes })))
 }
 
-async fn for_each(state: &State, mut look: impl FnMut(&View)) {
+async fn for_each(shared: &Shared, mut look: impl FnMut(&View)) {
     let mut views = Vec::new();
     for shard in 0..SHARDS {
         views.clear();
-        state.engine.registry().look_at(shard, clock::now(), |view| views.push(view));
+        shared.engine.registry().look_at(shard, clock::now(), |view| views.push(view));
         views.iter().for_each(&mut look);
         tokio::task::yield_now().await;
     }
@@ -100,13 +100,13 @@ impl Candidates {
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+struct PingStats {
     clients: u64,
     muted: u64,
     single: u64,
 }
 
-impl Tally {
+impl PingStats {
     fn add(&mut self, view: &View) {
         self.clients += 1;
         self.muted += u64::from(view.is_muted);

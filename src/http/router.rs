@@ -15,19 +15,19 @@ use super::connections::Answering;
 use super::response::{self, Body, Failure, JSON, json, text};
 use super::{clients, events, exposition, page, prefixes};
 use crate::clock;
-use crate::health::Health;
-use crate::monitor::{self, Board};
-use crate::state::State;
+use crate::sampler::{self, Board};
+use crate::shared::Shared;
 use crate::throttle::Throttle;
+use crate::watchdog::Watchdog;
 
 /// How long the answer to a wrong token is held back. Only the connection that showed it waits.
 const DELAY_AFTER_WRONG_TOKEN: Duration = Duration::from_secs(1);
 
-/// The state that requests are answered from.
+/// The data that requests are answered from.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) access: Access,
-    pub(super) state: Arc<State>,
+    pub(super) shared: Arc<Shared>,
     pub(super) board: Arc<Board>,
     /// Limits the log lines about wrong tokens.
     pub(super) wrong_tokens: Throttle,
@@ -53,26 +53,26 @@ async fn route<B>(
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "there is only GET and HEAD"));
     }
-    let Endpoint { state, board, .. } = endpoint;
+    let Endpoint { shared, board, .. } = endpoint;
     let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
     let query = request.uri().query().unwrap_or_default();
     match path.as_ref() {
         "/" => Ok(page::page()),
         "/metrics" => {
             let status = Arc::clone(&board.status.borrow());
-            Ok(text(exposition::TYPE, exposition::metrics(state, &status)))
+            Ok(text(exposition::TYPE, exposition::metrics(shared, &status)))
         }
         "/healthz" => {
-            let stuck = stuck(&state.health).await;
+            let stuck = stuck(&shared.watchdog).await;
             let is_healthy = stuck.is_empty();
             Ok(json(ok_if(is_healthy), &json!({ "healthy": is_healthy, "stuck": stuck })))
         }
         "/readyz" => {
-            let is_ready = state.health.is_ready();
+            let is_ready = shared.watchdog.is_ready();
             Ok(json(ok_if(is_ready), &json!({ "ready": is_ready })))
         }
         "/status" => {
-            if stuck(&state.health).await.iter().any(|task| task == "monitor") {
+            if stuck(&shared.watchdog).await.iter().any(|task| task == "monitor") {
                 return Err(Failure::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "the monitor is stuck, so nobody knows how the daemon is: restart it",
@@ -85,18 +85,18 @@ async fn route<B>(
         "/events" => events::events(board, answering),
         "/clients" => {
             check_admin(request, endpoint, answering).await?;
-            clients::list(state, &parameters(query)?).await
+            clients::list(shared, &parameters(query)?).await
         }
         "/prefixes" => {
             check_admin(request, endpoint, answering).await?;
-            prefixes::list(state, &parameters(query)?).await
+            prefixes::list(shared, &parameters(query)?).await
         }
         path => {
             let Some(client) = path.strip_prefix("/clients/") else {
                 return Err(Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
             };
             check_admin(request, endpoint, answering).await?;
-            clients::one(state, client)
+            clients::one(shared, client)
         }
     }
 }
@@ -113,7 +113,7 @@ async fn check_admin<B>(
         Err(denial) => denial,
     };
     if denial == Denial::WrongToken {
-        endpoint.state.metrics.wrong_tokens.add(1);
+        endpoint.shared.metrics.wrong_tokens.add(1);
         if let Some(left_out) = endpoint.wrong_tokens.pass(clock::now()) {
             warn!(peer = %answering.peer(), left_out, "an HTTP request showed a wrong ADMIN_TOKEN");
         }
@@ -123,12 +123,12 @@ async fn check_admin<B>(
 }
 
 /// The tasks that are stuck, and still are a second later.
-async fn stuck(health: &Health) -> Vec<String> {
+async fn stuck(health: &Watchdog) -> Vec<String> {
     let suspects = health.stuck(clock::now());
     if suspects.is_empty() {
         return suspects;
     }
-    tokio::time::sleep(monitor::INTERVAL).await;
+    tokio::time::sleep(sampler::INTERVAL).await;
     let still = health.stuck(clock::now());
     still.into_iter().filter(|task| suspects.contains(task)).collect()
 }

@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 use crate::clock::Time;
 use crate::engine::ICMP_PAUSE;
 use crate::net::{BATCH, NetworkError, Socket};
-use crate::state::State;
+use crate::shared::Shared;
 
 /// Hands ICMP errors to the engine.
 #[derive(Debug)]
@@ -24,25 +24,25 @@ impl IcmpErrors {
     }
 
     /// Takes all waiting errors.
-    pub(super) fn drain(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
-        self.switch(socket, state, now)?;
+    pub(super) fn drain(&mut self, socket: &Socket, shared: &Shared, now: Time) -> io::Result<()> {
+        self.switch(socket, shared, now)?;
         loop {
             self.batch.clear();
             socket.receive_errors(&mut self.batch)?;
-            state.metrics.network_errors.add(self.batch.len() as u64);
+            shared.metrics.network_errors.add(self.batch.len() as u64);
             for error in &self.batch {
                 let unreachable = match error {
                     NetworkError::PortUnreachable(client) => Some(*client),
                     NetworkError::Other => None,
                 };
-                if state.engine.handle_icmp_error(now, unreachable) {
+                if shared.engine.handle_icmp_error(now, unreachable) {
                     debug!(
                         client = unreachable.map(tracing::field::display),
                         "muted: its port is closed"
                     );
                 }
             }
-            self.switch(socket, state, now)?;
+            self.switch(socket, shared, now)?;
             if self.batch.len() < BATCH {
                 return Ok(());
             }
@@ -50,8 +50,8 @@ impl IcmpErrors {
     }
 
     /// Switches the error queue on or off, as the engine wants it.
-    fn switch(&mut self, socket: &Socket, state: &State, now: Time) -> io::Result<()> {
-        let is_wanted = state.engine.wants_icmp_errors(now);
+    fn switch(&mut self, socket: &Socket, shared: &Shared, now: Time) -> io::Result<()> {
+        let is_wanted = shared.engine.wants_icmp_errors(now);
         if is_wanted == self.is_on {
             return Ok(());
         }

@@ -14,9 +14,10 @@ use nix::sys::socket::{
 };
 use socket2::SockRef;
 
+use super::datagram::MAX_PAYLOAD;
 use super::{
-    BATCH, BUFFERS, Control, Datagram, MAX_PAYLOAD, Missing, NetworkError, SocketOption, canonical,
-    inherit, linux, native, new_socket, without_flow,
+    BATCH, BUFFERS, Control, Datagram, Missing, NetworkError, SocketOption, canonical, inherit,
+    linux, native, new_socket, without_flow,
 };
 
 pub(super) use super::inherit::{interface, restore_interface};

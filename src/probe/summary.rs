@@ -3,19 +3,19 @@
 use std::fmt::{self, Display};
 
 use crate::output::counted;
-use crate::tally::Tally;
+use crate::ping_stats::PingStats;
 
 /// The pings of one client and how far each was from its second.
 pub(super) struct Summary<'a> {
-    pub(super) tally: &'a Tally,
+    pub(super) stats: &'a PingStats,
     /// In seconds.
     pub(super) deviations: &'a [f64],
 }
 
 impl Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let received = counted(self.tally.received(), "ping", "pings");
-        let (missed, duplicated) = (self.tally.missed(), self.tally.duplicated());
+        let received = counted(self.stats.received(), "ping", "pings");
+        let (missed, duplicated) = (self.stats.missed(), self.stats.duplicated());
         write!(f, "{received} received, {missed} missed, {duplicated} duplicated")?;
         let mut sorted = self.deviations.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -42,18 +42,18 @@ mod tests {
 
     #[test]
     fn deviations_are_summed_up() {
-        let mut tally = Tally::default();
+        let mut stats = PingStats::default();
         for ms in [0, 1_000, 2_004, 3_002] {
-            tally.ping(Time::default() + Duration::from_millis(ms));
+            stats.ping(Time::default() + Duration::from_millis(ms));
         }
         let deviations = [0.0, 0.004, 0.002];
-        let text = Summary { tally: &tally, deviations: &deviations }.to_string();
+        let text = Summary { stats: &stats, deviations: &deviations }.to_string();
         assert_eq!(
             text,
             "4 pings received, 0 missed, 0 duplicated\n\
              deviation from 1 s: min/avg/p99/max = 0.000/2.000/4.000/4.000 ms"
         );
-        let none = Summary { tally: &Tally::default(), deviations: &[] }.to_string();
+        let none = Summary { stats: &PingStats::default(), deviations: &[] }.to_string();
         assert_eq!(none, "0 pings received, 0 missed, 0 duplicated");
     }
 }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use tracing::{info, warn};
 
-use super::keeper::LONGEST_END;
+use super::keeper::FINAL_SNAPSHOT_TIMEOUT;
 use super::{Moment, Snapshot, Written};
 use crate::clock;
 use crate::disk;
@@ -22,7 +22,8 @@ use crate::disk;
 const MODE: u32 = 0o600;
 
 /// How long the start waits for the lock: a predecessor releases it after its last snapshot.
-const LONGEST_HANDOVER: Duration = LONGEST_END.saturating_add(Duration::from_millis(500));
+const HANDOVER_TIMEOUT: Duration =
+    FINAL_SNAPSHOT_TIMEOUT.saturating_add(Duration::from_millis(500));
 
 /// Between two attempts to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -39,7 +40,7 @@ pub struct Found {
 /// The path of a snapshot, which one daemon at a time uses. Its lock is one on a file of its own, because
 /// the snapshot itself is replaced by each later one. The kernel releases it when the process ends.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SnapshotFile {
     path: PathBuf,
     lock: Lock,
     /// Whether a file lies there that was not used, and that must not be lost.
@@ -59,7 +60,7 @@ enum Lock {
     Foreign,
 }
 
-impl Place {
+impl SnapshotFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, lock: Lock::Free, has_unused: false }
     }
@@ -135,7 +136,7 @@ impl Place {
     }
 
     fn lock_at_the_start(&mut self) -> io::Result<()> {
-        let end = clock::now() + LONGEST_HANDOVER;
+        let end = clock::now() + HANDOVER_TIMEOUT;
         loop {
             match self.lock() {
                 Err(error) if error.kind() == ErrorKind::ResourceBusy && clock::now() < end => {
@@ -218,7 +219,7 @@ fn foreign() -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, FOREIGN)
 }
 
-/// What to do about an error of [`Place::replace`], as the end of a sentence.
+/// What to do about an error of [`SnapshotFile::replace`], as the end of a sentence.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",

@@ -11,16 +11,16 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::file::{Found, Place, remedy};
+use super::file::{Found, SnapshotFile, remedy};
 use super::{Header, Moment, Written, write};
 use crate::clock::{self, Time};
 use crate::disk;
 use crate::metrics::{Failure, LastSnapshot};
-use crate::state::State;
+use crate::shared::Shared;
 use crate::threads;
 
 /// How long the last snapshot may take. A disk that does not answer must not keep the daemon from ending.
-pub(super) const LONGEST_END: Duration = Duration::from_secs(2);
+pub(super) const FINAL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between two pauses.
 const CLIENTS_A_PAUSE: usize = 1_000;
@@ -45,14 +45,14 @@ pub struct Keeper {
 #[derive(Debug)]
 enum Order {
     /// Write these clients.
-    Keep(Arc<State>),
+    Keep(Arc<Shared>),
     /// Write the last snapshot. The time is that up to which every slot has been served.
     End(Option<Time>),
 }
 
 impl Keeper {
     /// Starts the thread, and returns with it what it finds for a daemon at `port`. If the disk does not
-    /// answer within [`disk::PATIENCE`], the daemon starts without its clients.
+    /// answer within [`disk::TIMEOUT`], the daemon starts without its clients.
     ///
     /// # Errors
     /// If the system refuses a new thread.
@@ -64,7 +64,7 @@ impl Keeper {
             run(settings, port, &received, tell);
             let _ = says.send(());
         })?;
-        let answer = timeout(disk::PATIENCE, &mut found).await;
+        let answer = timeout(disk::TIMEOUT, &mut found).await;
         found.close();
         let found = answer.map_or_else(|_| found.try_recv().ok(), Result::ok);
         let found = found.unwrap_or_else(|| {
@@ -76,40 +76,40 @@ impl Keeper {
     }
 
     /// Writes the clients from now on.
-    pub fn keep(&self, state: Arc<State>) {
-        let _ = self.orders.send(Order::Keep(state));
+    pub fn keep(&self, shared: Arc<Shared>) {
+        let _ = self.orders.send(Order::Keep(shared));
     }
 
     /// Writes the last snapshot, onto the disk. The daemon has ended: every slot that was due before
     /// `pinged_until` has been served, and none after, if that can be said.
     pub async fn end(self, pinged_until: Option<Time>) {
         let _ = self.orders.send(Order::End(pinged_until));
-        if timeout(LONGEST_END, self.ended).await.is_err() {
+        if timeout(FINAL_SNAPSHOT_TIMEOUT, self.ended).await.is_err() {
             warn!(
-                "the last snapshot takes longer than {LONGEST_END:?}, so the one before it stays"
+                "the last snapshot takes longer than {FINAL_SNAPSHOT_TIMEOUT:?}, so the one before it stays"
             );
         }
     }
 }
 
 fn run(settings: Settings, port: u16, orders: &Receiver<Order>, tell: oneshot::Sender<Found>) {
-    let mut place = Place::new(settings.path);
+    let mut place = SnapshotFile::new(settings.path);
     if let Err(late) = tell.send(place.find(port))
         && late.snapshot.is_some()
     {
         place.found_too_late();
     }
-    if let Ok(Order::Keep(state)) = orders.recv() {
-        Writer { place, interval: settings.interval, port, state }.run(orders);
+    if let Ok(Order::Keep(shared)) = orders.recv() {
+        Writer { place, interval: settings.interval, port, shared }.run(orders);
     }
 }
 
 #[derive(Debug)]
 struct Writer {
-    place: Place,
+    place: SnapshotFile,
     interval: Duration,
     port: u16,
-    state: Arc<State>,
+    shared: Arc<Shared>,
 }
 
 /// When a snapshot is written.
@@ -153,10 +153,10 @@ impl Writer {
         &mut self,
         mut wait: impl FnMut(Duration) -> ControlFlow<E>,
     ) -> ControlFlow<E> {
-        let state = Arc::clone(&self.state);
-        let snapshots = &state.metrics.snapshots;
+        let shared = Arc::clone(&self.shared);
+        let snapshots = &shared.metrics.snapshots;
         let begun = clock::now();
-        if state.engine.registry().is_empty()
+        if shared.engine.registry().is_empty()
             && snapshots.failure().is_none()
             && snapshots.last().is_some_and(|last| last.clients == 0)
         {
@@ -166,7 +166,7 @@ impl Writer {
         let mut pace = Pace::new(begun + self.interval / 6);
         let mut end = ControlFlow::Continue(());
         let result = self.write(When::Meanwhile, |more| {
-            if let Some(pause) = pace.pause(more, || state.engine.registry().len(), clock::now) {
+            if let Some(pause) = pace.pause(more, || shared.engine.registry().len(), clock::now) {
                 end = wait(pause);
             }
             end.map_break(|_| ())
@@ -194,7 +194,7 @@ impl Writer {
             When::Meanwhile => (false, None),
             When::AtTheEnd(pinged_until) => (true, pinged_until),
         };
-        let registry = self.state.engine.registry();
+        let registry = self.shared.engine.registry();
         let header = Header {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             taken: Moment::now(),
@@ -206,7 +206,7 @@ impl Writer {
     }
 
     fn account_for(&self, begun: Time, result: io::Result<Option<Written>>) {
-        let snapshots = &self.state.metrics.snapshots;
+        let snapshots = &self.shared.metrics.snapshots;
         let path = self.place.path().display();
         let was_failing = snapshots.failure().is_some();
         match result {

@@ -1,4 +1,4 @@
-//! A client that sees whether it is pinged each second.
+//! A client that checks that it is pinged every second.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,45 +7,45 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wakeupd::clock;
-use wakeupd::tally::Tally;
+use wakeupd::ping_stats::PingStats;
 
 use crate::daemon::{Daemon, wait_until};
 
-/// How long after a fault pings may stay away. A second or two is what it takes.
+/// The longest acceptable time from the end of a fault to the next ping. A second or two is typical.
 const LONGEST_RETURN: Duration = Duration::from_secs(5);
 
-/// A client with a heartbeat a second, until it is dropped.
+/// A client that sends a heartbeat a second until it is dropped.
 #[derive(Debug)]
 pub struct Witness {
     address: SocketAddr,
-    tally: Arc<Mutex<Tally>>,
+    stats: Arc<Mutex<PingStats>>,
     is_over: Arc<AtomicBool>,
 }
 
 impl Witness {
-    /// One on this machine.
+    /// A witness on this machine.
     pub fn of(daemon: &Daemon) -> Self {
         Self::new(UdpSocket::bind((daemon.address.ip(), 0)).unwrap(), daemon.address)
     }
 
-    /// Goes on as soon as it has got its first ping.
+    /// Returns after the first ping.
     pub fn new(socket: UdpSocket, server: SocketAddr) -> Self {
         socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let address = socket.local_addr().unwrap();
-        let (tally, is_over) = <(Arc<Mutex<Tally>>, Arc<AtomicBool>)>::default();
-        let (shared, over) = (Arc::clone(&tally), Arc::clone(&is_over));
+        let (stats, is_over) = <(Arc<Mutex<PingStats>>, Arc<AtomicBool>)>::default();
+        let (shared, over) = (Arc::clone(&stats), Arc::clone(&is_over));
         thread::spawn(move || {
             while !over.load(Relaxed) {
-                // A local firewall may have no room for it.
+                // The send fails if a local firewall has no room for it.
                 let _ = socket.send_to(&[0, 0], server);
                 let received = socket.recv_from(&mut [0; 64]);
-                // Whoever had the port before may still be pinged by another daemon.
+                // Another daemon may still ping the previous owner of the port.
                 if received.is_ok_and(|(_, source)| source == server) {
                     shared.lock().unwrap().ping(clock::now());
                 }
             }
         });
-        let witness = Self { address, tally, is_over };
+        let witness = Self { address, stats, is_over };
         witness.sees(1);
         witness
     }
@@ -54,47 +54,47 @@ impl Witness {
         self.address
     }
 
-    /// Waits for so many pings.
+    /// Waits for this many more pings.
     pub fn sees(&self, pings: u64) {
-        let received = || self.tally.lock().unwrap().received();
+        let received = || self.stats.lock().unwrap().received();
         let enough = received() + pings;
-        wait_until("it is pinged", || received() >= enough);
+        wait_until("the witness is pinged", || received() >= enough);
     }
 
-    /// Checks that it missed nothing since it began to count.
+    /// Checks that it missed no ping since it began to count.
     pub fn missed_nothing(&self, daemon: &Daemon) {
-        let mut tally = *self.tally.lock().unwrap();
-        tally.end(clock::now());
-        let told = (tally.received() > 0, tally.missed(), tally.duplicated());
-        assert_eq!(told, (true, 0, 0), "{tally:?}; the daemon: {:#?}", daemon.lines());
+        let mut stats = *self.stats.lock().unwrap();
+        stats.end(clock::now());
+        let told = (stats.received() > 0, stats.missed(), stats.duplicated());
+        assert_eq!(told, (true, 0, 0), "{stats:?}; the daemon: {:#?}", daemon.lines());
     }
 
-    /// Waits until it is pinged again, and checks that it missed no more since it began to count than a
-    /// stop of that time explains, and that nothing was made up for.
+    /// Waits until pings resume. Checks that it missed no more pings than a stop of this length explains, and
+    /// that the daemon did not send the missed pings later.
     pub fn missed_at_most(&self, stop: Duration, daemon: &Daemon) {
         self.sees(3);
-        let mut tally = *self.tally.lock().unwrap();
-        tally.end(clock::now());
-        // The seconds in which it began and ended may count too.
-        let is_fine = tally.missed() <= stop.as_secs() + 3 && tally.duplicated() == 0;
-        assert!(is_fine, "{tally:?}; the daemon: {:#?}", daemon.lines());
+        let mut stats = *self.stats.lock().unwrap();
+        stats.end(clock::now());
+        // The seconds in which the stop began and ended may count too.
+        let is_fine = stats.missed() <= stop.as_secs() + 3 && stats.duplicated() == 0;
+        assert!(is_fine, "{stats:?}; the daemon: {:#?}", daemon.lines());
     }
 
-    /// Checks that pings come again now that a fault is over, and goes on to count with what comes next.
+    /// Checks that pings resume after a fault, and restarts the count.
     pub fn comes_back(&self, daemon: &Daemon) {
         let over = Instant::now();
         self.forget();
         self.sees(1);
         let absence = over.elapsed();
         assert!(absence < LONGEST_RETURN, "{absence:?}; the daemon: {:#?}", daemon.lines());
-        // What waited for a neighbour's address may come in one burst.
+        // Pings that waited for a neighbour's address may arrive in one burst.
         thread::sleep(Duration::from_millis(500));
         self.forget();
         self.sees(3);
     }
 
     fn forget(&self) {
-        *self.tally.lock().unwrap() = Tally::default();
+        *self.stats.lock().unwrap() = PingStats::default();
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 /// Longer times are recorded as this.
-const LONGEST_NANOS: u64 = 600_000_000_000;
+const MAX_NANOS: u64 = 600_000_000_000;
 
 /// A histogram of times, in nanoseconds.
 pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST_NANOS, 3).expect("the bounds are in order")
+    Histogram::new_with_bounds(1, MAX_NANOS, 3).expect("the bounds are in order")
 }
 
 pub(crate) fn nanos(time: Duration) -> u64 {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use wakeupd::ask;
+use wakeupd::client;
 
 /// The time between two scrapes. Prometheus itself seldom asks more than once in ten seconds.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(100);
@@ -73,7 +73,7 @@ fn ask_every(
             continue;
         }
         next += interval;
-        let answer = ask::get(http, path, None).map_err(io::Error::other)?;
+        let answer = client::get(http, path, None).map_err(io::Error::other)?;
         if !answer.status.is_success() {
             return Err(io::Error::other(format!("{path} is answered by {}", answer.status)));
         }

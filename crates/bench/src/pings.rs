@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use wakeupd::clock::{self, Time};
-use wakeupd::tally::{Arrival, Tally};
+use wakeupd::ping_stats::{Arrival, PingStats};
 use wakeupd_protocol::PERIOD;
 
 use crate::churn::{REST, TOLERANCE};
@@ -85,7 +85,7 @@ struct Client {
     /// Whether it falls silent half-way.
     leaves: bool,
     was_pinged: bool,
-    tally: Tally,
+    stats: PingStats,
     pinged: Pinged,
 }
 
@@ -154,9 +154,9 @@ impl Ear<'_> {
                 Event::Came { client: number, at } => {
                     let position = self.crowd.position(number);
                     let leaves = position.is_some_and(|position| self.plan.leaves(position));
-                    let (tally, pinged) = Default::default();
+                    let (stats, pinged) = Default::default();
                     let (was_pinged, expires) = (false, None);
-                    let client = Client { came: at, expires, leaves, was_pinged, tally, pinged };
+                    let client = Client { came: at, expires, leaves, was_pinged, stats, pinged };
                     if let Some(former) = self.clients.insert(number, client) {
                         self.conclude(&former);
                     }
@@ -225,16 +225,16 @@ impl Ear<'_> {
         }
         let (start, end) = self.window(&client);
         let ended_at = Time::from_nanos(self.progress.ended_at.load(Relaxed));
-        let missed_before = client.tally.missed();
+        let missed_before = client.stats.missed();
         if at < start {
-            client.tally.restart(at);
+            client.stats.restart(at);
         } else if at < end {
             self.measure(&mut client, at, start);
         } else if client.leaves {
             self.pinged_on_until = Some(at);
         }
         if at < end {
-            let missed = (missed_before, client.tally.missed());
+            let missed = (missed_before, client.stats.missed());
             client.pinged.ping(at, ended_at, missed, &mut self.gaps);
         }
         self.clients.insert(number, client);
@@ -260,7 +260,7 @@ impl Ear<'_> {
         };
         *delivered += 1;
         step.delivered += 1;
-        match client.tally.ping(at) {
+        match client.stats.ping(at) {
             Arrival::First => *missed += due_before_the_first(client, start, at),
             Arrival::Next { deviation, missed: missed_before, .. } => {
                 let lateness = Duration::try_from_secs_f64(deviation).unwrap_or_default();
@@ -289,16 +289,16 @@ impl Ear<'_> {
         if end <= start {
             return;
         }
-        let mut tally = client.tally;
-        if tally.last().is_none() {
+        let mut stats = client.stats;
+        if stats.last().is_none() {
             self.heard.missed += due_before_the_first(client, start, end);
         }
-        tally.end(end);
-        self.heard.missed += tally.missed();
-        self.heard.duplicated += tally.duplicated();
+        stats.end(end);
+        self.heard.missed += stats.missed();
+        self.heard.duplicated += stats.duplicated();
         let was_always_there = client.came < start && client.expires.is_none() && !client.leaves;
         if was_always_there {
-            let received = tally.received() - tally.duplicated();
+            let received = stats.received() - stats.duplicated();
             let (fewest, most) = self.range.unwrap_or((received, received));
             self.range = Some((fewest.min(received), most.max(received)));
         }

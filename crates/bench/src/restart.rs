@@ -76,18 +76,18 @@ impl Default for Gaps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wakeupd::tally::Tally;
+    use wakeupd::ping_stats::PingStats;
 
     /// What the pings of one client at these milliseconds are, if the first life ended at 5 s.
     fn gaps(pings: &[u64]) -> Gaps {
         let at = |ms| Time::from_nanos(1 << 40) + Duration::from_millis(ms);
         let mut gaps = Gaps::default();
-        let mut tally = Tally::default();
+        let mut stats = PingStats::default();
         let mut client = Pinged::default();
         for ms in pings {
-            let missed = tally.missed();
-            tally.ping(at(*ms));
-            client.ping(at(*ms), at(5_000), (missed, tally.missed()), &mut gaps);
+            let missed = stats.missed();
+            stats.ping(at(*ms));
+            client.ping(at(*ms), at(5_000), (missed, stats.missed()), &mut gaps);
         }
         client.conclude(&mut gaps);
         gaps

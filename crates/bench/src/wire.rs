@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long the wire may take to come up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Locally administered.
 const CROWD_MAC: &str = "02:00:00:00:00:02";
@@ -150,7 +150,7 @@ fn enter_new_network() -> io::Result<File> {
 
 /// Waits until the kernel has noticed that both ends are up; what is sent before is lost.
 fn wait_until_up(device: &str) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !output(&format!("ip link show {device}"))?.contains("state UP") {
         if Instant::now() > deadline {
             return Err(io::Error::other(format!("the wire's device {device} does not come up")));

@@ -1,11 +1,11 @@
 //! What the registry knows of a client besides its address, in 18 bytes.
 
 use super::View;
-use super::local::Local;
+use super::local::LocalId;
 use super::stamp::Stamp;
 use crate::clock::Time;
 
-const _: () = assert!(Local::MASK & MUTED == 0);
+const _: () = assert!(LocalId::MASK & MUTED == 0);
 
 /// No pings are wanted until the next heartbeat.
 const MUTED: u16 = 1 << 15;
@@ -19,13 +19,13 @@ pub(super) struct Client {
     last_heartbeat: Stamp,
     heartbeats: u32,
     pings: u32,
-    /// A [`Local`] and the flag.
+    /// A [`LocalId`] and the flag.
     bits: u16,
 }
 
 impl Client {
     /// One whose first heartbeat came `now` and hit the address `local`.
-    pub(super) fn new(local: Local, now: Time) -> Self {
+    pub(super) fn new(local: LocalId, now: Time) -> Self {
         Self {
             first_seen: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
             last_heartbeat: Stamp::of(now),
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// One that another registry knew.
-    pub(super) fn restored(known: &View, local: Local) -> Self {
+    pub(super) fn restored(known: &View, local: LocalId) -> Self {
         Self {
             first_seen: u32::try_from(known.first_seen.as_secs()).unwrap_or(u32::MAX),
             last_heartbeat: Stamp::of(known.last_heartbeat),
@@ -47,7 +47,7 @@ impl Client {
     }
 
     /// Records another heartbeat.
-    pub(super) const fn renew(&mut self, local: Local, now: Time) {
+    pub(super) const fn renew(&mut self, local: LocalId, now: Time) {
         self.last_heartbeat = Stamp::of(now);
         self.heartbeats = self.heartbeats.saturating_add(1);
         self.bits = local.to_bits();
@@ -86,8 +86,8 @@ impl Client {
         self.pings
     }
 
-    pub(super) const fn local(self) -> Local {
-        Local::from_bits(self.bits)
+    pub(super) const fn local(self) -> LocalId {
+        LocalId::from_bits(self.bits)
     }
 
     pub(super) const fn has_repeated(self) -> bool {

@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A local address that heartbeats hit, as a number in the table of the registry that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::engine) struct Local(u16);
+pub(in crate::engine) struct LocalId(u16);
 
-impl Local {
+impl LocalId {
     /// The kernel chooses the source address: it did not report which address the heartbeat hit.
     pub(super) const NONE: Self = Self(0);
 
@@ -50,17 +50,17 @@ pub struct LocalUse {
     pub clients_without: u32,
 }
 
-/// The addresses behind the [`Local`]s of a sweep. The registry may reuse those numbers as soon as the shard is
+/// The addresses behind the [`LocalId`]s of a sweep. The registry may reuse those numbers as soon as the shard is
 /// unlocked.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct LocalAddresses(Vec<(Local, IpAddr)>);
+pub(in crate::engine) struct LocalAddresses(Vec<(LocalId, IpAddr)>);
 
 impl LocalAddresses {
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    pub(super) fn add(&mut self, local: Local, address: Option<IpAddr>) {
+    pub(super) fn add(&mut self, local: LocalId, address: Option<IpAddr>) {
         self.0.extend(address.map(|address| (local, address)));
     }
 
@@ -70,7 +70,7 @@ impl LocalAddresses {
     }
 
     /// The address of the `local` of a target; `None` is the kernel's choice.
-    pub(in crate::engine) fn of(&self, local: Local) -> Option<IpAddr> {
+    pub(in crate::engine) fn of(&self, local: LocalId) -> Option<IpAddr> {
         let place = self.0.binary_search_by_key(&local, |(local, _)| *local).ok()?;
         Some(self.0[place].1)
     }
@@ -93,11 +93,11 @@ struct Slot([AtomicU64; 2]);
 
 #[derive(Debug)]
 struct Table {
-    locals: HashMap<IpAddr, Local>,
+    locals: HashMap<IpAddr, LocalId>,
     /// How many clients hold each number.
     clients: Vec<u32>,
     /// The numbers that stand for no address any more.
-    free: Vec<Local>,
+    free: Vec<LocalId>,
     loopback: u32,
     clients_without: u32,
 }
@@ -122,22 +122,22 @@ impl Slot {
 
 impl Default for Locals {
     fn default() -> Self {
-        let addresses = (0..=Local::MAX).map(|_| Slot::default()).collect();
+        let addresses = (0..=LocalId::MAX).map(|_| Slot::default()).collect();
         Self { addresses, table: Mutex::default() }
     }
 }
 
 impl Locals {
     /// Takes a reference to `address` for a client.
-    pub(super) fn take(&self, address: Option<IpAddr>) -> Local {
+    pub(super) fn take(&self, address: Option<IpAddr>) -> LocalId {
         let Some(address) = address.map(|address| address.to_canonical()) else {
-            return Local::NONE;
+            return LocalId::NONE;
         };
         let mut table = self.table();
         let known = table.locals.get(&address).copied();
         let Some(local) = known.or_else(|| table.insert(address)) else {
             table.clients_without += 1;
-            return Local::NO_ROOM;
+            return LocalId::NO_ROOM;
         };
         if known.is_none() {
             self.addresses[local.index()].set(address);
@@ -147,10 +147,10 @@ impl Locals {
     }
 
     /// Gives a client's reference back.
-    pub(super) fn release(&self, local: Local) {
+    pub(super) fn release(&self, local: LocalId) {
         match local {
-            Local::NONE => {}
-            Local::NO_ROOM => self.table().clients_without -= 1,
+            LocalId::NONE => {}
+            LocalId::NO_ROOM => self.table().clients_without -= 1,
             _ => {
                 let mut table = self.table();
                 table.clients[local.index()] -= 1;
@@ -163,13 +163,13 @@ impl Locals {
 
     /// Whether a client that holds `local` may keep it after a heartbeat that hit `address`. One without
     /// room looks for it again each time.
-    pub(super) fn fits(&self, local: Local, address: Option<IpAddr>) -> bool {
-        local != Local::NO_ROOM && self.address_of(local) == address
+    pub(super) fn fits(&self, local: LocalId, address: Option<IpAddr>) -> bool {
+        local != LocalId::NO_ROOM && self.address_of(local) == address
     }
 
     /// The address of a client's `local`; `None` is the kernel's choice. The client's shard must be locked.
-    pub(super) fn address_of(&self, local: Local) -> Option<IpAddr> {
-        let is_address = (1..=Local::MAX).contains(&local.0);
+    pub(super) fn address_of(&self, local: LocalId) -> Option<IpAddr> {
+        let is_address = (1..=LocalId::MAX).contains(&local.0);
         is_address.then(|| self.addresses[local.index()].get())
     }
 
@@ -187,7 +187,7 @@ impl Default for Table {
     fn default() -> Self {
         Self {
             locals: HashMap::new(),
-            // The place of `Local::NONE`, which counts no clients.
+            // The place of `LocalId::NONE`, which counts no clients.
             clients: vec![0],
             free: Vec::new(),
             loopback: 0,
@@ -198,7 +198,7 @@ impl Default for Table {
 
 impl Table {
     /// Gives `address`, a new one, a number, if there is room.
-    fn insert(&mut self, address: IpAddr) -> Option<Local> {
+    fn insert(&mut self, address: IpAddr) -> Option<LocalId> {
         let is_loopback = address.is_loopback();
         if is_loopback && self.loopback == MAX_LOOPBACK {
             return None;
@@ -210,13 +210,13 @@ impl Table {
     }
 
     /// A number that no address has had before.
-    fn unused(&mut self) -> Option<Local> {
-        let number = u16::try_from(self.clients.len()).ok().filter(|n| *n <= Local::MAX)?;
+    fn unused(&mut self) -> Option<LocalId> {
+        let number = u16::try_from(self.clients.len()).ok().filter(|n| *n <= LocalId::MAX)?;
         self.clients.push(0);
-        Some(Local(number))
+        Some(LocalId(number))
     }
 
-    fn forget(&mut self, local: Local, address: IpAddr) {
+    fn forget(&mut self, local: LocalId, address: IpAddr) {
         self.locals.remove(&address);
         self.free.push(local);
         self.loopback -= u32::from(address.is_loopback());
@@ -233,25 +233,25 @@ mod tests {
         Some(Ipv4Addr::from_bits(number).into())
     }
 
-    fn full() -> (Locals, Vec<Local>) {
+    fn full() -> (Locals, Vec<LocalId>) {
         let locals = Locals::default();
-        let taken = (1..=u32::from(Local::MAX)).map(|n| locals.take(address(n))).collect();
+        let taken = (1..=u32::from(LocalId::MAX)).map(|n| locals.take(address(n))).collect();
         (locals, taken)
     }
 
     #[test]
     fn each_address_has_one_number() {
         let locals = Locals::default();
-        assert_eq!(locals.take(None), Local::NONE);
-        assert_eq!(locals.address_of(Local::NONE), None);
+        assert_eq!(locals.take(None), LocalId::NONE);
+        assert_eq!(locals.address_of(LocalId::NONE), None);
         let v6 = "2001:db8::1".parse().ok();
         let [one, other] = [address(1), v6].map(|address| locals.take(address));
-        assert!(one != other && one != Local::NONE && other != Local::NONE);
+        assert!(one != other && one != LocalId::NONE && other != LocalId::NONE);
         assert_eq!(locals.take(address(1)), one);
         assert_eq!([one, other].map(|local| locals.address_of(local)), [address(1), v6]);
-        assert!(locals.fits(one, address(1)) && locals.fits(Local::NONE, None));
+        assert!(locals.fits(one, address(1)) && locals.fits(LocalId::NONE, None));
         assert!(!locals.fits(one, None) && !locals.fits(one, v6));
-        assert!(!locals.fits(Local::NONE, v6) && !locals.fits(Local::NO_ROOM, None));
+        assert!(!locals.fits(LocalId::NONE, v6) && !locals.fits(LocalId::NO_ROOM, None));
         assert_eq!(locals.usage(), LocalUse { addresses: 2, clients_without: 0 });
     }
 
@@ -260,7 +260,7 @@ mod tests {
         let (locals, taken) = full();
         assert_eq!(locals.take(address(1)), taken[0]);
         locals.release(taken[0]);
-        assert_eq!(locals.take(address(20_000)), Local::NO_ROOM, "one client still holds it");
+        assert_eq!(locals.take(address(20_000)), LocalId::NO_ROOM, "one client still holds it");
         assert_eq!(locals.address_of(taken[0]), address(1));
         locals.release(taken[0]);
         let next = locals.take(address(20_000));
@@ -273,10 +273,10 @@ mod tests {
     #[test]
     fn when_all_are_taken_the_kernel_chooses_until_there_is_room() {
         let (locals, taken) = full();
-        assert_eq!([0; 3].map(|_| locals.take(address(20_000))), [Local::NO_ROOM; 3]);
-        assert_eq!(locals.address_of(Local::NO_ROOM), None);
+        assert_eq!([0; 3].map(|_| locals.take(address(20_000))), [LocalId::NO_ROOM; 3]);
+        assert_eq!(locals.address_of(LocalId::NO_ROOM), None);
         assert_eq!(locals.usage(), LocalUse { addresses: taken.len(), clients_without: 3 });
-        locals.release(Local::NO_ROOM);
+        locals.release(LocalId::NO_ROOM);
         for local in &taken {
             locals.release(*local);
         }
@@ -289,12 +289,12 @@ mod tests {
         let locals = Locals::default();
         let loopback = |n: u32| address(0x7f00_0000 + n);
         let taken: Vec<_> = (1..=MAX_LOOPBACK).map(|n| locals.take(loopback(n))).collect();
-        assert_eq!(locals.take(loopback(0)), Local::NO_ROOM);
-        assert_eq!(locals.take("::1".parse().ok()), Local::NO_ROOM);
-        for n in MAX_LOOPBACK..Local::MAX.into() {
-            assert_ne!(locals.take(address(n)), Local::NO_ROOM);
+        assert_eq!(locals.take(loopback(0)), LocalId::NO_ROOM);
+        assert_eq!(locals.take("::1".parse().ok()), LocalId::NO_ROOM);
+        for n in MAX_LOOPBACK..LocalId::MAX.into() {
+            assert_ne!(locals.take(address(n)), LocalId::NO_ROOM);
         }
-        assert_eq!(locals.take(address(0)), Local::NO_ROOM);
+        assert_eq!(locals.take(address(0)), LocalId::NO_ROOM);
         locals.release(taken[7]);
         assert_eq!(locals.take(loopback(0)), taken[7]);
     }

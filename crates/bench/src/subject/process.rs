@@ -19,7 +19,7 @@ use crate::processes::{self, Usage};
 use crate::wire::Wire;
 
 /// How long the daemon may take to start, and how long to stop.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a daemon is started. Its other settings are those of our environment.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Process {
     /// Ends it by a signal, or by SIGKILL if that takes too long.
     pub(crate) fn end(&mut self, signal: Signal) -> io::Result<ExitStatus> {
         let pid = Pid::from_raw(self.child.id().cast_signed());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut is_told = false;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -163,7 +163,7 @@ impl Drop for Process {
 /// Waits until the daemon says, with this message, where it listens.
 fn listening(lines: &Receiver<Line>, message: &str) -> io::Result<(Instant, SocketAddr)> {
     let mut said = String::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while let Ok((at, line)) =
         lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
     {

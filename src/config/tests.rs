@@ -1,0 +1,162 @@
+use super::*;
+use crate::engine::guard::{Mode, Nat64Prefixes, Networks};
+use wakeupd_protocol::DEFAULT_PORT;
+
+fn read(vars: &[(&str, &str)]) -> Result<(Config, Vec<Misspelt>), Mistakes> {
+    Config::from_vars(vars.iter().map(|(name, value)| (name.into(), value.into())))
+}
+
+fn config(vars: &[(&str, &str)]) -> Config {
+    read(vars).unwrap().0
+}
+
+#[test]
+fn the_defaults_are_those_of_the_original() {
+    let expected = Config {
+        host: "0.0.0.0".into(),
+        port: DEFAULT_PORT,
+        client_expiration: Duration::from_secs(120),
+        worker_pool_size: 10,
+        guard: Rules {
+            mode: Mode::Enforce,
+            refuse_nets: Networks::default(),
+            local_nets: LOCAL_NETS.default.parse().unwrap(),
+            nat64_prefixes: Nat64Prefixes::default(),
+            caps: Caps { clients: 200_000, per_address: 1_024, per_prefix: 4_096 },
+        },
+        max_icmp_errors: 500,
+        deny_file: None,
+        snapshot_path: None,
+        snapshot_interval: Duration::from_secs(5),
+        http_address: Some(([127, 0, 0, 1], DEFAULT_PORT).into()),
+        http_hosts: Hosts::default(),
+        admin_token: None,
+        log_level: LogLevel::Info,
+        log_format: LogFormat::Text,
+    };
+    assert_eq!(config(&[]), expected);
+    assert_eq!(config(&[("PORT", ""), ("HOST", "  "), ("LOG_LEVEL", "\"\"")]), expected);
+}
+
+#[test]
+fn the_values_are_named_in_the_order_of_the_variables() {
+    let values = config(&[]).values();
+    for (variable, (name, value)) in VARIABLES.into_iter().zip(values) {
+        assert_eq!((variable.name, variable.default), (name, value.as_str()));
+    }
+}
+
+#[test]
+fn quotes_and_spaces_around_a_value_do_no_harm() {
+    for value in ["7000", " 7000 ", "\"7000\"", "'7000'", " \" 7000 \" ", "\t7000\n"] {
+        assert_eq!(config(&[("PORT", value)]).port, 7000, "{value:?}");
+    }
+    for value in ["\"7000", "7000'", "\"7000'", "''7000''", "70 00"] {
+        assert!(read(&[("PORT", value)]).is_err(), "{value:?}");
+    }
+}
+
+#[test]
+fn log_levels_are_spelt_as_in_python() {
+    let spellings = [
+        (LogLevel::NotSet, "NOTSET", "0"),
+        (LogLevel::Debug, "DEBUG", "10"),
+        (LogLevel::Info, "INFO", "20"),
+        (LogLevel::Warning, "WARNING", "30"),
+        (LogLevel::Warning, "WARN", "30"),
+        (LogLevel::Error, "ERROR", "40"),
+        (LogLevel::Critical, "CRITICAL", "50"),
+        (LogLevel::Critical, "FATAL", "50"),
+    ];
+    for (level, name, number) in spellings {
+        for text in [name, number, &name.to_lowercase()] {
+            assert_eq!(config(&[("LOG_LEVEL", text)]).log_level, level, "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_worker_pool_is_no_larger_than_the_registry() {
+    assert!(WORKER_POOL_SIZE.allowed.contains(&SHARDS.to_string()));
+    assert_eq!(config(&[("WORKER_POOL_SIZE", "256")]).worker_pool_size, SHARDS);
+    assert!(read(&[("WORKER_POOL_SIZE", "257")]).is_err());
+}
+
+#[test]
+fn networks_are_read_as_they_are_compared() {
+    let networks = "::ffff:203.0.113.0/120,2001:db8::/32";
+    let config = config(&[
+        ("LOCAL_NETS", networks),
+        ("REFUSE_NETS", networks),
+        ("NAT64_PREFIXES", "2001:db8:64::/96,2001:db8::/32"),
+    ]);
+    let plain = "203.0.113.0/24,2001:db8::/32".parse().unwrap();
+    assert_eq!((&config.guard.local_nets, &config.guard.refuse_nets), (&plain, &plain));
+    let shown = config.to_string();
+    assert!(shown.contains("\nNAT64_PREFIXES=2001:db8:64::/96,2001:db8::/32\n"), "{shown}");
+    for (name, value, reason) in [
+        ("LOCAL_NETS", "010.0.0.0/8", "leading zero"),
+        ("REFUSE_NETS", "::ffff:0:0/90", "0.0.0.0/0 for all of IPv4"),
+        ("NAT64_PREFIXES", "2001:db8::/33", "32, 40, 48, 56, 64 or 96"),
+    ] {
+        let mistakes = read(&[(name, value)]).unwrap_err().to_string();
+        assert!(mistakes.contains(name) && mistakes.contains(reason), "{mistakes}");
+    }
+}
+
+#[test]
+fn an_empty_http_address_is_none() {
+    for text in ["", " ", "\"\"", "none", "NONE"] {
+        assert_eq!(config(&[("HTTP_ADDR", text)]).http_address, None, "{text:?}");
+    }
+    for (text, address) in [
+        ("[::1]:80", "[::1]:80"),
+        ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+    ] {
+        assert_eq!(config(&[("HTTP_ADDR", text)]).http_address, address.parse().ok(), "{text}");
+    }
+    for text in ["7561", "localhost:7561", "127.0.0.1", "::1:80", "127.0.0.01:80"] {
+        assert!(read(&[("HTTP_ADDR", text)]).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_snapshot_has_the_path_of_a_file() {
+    assert_eq!(config(&[("SNAPSHOT_PATH", "NONE")]).snapshot_path, None);
+    let path = "/nowhere/as yet";
+    assert_eq!(config(&[("SNAPSHOT_PATH", path)]).snapshot_path, Some(path.into()));
+    for path in ["/", "/dev/null", "''a''", "a\tb"] {
+        assert!(read(&[("SNAPSHOT_PATH", path)]).is_err(), "{path}");
+    }
+}
+
+#[test]
+fn a_token_is_never_shown() {
+    let config = config(&[("ADMIN_TOKEN", "correct-horse-battery")]);
+    let mistakes = read(&[("ADMIN_TOKEN", "too-short")]).unwrap_err();
+    for shown in [config.to_string(), format!("{config:?}"), mistakes.to_string()] {
+        assert!(!shown.contains("horse") && !shown.contains("too-short"), "{shown}");
+    }
+    assert!(config.to_string().contains("ADMIN_TOKEN=(hidden)"));
+}
+
+#[test]
+fn hosts_are_addresses_or_names() {
+    for host in ["127.0.0.1", "::", "fe80::1%eth0", "localhost", "my-host_1.example"] {
+        assert_eq!(config(&[("HOST", host)]).host, host);
+    }
+    for host in ["two words", "[::]", "http://example", "a,b", "127.0.0.1/8", "localhost:7561"] {
+        assert!(read(&[("HOST", host)]).is_err(), "{host}");
+    }
+    for host in ["010.0.0.1", "127.0.0.01", "127.1", "2130706433", "0x7f.0.0.1", "0x7F000001"] {
+        let mistakes = read(&[("HOST", host)]).unwrap_err().to_string();
+        assert!(mistakes.contains("four decimal numbers"), "{mistakes}");
+    }
+}
+
+#[test]
+fn a_mistake_cannot_write_to_the_terminal() {
+    let mistakes = read(&[("PORT", "\u{1b}[2J\n")]).unwrap_err().to_string();
+    assert!(mistakes.contains(r#"PORT="\u{1b}[2J""#), "{mistakes}");
+}

@@ -1,0 +1,132 @@
+//! Resolves the addresses, and binds the sockets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use tokio::runtime::Runtime;
+use tracing::{info, warn};
+
+use super::detection::after_detection;
+use super::error::{StartError, bind_error};
+use crate::clock::{self, Time};
+use crate::config::Config;
+use crate::http::Server;
+use crate::machine::Machine;
+use crate::memory::Needs;
+use crate::net::{Sender, Socket, SocketOption};
+
+/// The bound sockets.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) socket: Socket,
+    /// One for each worker.
+    pub(super) senders: Vec<Sender>,
+    pub(super) http: Option<Server>,
+    /// No datagram that arrived before this time is waiting in the receive buffer.
+    pub(super) drained_until: Time,
+}
+
+/// Binds all sockets, or takes over the one that was handed over, and checks that the memory suffices.
+pub(super) fn bind(
+    config: &Config,
+    handed_over: Option<UdpSocket>,
+    runtime: &Runtime,
+) -> Result<Bound, StartError> {
+    // Datagrams may be waiting in a handed-over socket since the machine started.
+    let drained_until = if handed_over.is_some() { clock::MACHINE_START } else { clock::now() };
+    let mut socket = open_socket(config, handed_over, runtime)?;
+    needs(config, socket.address()).check(&Machine::new("/"))?;
+    let senders = open_senders(&mut socket, config.worker_pool_size)
+        .map_err(|error| bind_error(socket.address(), error))?;
+    let http = bind_http(config)?;
+    Ok(Bound { socket, senders, http, drained_until })
+}
+
+/// Checks what needs no socket: that `HOST` resolves, and that the limits on memory have room for
+/// `MAX_CLIENTS`.
+///
+/// # Errors
+/// If the daemon would not start.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    let address = resolve(&config.host, config.port)?;
+    Ok(needs(config, address).check(&Machine::new("/"))?)
+}
+
+fn needs(config: &Config, address: SocketAddr) -> Needs {
+    Needs {
+        clients: config.guard.caps.clients,
+        is_ipv6: address.is_ipv6(),
+        has_snapshots: config.snapshot_path.is_some(),
+        workers: config.worker_pool_size,
+    }
+}
+
+/// Opens a sending socket for each worker, or lets them all send from the receiving one.
+fn open_senders(socket: &mut Socket, workers: usize) -> io::Result<Vec<Sender>> {
+    socket.senders(workers).or_else(|error| {
+        // A refused option is reported with the others.
+        if !socket.missing().has(SocketOption::ShareAddress) {
+            warn!(
+                %error,
+                "cannot open sending sockets with the options of the receiving one, so all workers send through that one, which costs up to 15 % of the highest ping rate. Mark=, Priority= above 6 and Transparent= in wakeupd.socket need AmbientCapabilities=CAP_NET_ADMIN in wakeupd.service, BindToDevice= before Linux 5.7 CAP_NET_RAW"
+            );
+        }
+        socket.shared_senders(workers)
+    })
+}
+
+fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {
+    let socket = Socket::adopt(socket).map_err(StartError::HandedOver)?;
+    let address = socket.address();
+    if config.agrees_with(address) {
+        info!(%address, "serving the socket that was handed over");
+    } else {
+        warn!(%address, "serving the socket that was handed over, so HOST and PORT do not count: set its address with `systemctl edit wakeupd.socket`");
+    }
+    Ok(socket)
+}
+
+/// The socket that was handed over, or else one that is bound to the address of the settings.
+fn open_socket(
+    config: &Config,
+    handed_over: Option<UdpSocket>,
+    runtime: &Runtime,
+) -> Result<Socket, StartError> {
+    let _within = runtime.enter();
+    if let Some(socket) = handed_over {
+        return adopt(config, socket);
+    }
+    let address = resolve(&config.host, config.port)?;
+    let bound = after_detection(address.ip(), || Socket::bind(address));
+    bound.map_err(|error| bind_error(address, error))
+}
+
+/// The address to bind. The original served IPv4 alone, so of a name's addresses that goes first.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip.to_canonical(), port));
+    }
+    let unresolved = |error| StartError::Unresolved { host: host.to_owned(), error };
+    let found: Vec<_> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
+    let first = found.iter().min_by_key(|address| address.is_ipv6());
+    let address = *first.ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
+    if found.iter().any(|other| *other != address) {
+        info!(%host, ip = %address.ip(), "HOST has several addresses; binding one of them");
+    }
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    let means_loopback = name == "localhost" || name.ends_with(".localhost");
+    if address.ip().to_canonical().is_loopback() && !means_loopback {
+        warn!(
+            %host,
+            ip = %address.ip(),
+            "HOST resolves to a loopback address, so no other machine can reach the daemon: /etc/hosts often has such a line for the machine's own name, so set HOST to 0.0.0.0 or to an address that `ip address` shows"
+        );
+    }
+    Ok(address)
+}
+
+fn bind_http(config: &Config) -> Result<Option<Server>, StartError> {
+    let Some(address) = config.http_address else { return Ok(None) };
+    let bound = after_detection(address.ip(), || Server::bind(address, config));
+    bound.map(Some).map_err(|error| StartError::Http { address, error })
+}

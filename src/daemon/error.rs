@@ -1,0 +1,166 @@
+//! Why the daemon does not start, or ends.
+
+use std::io;
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+use super::detection::{detection, remedy as detection_remedy};
+use crate::config::EXIT_CONFIG;
+use crate::machine::Detection;
+use crate::memory::TooSmall;
+use crate::supervisor::WrongSocket;
+
+/// Why the daemon did not start, and what to do about it.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// `HOST` is a name without an address.
+    #[error(
+        "HOST={host} does not resolve to an address ({error}): check its spelling and the name server, or set HOST to an IP address"
+    )]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// Somebody else is bound to the port.
+    #[error("UDP port {port} of {ip} is in use: see which process holds it with `sudo ss -lunp 'sport = :{port}'`, then stop that process (a second wakeupd cannot share the port) or set another PORT",
+        ip = .0.ip(), port = .0.port())]
+    InUse(SocketAddr),
+    /// The port needs a privilege.
+    #[error("no permission to bind UDP port {port}: a port below 1024 needs CAP_NET_BIND_SERVICE (systemd: both AmbientCapabilities= and CapabilityBoundingSet=), so grant it or set a PORT from 1024 up",
+        port = .0.port())]
+    NotPermitted(SocketAddr),
+    /// The address belongs to another machine.
+    #[error("{ip} is not an address of this machine: set HOST to one that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+        ip = .0.ip())]
+    NotLocal(SocketAddr),
+    /// Duplicate address detection of the address has failed or takes too long.
+    #[error("cannot bind {ip}: {remedy}", ip = .address.ip(), remedy = detection_remedy(*.detection))]
+    Detection {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// The state of the detection.
+        detection: Detection,
+    },
+    /// There can be no runtime for the listener.
+    #[error("cannot start the listener: {0}")]
+    Runtime(io::Error),
+    /// The system does not speak the address's protocol.
+    #[error("this system has no {family}: set HOST to an address of the other family, 0.0.0.0 or ::",
+        family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
+    NoSuchFamily(SocketAddr),
+    /// A limit on the memory is too small.
+    #[error(transparent)]
+    Memory(#[from] TooSmall),
+    /// The operator's endpoint cannot be bound.
+    #[error("cannot bind TCP {address} for metrics and the status page ({error}): {remedy}, or HTTP_ADDR=none to go without",
+        remedy = http_remedy(*address, error))]
+    Http {
+        /// `HTTP_ADDR`.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error(transparent)]
+    Thread(io::Error),
+    /// The service manager handed something else over.
+    #[error("cannot serve the socket that was handed over, see wakeupd.socket: {0}")]
+    HandedOver(io::Error),
+    /// Anything else.
+    #[error("cannot bind UDP {address}: {error}")]
+    Bind {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Why a running daemon had to end: without one of its tasks it would only seem to be alive.
+#[derive(Debug, Error)]
+pub enum TaskEnded {
+    /// The socket cannot be received from any more.
+    #[error("cannot receive any more: {0}")]
+    Listener(io::Error),
+    /// A worker's socket cannot be sent from any more, so its clients would be silenced.
+    #[error("cannot send any more: {0}")]
+    Worker(io::Error),
+    /// The operator's endpoint has no thread.
+    #[error("cannot serve HTTP: {0}")]
+    Http(io::Error),
+    /// A thread of the daemon cannot be started.
+    #[error(transparent)]
+    Thread(io::Error),
+    /// A thread panicked.
+    #[error("a thread panicked")]
+    Panicked,
+}
+
+/// Why the process of the daemon fails.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The service manager handed over a socket of another kind.
+    #[error(transparent)]
+    WrongSocket(#[from] WrongSocket),
+    /// The daemon did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The running daemon lost one of its tasks.
+    #[error(transparent)]
+    Ended(#[from] TaskEnded),
+    /// The runtime cannot be created.
+    #[error(transparent)]
+    Runtime(#[from] io::Error),
+}
+
+impl Failure {
+    /// The exit code of the process: [`EXIT_CONFIG`] if the configuration of the unit is wrong, else 1.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::WrongSocket(_) | Self::Start(StartError::Memory(_)) => EXIT_CONFIG,
+            _ => 1,
+        }
+    }
+}
+
+fn http_remedy(address: SocketAddr, error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRINUSE) => format!(
+            "see which process holds it with `sudo ss -ltnp 'sport = :{}'`, and stop that or set another HTTP_ADDR",
+            address.port()
+        ),
+        Some(Errno::EACCES) => {
+            "a port below 1024 needs CAP_NET_BIND_SERVICE, so set HTTP_ADDR to one from 1024 up"
+                .to_owned()
+        }
+        Some(Errno::EADDRNOTAVAIL) => detection(address.ip()).map_or_else(
+            || {
+                format!(
+                    "{} is not an address of this machine, so set HTTP_ADDR to one that `ip address` shows",
+                    address.ip()
+                )
+            },
+            |detection| detection_remedy(detection).to_owned(),
+        ),
+        _ => "set another HTTP_ADDR".to_owned(),
+    }
+}
+
+/// The error of a UDP socket that cannot be bound to `address`.
+pub(super) fn bind_error(address: SocketAddr, error: io::Error) -> StartError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRINUSE) => StartError::InUse(address),
+        Some(Errno::EACCES) if address.port() < 1024 => StartError::NotPermitted(address),
+        Some(Errno::EADDRNOTAVAIL) => match detection(address.ip()) {
+            Some(detection) => StartError::Detection { address, detection },
+            None => StartError::NotLocal(address),
+        },
+        Some(Errno::EAFNOSUPPORT) => StartError::NoSuchFamily(address),
+        _ => StartError::Bind { address, error },
+    }
+}

@@ -1,0 +1,53 @@
+//! The threads of a daemon.
+
+use std::sync::Arc;
+use std::thread::Thread;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::deny_file::DenyFileReader;
+use super::error::TaskEnded;
+use crate::sampler::Sampler;
+use crate::threads;
+use crate::worker::WorkerThreads;
+
+/// What runs beside the main thread, and how to end it.
+#[derive(Debug)]
+pub(super) struct Threads {
+    pub(super) monitor: Sampler,
+    pub(super) deny_file_reader: Option<DenyFileReader>,
+    pub(super) tasks: Tasks,
+    pub(super) workers: Arc<WorkerThreads>,
+    /// Ends the listener when it is dropped.
+    pub(super) end_listener: oneshot::Sender<()>,
+}
+
+/// The threads without which a daemon would only seem to be alive.
+#[derive(Debug, Default)]
+pub(super) struct Tasks(JoinSet<Result<(), TaskEnded>>);
+
+impl Tasks {
+    pub(super) fn start(
+        &mut self,
+        name: &str,
+        run: impl FnOnce() -> Result<(), TaskEnded> + Send + 'static,
+    ) -> Result<Thread, TaskEnded> {
+        let (says, ended) = oneshot::channel();
+        let started = threads::start(name, move || drop(says.send(run())));
+        let thread = started.map_err(TaskEnded::Thread)?;
+        // A thread that panics says nothing.
+        self.0.spawn(async { ended.await.unwrap_or(Err(TaskEnded::Panicked)) });
+        Ok(thread.thread().clone())
+    }
+
+    /// Waits for the next that ends.
+    pub(super) async fn next(&mut self) -> Option<Result<(), TaskEnded>> {
+        Some(self.0.join_next().await?.unwrap_or(Err(TaskEnded::Panicked)))
+    }
+
+    /// Waits until all have ended.
+    pub(super) async fn all(&mut self) {
+        while self.next().await.is_some() {}
+    }
+}

@@ -1,0 +1,62 @@
+//! The sizes of the sockets' buffers.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Missing, SocketOption, batch, new_socket};
+
+/// What is asked of the kernel, in bytes. About 10,000 heartbeats fit into the receive buffer,
+/// which is what 200,000 a second bring in 50 ms.
+pub const BUFFERS: Buffers = Buffers { receive: 8 << 20, send: 4 << 20 };
+
+/// Sizes of a socket's two buffers in bytes, in the unit of `net.core.rmem_max` and `wmem_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// Holds what has arrived and was not yet received.
+    pub receive: usize,
+    /// Holds what was sent and has not yet left.
+    pub send: usize,
+}
+
+/// What a socket is granted that asks for [`BUFFERS`] as the daemon's do.
+///
+/// # Errors
+/// With what the kernel said.
+pub fn granted_buffers() -> io::Result<Buffers> {
+    let any_family = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let [v4, v6] = any_family.map(|ip: IpAddr| SocketAddr::new(ip, 0));
+    let mut missing = Missing::default();
+    let socket = new_socket(v4, &mut missing).or_else(|_| new_socket(v6, &mut missing))?;
+    Ok(request_buffers(&socket, &mut missing))
+}
+
+pub(super) fn request_buffers(socket: &socket2::Socket, missing: &mut Missing) -> Buffers {
+    let requested = batch::request_receive_buffer(socket, BUFFERS.receive);
+    missing.note(SocketOption::ReceiveBuffer, requested);
+    let requested = batch::request_send_buffer(socket, BUFFERS.send);
+    missing.note(SocketOption::SendBuffer, requested);
+    let send = missing.note(SocketOption::SendBuffer, socket.send_buffer_size());
+    Buffers { receive: receive_buffer(socket, missing), send: send.map_or(BUFFERS.send, granted) }
+}
+
+/// The size of the receive buffer, or the size that the daemon asks for if the kernel does not say.
+fn receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
+    let size = missing.note(SocketOption::ReceiveBuffer, socket.recv_buffer_size());
+    size.map_or(BUFFERS.receive, granted)
+}
+
+/// Asks for a larger receive buffer, unless it is large enough: whoever made the socket may have been
+/// allowed more than this process is.
+pub(super) fn grow_receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
+    if receive_buffer(socket, missing) < BUFFERS.receive {
+        let requested = batch::request_receive_buffer(socket, BUFFERS.receive);
+        missing.note(SocketOption::ReceiveBuffer, requested);
+    }
+    receive_buffer(socket, missing)
+}
+
+/// What was granted, by what the system says. Linux doubles what it was asked for, to have room for its
+/// own bookkeeping.
+fn granted(size: usize) -> usize {
+    if cfg!(target_os = "linux") { size / 2 } else { size }
+}

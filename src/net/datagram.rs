@@ -1,0 +1,42 @@
+//! A received datagram.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// The part of a payload that is received, in bytes. No datagram of the protocol is longer.
+pub(super) const MAX_PAYLOAD: usize = 80;
+
+/// A received datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// The local address it was sent to, if the kernel says.
+    pub local: Option<IpAddr>,
+    /// The length of its payload in bytes.
+    pub length: usize,
+    /// The kernel's receive timestamp: wall-clock time since 1970.
+    pub arrived: Option<Duration>,
+    payload: [u8; MAX_PAYLOAD],
+}
+
+impl Datagram {
+    pub(super) fn new(
+        source: SocketAddr,
+        local: Option<IpAddr>,
+        arrived: Option<Duration>,
+        length: usize,
+        content: &[u8],
+    ) -> Self {
+        let mut payload = [0; MAX_PAYLOAD];
+        let kept = content.len().min(MAX_PAYLOAD);
+        payload[..kept].copy_from_slice(&content[..kept]);
+        Self { source, local, length, arrived, payload }
+    }
+
+    /// The payload, cut off at [`MAX_PAYLOAD`] bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload[..self.length.min(MAX_PAYLOAD)]
+    }
+}
