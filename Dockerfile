@@ -1,8 +1,9 @@
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 WORKDIR /wakeupd
 COPY . .
-# Cargo compares times, and what the cached target folder holds may be younger than this source.
-# The flag links libc in; without a target named it would also hit macros, which cannot be static.
+# Touch the sources, because the cached target folder may be newer and Cargo compares timestamps.
+# The flag links libc statically. Without an explicit target it would also apply to proc macros, which
+# cannot be static.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/wakeupd/target,sharing=locked \
     touch src/lib.rs crates/*/src/lib.rs && \
@@ -15,7 +16,7 @@ LABEL org.opencontainers.image.title="wakeupd" \
       org.opencontainers.image.description="UDP wake-up ping daemon: one small heartbeat in, one 2-byte ping a second out" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /out/bin/wakeupd /
-# A volume that is mounted here belongs to the user below, as does a file that SNAPSHOT_PATH puts there.
+# A volume mounted here inherits the ownership of this folder, so that the user below can write the snapshot.
 COPY --from=build --chown=65532:65532 --chmod=700 /out/state /var/lib/wakeupd
 USER 65532:65532
 EXPOSE 7561/udp

@@ -1,4 +1,4 @@
-//! What the core takes for a client: `cargo bench --bench core`.
+//! The engine's cost per client: `cargo bench --bench core`.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,11 +15,11 @@ use wakeupd_protocol::DEFAULT_PORT;
 const EXPIRATION: Duration = Duration::from_secs(120);
 /// A whole second, so the first slot is due.
 const NOW: Time = Time::from_secs(1_000);
-/// What all heartbeats hit.
+/// The local address that all heartbeats are sent to.
 const LOCAL: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 const MILLION: u32 = 1_000_000;
 
-/// Numbered addresses, the first of each family.
+/// The first client address of each family.
 const FAMILIES: [(&str, IpAddr); 2] = [
     ("IPv4", IpAddr::V4(Ipv4Addr::new(10, 1, 0, 0))),
     ("IPv6", IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0))),
@@ -33,7 +33,7 @@ fn client(first: IpAddr, n: u32) -> SocketAddr {
     SocketAddr::new(ip, 5000)
 }
 
-/// An engine that has room for so many clients.
+/// Creates an engine with room for `max_clients` clients.
 fn engine(max_clients: u32, denied: Networks) -> Engine {
     let caps = Caps { clients: max_clients, per_address: max_clients, per_prefix: max_clients };
     let rules = Rules {
@@ -71,8 +71,8 @@ fn heartbeat(engine: &Engine, source: SocketAddr) -> Outcome {
     engine.handle_datagram(NOW, &datagram)
 }
 
-/// The slots take turns as they do in a daemon, so no shard is in the processor's caches. The time goes on by a
-/// few seconds, so all clients stay live.
+/// Polls the slots in turn as a daemon does, so no shard is in the CPU caches. The time advances only within
+/// the expiration, so all clients stay live.
 fn poll_slot(c: &mut Criterion) {
     let mut group = c.benchmark_group("poll a slot of 1,000,000 clients, per client");
     group.throughput(Throughput::Elements(1));
@@ -100,7 +100,7 @@ fn poll_slot(c: &mut Criterion) {
     group.finish();
 }
 
-/// How long the lock of a shard is held for a list of clients.
+/// How long a listing of clients holds the lock of a shard.
 fn list(c: &mut Criterion) {
     let mut group = c.benchmark_group("copy a shard of 1,000,000 clients out");
     for (family, first) in FAMILIES {
@@ -109,7 +109,7 @@ fn list(c: &mut Criterion) {
         group.bench_function(family, |b| {
             b.iter(|| {
                 views.clear();
-                let shard = shards.next().expect("it has no end");
+                let shard = shards.next().expect("the cycle is endless");
                 engine.registry().look_at(shard, NOW, |view| views.push(view));
             });
         });
@@ -117,13 +117,13 @@ fn list(c: &mut Criterion) {
     group.finish();
 }
 
-/// What `iterations` would have taken of one client each.
+/// Scales `time`, spent on `clients` clients, to `iterations` iterations of one client each.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn per_client(time: Duration, iterations: u64, clients: usize) -> Duration {
     time.mul_f64(iterations as f64 / clients as f64)
 }
 
-/// The sources come in an order that the processor cannot predict. A refused source must not cost more than a
+/// The sources come in an order that the CPU cannot predict. A refused source must not cost more than a
 /// client.
 fn handle_datagram(c: &mut Criterion) {
     let mut group = c.benchmark_group("renew one of 1,000,000 clients");
@@ -151,14 +151,14 @@ fn handle_datagram(c: &mut Criterion) {
             });
         });
         engine.deny(Networks::default());
-        group.bench_function(format!("{family}, refused for want of room"), |b| {
+        group.bench_function(format!("{family}, refused because the table is full"), |b| {
             b.iter(|| heartbeat(&engine, client(first, random.u32(MILLION..2 * MILLION))));
         });
     }
     group.finish();
 }
 
-/// The tables grow meanwhile.
+/// Includes the growth of the tables.
 fn register(c: &mut Criterion) {
     const CLIENTS: u32 = 100_000;
     let mut group = c.benchmark_group("register 100,000 clients, per client");

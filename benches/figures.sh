@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Measures what the figure of the documentation shows: the daemon and its peer with ever more clients.
+# Measures the data for the figure in the documentation: the daemon and its peer with increasing numbers of
+# clients.
 #
 #   benches/figures.sh [TIME] [CLIENTS...]      for example: benches/figures.sh 30s 1000 10000 100000
 #
-# The reports go to target/figures and from there into the figure:
+# The reports are written to target/figures. To plot them:
 #
 #   python3 benches/plot.py \
 #       wakeupd='target/figures/wakeupd-*.json' peer='target/figures/peer-*.json' > docs/performance.svg
 #
-# Needs root for the virtual wire, and the packages iproute2 and nftables. Each measurement is made
-# three times; the figure shows the median. Leave the machine alone meanwhile.
+# Requires root for the virtual wire, and the packages iproute2 and nftables. Each measurement is
+# repeated three times, and the figure shows the median. Keep the machine otherwise idle.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,13 +29,13 @@ mkdir -p "$reports"
 
 measure() {
     local label=$1 program=$2 clients=$3 run=$4 file status=0
-    # However many they are, all register before their first heartbeats again.
+    # All clients must register before the first ones send their next heartbeats.
     local register_in=$((clients / 50000 + 2))
     register_in=$((register_in < 32 ? register_in : 32))
     file=$reports/$label-$clients-$run.json
     "$bench" --wire --json --program "$program" --clients "$clients" \
         --register-in "${register_in}s" --for "$length" >"$file.part" || status=$?
-    # One that misses pings is a result too; one without a report is not.
+    # A run with missed pings still counts; a run without a report does not.
     if [[ ! -s $file.part ]]; then
         rm "$file.part"
         echo "benches/figures.sh: $label with $clients clients could not be measured" >&2

@@ -1,4 +1,4 @@
-//! What the socket takes for a ping: `cargo bench --bench net`. Sends to this machine only.
+//! The socket's cost per ping: `cargo bench --bench net`. Sends only to this machine.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -7,7 +7,8 @@ use tokio::runtime::Runtime;
 use wakeupd::net::{BATCH, Socket};
 use wakeupd_protocol::PING;
 
-/// A batch, and as many datagrams one by one. What arrives is left to fill the buffer.
+/// Sends a batch, and the same number of datagrams one by one. Nothing reads them, so the receive buffer
+/// fills up.
 fn send(c: &mut Criterion) {
     let runtime = Runtime::new().expect("threads can be started");
     let _context = runtime.enter();
@@ -29,7 +30,7 @@ fn send(c: &mut Criterion) {
     group.bench_function("one by one", |b| {
         b.iter(|| {
             for destination in destinations {
-                plain.send_to(&PING, destination).expect("this machine is reached");
+                plain.send_to(&PING, destination).expect("loopback is reachable");
             }
         });
     });

@@ -1,8 +1,7 @@
-//! What the daemon is compared with: the obvious way to write it, on tokio and `DashMap`.
+//! The baseline for comparisons: the obvious implementation, on tokio and `DashMap`.
 //!
-//! It keeps to the same wire and measures nothing of itself but the number of its clients:
-//! `cargo build --release --example peer`, then
-//! `wakeupd bench --program target/release/examples/peer`.
+//! It speaks the same protocol, and its only metric is the number of its clients: `cargo build --release
+//! --example peer`, then `wakeupd bench --program target/release/examples/peer`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,10 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use wakeupd_protocol::{PERIOD, PING};
 
-/// The last heartbeats of the clients that a worker pings.
+/// The last heartbeat of each client of a worker.
 type Clients = Arc<DashMap<SocketAddr, Instant>>;
 
-/// A variable of the environment, which stands by the name that the daemon has for it.
+/// Reads an environment variable with the same name as the daemon's.
 fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
@@ -54,14 +53,14 @@ async fn listen(socket: Arc<UdpSocket>, shares: Vec<Clients>) {
     }
 }
 
-/// Pings a worker's clients every second, and forgets those whose time is over.
+/// Pings a worker's clients every second, and removes expired ones.
 async fn ping(socket: Arc<UdpSocket>, clients: Clients, expiration: Duration) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let (mut live, mut expired) = (Vec::new(), Vec::new());
-        // A guard of the map must not be held while something is awaited.
+        // Do not hold a map guard across an await.
         for entry in clients.iter() {
             let is_live = entry.value().elapsed() <= expiration;
             if is_live { &mut live } else { &mut expired }.push(*entry.key());
@@ -75,7 +74,7 @@ async fn ping(socket: Arc<UdpSocket>, clients: Clients, expiration: Duration) {
     }
 }
 
-/// Which worker serves a client.
+/// The worker that serves a client.
 fn share(client: SocketAddr, workers: usize) -> usize {
     let low = match client.ip() {
         IpAddr::V4(ip) => ip.octets()[3],
@@ -88,7 +87,7 @@ fn log(line: &serde_json::Value) {
     eprintln!("{line}");
 }
 
-/// The bench starts it with `--ends-with` and the number of its own process.
+/// Ends this process with the bench, which passes its process ID in `--ends-with`.
 fn end_with_the_bench() {
     let mut arguments = std::env::args().skip_while(|argument| argument != "--ends-with").skip(1);
     #[cfg(target_os = "linux")]

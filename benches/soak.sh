@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Lets a crowd that changes all the time have the daemon for long: 100,000 clients, of whom a tenth leaves each
-# second. The exit code is 0 if everybody was pinged for their time and no longer, and memory did not grow.
+# Soak-tests the daemon with a constantly changing crowd: 100,000 clients, a tenth of which leave each second.
+# The exit code is 0 if each client was pinged for exactly its time and memory did not grow.
 #
 #   benches/soak.sh [--for TIME] [OPTION...]      for example: benches/soak.sh --for 72h
 #
-# TIME comes first and is 10m unless said otherwise; any other option goes to `wakeupd-bench`, as --wire or --clients 50000. The
-# report goes to target/soak, as text and as JSON. Leave the machine alone meanwhile.
+# TIME must come first and defaults to 10m. All other options, such as --wire or --clients 50000, go to
+# `wakeupd-bench`. The report is written to target/soak, as text and as JSON. Keep the machine otherwise idle.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

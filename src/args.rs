@@ -1,4 +1,4 @@
-//! The arguments that more than one subcommand takes.
+//! Arguments shared by several subcommands.
 
 mod target;
 
@@ -7,13 +7,13 @@ use std::time::Duration;
 pub use target::{Family, Resolved, Target};
 use wakeupd_protocol::PERIOD;
 
-/// The longest time that can be asked for.
+/// The longest time that an argument accepts.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Reads a time such as `20s` or `2m`.
+/// Parses a time from one second to a year, such as `20s` or `2m`.
 ///
 /// # Errors
-/// With what is wrong with it.
+/// If the text is not a time, or the time is out of range.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if (PERIOD..=YEAR).contains(&duration) => Ok(duration),

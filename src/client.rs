@@ -1,4 +1,4 @@
-//! `wakeupd status` and `wakeupd healthcheck`: ask the endpoint of a running daemon how it is.
+//! `wakeupd status` and `wakeupd healthcheck`: query the HTTP endpoint of a running daemon.
 
 mod heartbeat;
 mod request;
@@ -26,16 +26,16 @@ use crate::logging::complain;
 use crate::output::{self, printable};
 use crate::status::{Finding, Severity, Status};
 
-/// There was no answer (`EX_UNAVAILABLE` of sysexits.h).
+/// `EX_UNAVAILABLE` of sysexits.h: the endpoint did not answer.
 const EXIT_UNAVAILABLE: u8 = 69;
 
-/// The time between two looks.
+/// The time between two queries.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 const STATUS: &str = "wakeupd status";
 const HEALTHCHECK: &str = "wakeupd healthcheck";
 
-/// Endpoint to ask.
+/// The endpoint of the daemon.
 #[derive(Args, Debug)]
 pub struct Endpoint {
     /// The endpoint of the daemon, if that is not the `HTTP_ADDR` of the environment
@@ -43,7 +43,7 @@ pub struct Endpoint {
     http_addr: Option<SocketAddr>,
 }
 
-/// How to show the status.
+/// Options of `wakeupd status`.
 #[derive(Args, Debug)]
 pub struct StatusOptions {
     #[command(flatten)]
@@ -58,14 +58,14 @@ pub struct StatusOptions {
     watch: bool,
 }
 
-/// How to check the health.
+/// Options of `wakeupd healthcheck`.
 #[derive(Args, Debug)]
 pub struct HealthOptions {
     #[command(flatten)]
     endpoint: Endpoint,
 }
 
-/// Why there is nothing to tell.
+/// Why there is no status to show.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
     #[error("HTTP_ADDR is none, so the daemon has no endpoint to ask: set it, or use --http-addr")]
@@ -87,8 +87,8 @@ impl NoAnswer {
     }
 }
 
-/// Shows how the daemon is. The exit code is 0 if nothing is critical, 1 if something is, 69 if there is no
-/// answer, and 78 if `HTTP_ADDR` is needed and wrong.
+/// Shows the status of the daemon. The exit code is 0 if no finding is critical, 1 if one is, 69 if there
+/// is no valid answer, and 78 if `HTTP_ADDR` is needed and invalid.
 #[must_use]
 pub fn status(options: &StatusOptions, settings: ReadSettings) -> ExitCode {
     let address = match options.endpoint.endpoint(settings) {
@@ -151,8 +151,8 @@ fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
     }
 }
 
-/// Checks whether every task of the daemon is alive, or without an endpoint whether it pings. The exit code is
-/// 0 if so or if nothing can be checked, 78 if a variable that it needs is wrong, else 1.
+/// Checks that every task of the daemon is alive or, without an endpoint, that it answers a heartbeat with a
+/// ping. The exit code is 0 if so or if nothing can be checked, 78 if a needed variable is invalid, else 1.
 #[must_use]
 pub fn health(options: &HealthOptions, settings: ReadSettings) -> ExitCode {
     match options.endpoint.endpoint(settings) {
@@ -201,7 +201,7 @@ fn say(code: ExitCode, text: impl Display) -> ExitCode {
 }
 
 impl Endpoint {
-    /// The endpoint to ask, if there is one. The setting is read only if no option names it.
+    /// The endpoint to query, if there is one. `HTTP_ADDR` is read only if no option names an endpoint.
     fn endpoint(&self, settings: ReadSettings) -> Result<Option<SocketAddr>, ConfigError> {
         match self.http_addr {
             Some(address) => Ok(Some(address)),

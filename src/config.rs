@@ -1,4 +1,5 @@
-//! From the environment to a [`Config`]: every mistake is told at once, each by its variable's name.
+//! Parses the environment into a [`Config`]. All mistakes are reported together, each under its variable's
+//! name.
 
 mod deny_file;
 mod environment;
@@ -38,19 +39,19 @@ pub use variables::{VARIABLES, Variable};
 /// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
 
-/// What a cap may be. Beyond that no machine has the memory.
+/// The valid range of a cap. The upper bound exceeds the memory of any machine.
 const CAPS: RangeInclusive<u32> = 1..=100_000_000;
 
-/// In the place of networks or of a path: not one.
+/// The value that stands for no networks or no path.
 const NONE: &str = "none";
 
-/// In the place of a secret. No token is as short.
+/// Stands in for a secret. It is shorter than any valid token.
 const HIDDEN: &str = "(hidden)";
 
-/// The settings of a daemon, all of them valid.
+/// The daemon's settings, all validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `HOST`: an address, or a name yet to be resolved.
+    /// `HOST`: an IP address, or a name that is not resolved yet.
     pub host: String,
     /// `PORT`.
     pub port: u16,
@@ -58,17 +59,17 @@ pub struct Config {
     pub client_expiration: Duration,
     /// `WORKER_POOL_SIZE`.
     pub worker_pool_size: usize,
-    /// `GUARD_MODE`, `REFUSE_NETS`, `LOCAL_NETS`, `NAT64_PREFIXES`, `MAX_CLIENTS` and its like.
+    /// `GUARD_MODE`, `REFUSE_NETS`, `LOCAL_NETS`, `NAT64_PREFIXES`, `MAX_CLIENTS` and the other caps.
     pub guard: Rules,
     /// `MAX_ICMP_ERRORS_PER_SECOND`.
     pub max_icmp_errors: u32,
-    /// `DENY_FILE` and what it held.
+    /// `DENY_FILE` and its networks.
     pub deny_file: Option<DenyFile>,
     /// `SNAPSHOT_PATH`.
     pub snapshot_path: Option<PathBuf>,
     /// `SNAPSHOT_INTERVAL_SECONDS`.
     pub snapshot_interval: Duration,
-    /// `HTTP_ADDR`; none where there is to be no endpoint.
+    /// `HTTP_ADDR`; `None` if the endpoint is disabled.
     pub http_address: Option<SocketAddr>,
     /// `HTTP_HOSTS`.
     pub http_hosts: Hosts,
@@ -80,18 +81,18 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-/// A variable with a value it must not have.
+/// A variable with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     name: &'static str,
     value: String,
     allowed: &'static str,
     default: &'static str,
-    /// What exactly is wrong, where that is not plain to see.
+    /// The specific error, if the value alone does not make it obvious.
     detail: Option<String>,
 }
 
-/// Every variable that is wrong.
+/// All variables with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Mistakes(Vec<Mistake>);
 
@@ -108,7 +109,7 @@ impl Display for Mistakes {
     }
 }
 
-/// The variables' texts, trimmed and without quotes; `None` where unset or empty.
+/// The values of the variables, trimmed and unquoted; `None` if unset or empty.
 #[derive(Debug, Deserialize)]
 struct Texts {
     host: Option<String>,
@@ -134,14 +135,14 @@ struct Texts {
 }
 
 impl Config {
-    /// Reads the settings from variables such as [`std::env::vars_os`] gives, and tells which other
-    /// variables look like misspelt ones.
+    /// Reads the settings from variables such as those of [`std::env::vars_os`], and also returns the unknown
+    /// variables that look like misspelt ones.
     ///
     /// # Errors
-    /// With every variable whose value is wrong.
+    /// If a value is invalid. The error lists every such variable.
     ///
     /// # Panics
-    /// Never: what envy is given are texts that become texts.
+    /// Never: envy deserializes strings into strings, which cannot fail.
     pub fn from_vars(
         vars: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(Self, Vec<Misspelt>), Mistakes> {
@@ -154,7 +155,7 @@ impl Config {
             };
             let Some(variable) = VARIABLES.into_iter().find(|variable| variable.name == name)
             else {
-                // Two may have the same name.
+                // The environment may hold a name twice.
                 if !misspelt.iter().any(|known: &Misspelt| known.name == name) {
                     misspelt.extend(Misspelt::find(name));
                 }
@@ -163,7 +164,7 @@ impl Config {
             match value.into_string() {
                 Ok(value) => {
                     let value = unquoted(&value);
-                    // Empty is the default, except where it is a way to turn something off.
+                    // An empty value means the default, except where it disables a feature.
                     let turns_off = value.is_empty() && name == HTTP_ADDR.name;
                     let value = if turns_off { NONE } else { value };
                     if !value.is_empty() {
@@ -229,7 +230,7 @@ impl Config {
         if read.mistakes.is_empty() { Ok((config, misspelt)) } else { Err(Mistakes(read.mistakes)) }
     }
 
-    /// Whether `HOST` and `PORT` ask for no other address than this. Their defaults ask for none.
+    /// Whether `HOST` and `PORT` allow `address`. Their default values allow any.
     #[must_use]
     pub fn agrees_with(&self, address: SocketAddr) -> bool {
         let is_host = self.host == HOST.default || self.host.parse() == Ok(address.ip());
@@ -238,7 +239,7 @@ impl Config {
         is_host && is_port
     }
 
-    /// Each variable's name with its effective value.
+    /// The name and the effective value of each variable.
     #[must_use]
     pub fn values(&self) -> [(&'static str, String); VARIABLES.len()] {
         [
@@ -274,7 +275,7 @@ impl Config {
     }
 }
 
-/// The settings in the form of an `.env` file.
+/// Formats the settings as an `.env` file.
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let values = self.values();
@@ -282,7 +283,7 @@ impl Display for Config {
     }
 }
 
-/// A value as an `.env` file holds it.
+/// Quotes a value for an `.env` file, if necessary.
 fn quoted(value: &str) -> String {
     let is_plain = |c: char| !c.is_whitespace() && !"#$'\"\\`".contains(c);
     if value.chars().all(is_plain) {
@@ -295,12 +296,12 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", value.chars().map(escaped).collect::<String>())
 }
 
-/// The end of `--help`: every variable with its default.
+/// The end of the `--help` text, which lists every variable with its default.
 #[must_use]
 pub fn help() -> String {
     let all = VARIABLES.into_iter().chain([&ENV_FILE]);
     let entries = all.map(|Variable { name, default, about, .. }| {
-        // A line is broken at spaces, and a list may have them.
+        // Lines break at spaces, so a list needs some.
         let default = default.replace(',', ", ");
         format!("  {name}\n      {about} [default: {default}]\n")
     });
@@ -310,7 +311,7 @@ pub fn help() -> String {
 impl Variable {
     fn mistake(&self, value: impl Display, detail: Option<String>) -> Mistake {
         let Self { name, default, allowed, .. } = *self;
-        // Quoted, and with nothing in it that could move the cursor of a terminal.
+        // Quoted and escaped, so that no control character reaches the terminal.
         let value = if name == ADMIN_TOKEN.name { HIDDEN.to_owned() } else { value.to_string() };
         let value = format!("\"{}\"", value.escape_debug());
         Mistake { name, value, allowed, default, detail }
@@ -322,7 +323,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The value of a variable, or that of its default if it is wrong.
+    /// Parses the value of a variable. If it is invalid, records the mistake and returns the default.
     fn value<T>(
         &mut self,
         variable: &Variable,
@@ -349,13 +350,13 @@ impl Reader {
     }
 }
 
-/// The path that the value of a variable names, unless it is none.
+/// The path in the value of a variable, unless the value is empty or `none`.
 pub(crate) fn named_path(value: &str) -> Option<PathBuf> {
     let value = unquoted(value);
     (!value.is_empty() && !value.eq_ignore_ascii_case(NONE)).then(|| value.into())
 }
 
-/// The text without white space around it, nor the quotes that `docker run --env-file` leaves.
+/// Strips surrounding white space and the quotes that `docker run --env-file` leaves in place.
 fn unquoted(text: &str) -> &str {
     let text = text.trim();
     ['"', '\'']
@@ -369,7 +370,7 @@ fn plain<T: FromStr>(text: &str) -> Result<T, Option<String>> {
     text.parse().map_err(|_| None)
 }
 
-/// Reads what may be none.
+/// Extends a parser to accept `none`.
 fn optional<T>(
     parse: impl Fn(&str) -> Result<T, Option<String>>,
 ) -> impl Fn(&str) -> Result<Option<T>, Option<String>> {
@@ -386,12 +387,12 @@ fn host(text: &str) -> Result<String, Option<String>> {
         ));
     }
     let is_plausible = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
-    // An IPv6 address has two colons at least, so a single one is that of a port.
+    // An IPv6 address has at least two colons, so a single one precedes a port.
     let has_port = text.matches(':').count() == 1;
     if text.chars().all(is_plausible) && !has_port { Ok(text.to_owned()) } else { Err(None) }
 }
 
-/// Reads a list, which may be empty, with the reason for an error.
+/// Parses a list, which may be empty. The error carries the cause.
 fn listed<T>(text: &str) -> Result<T, Option<String>>
 where
     T: Default + FromStr<Err: Display>,
@@ -402,7 +403,8 @@ where
     text.parse().map_err(|error: T::Err| Some(error.to_string()))
 }
 
-/// Whether a resolver would take `text` for an IPv4 address in hexadecimal, octal or with fewer numbers.
+/// Whether a resolver would read `text` as an IPv4 address in hexadecimal, in octal or with fewer than four
+/// numbers.
 fn is_odd_number(text: &str) -> bool {
     let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));

@@ -41,7 +41,7 @@ use crate::snapshot::Keeper;
 use crate::supervisor::Supervisor;
 use crate::worker::{Warnings, Worker, WorkerThreads};
 
-/// The time from the announcement of the end to the end, so that every worker learns of it in time.
+/// The time between announcing the end and the end itself, so that every worker learns of it in time.
 const SHUTDOWN_LEAD: Duration = Duration::from_millis(2);
 
 /// The deadline for the threads to end. A thread that hangs must not prevent the final snapshot.
@@ -51,7 +51,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Daemon {
     socket: Arc<Socket>,
-    /// The listener's: it watches the socket.
+    /// The listener's runtime, which watches the socket.
     runtime: Option<Runtime>,
     /// One for each worker.
     senders: Vec<Sender>,
@@ -59,17 +59,18 @@ pub struct Daemon {
     deny_file: Option<DenyFile>,
     keeper: Option<Keeper>,
     shared: Arc<Shared>,
-    /// The workers begin with the slots that are due from then on.
+    /// The workers start at the slots due from this time on.
     from: Time,
     max_icmp_errors: u32,
 }
 
 impl Daemon {
-    /// Binds the sockets, or takes over the one that was handed over, and restores the clients of the snapshot.
-    /// Heartbeats wait in the receive buffer until [`Self::run`].
+    /// Binds the sockets, or adopts the handed-over one, and restores the clients of the snapshot. Heartbeats
+    /// wait in the receive buffer until [`Self::run`].
     ///
     /// # Errors
-    /// If an address, a socket, a thread or the memory is missing. The message says what to do about it.
+    /// If an address cannot be bound, a socket or a thread cannot be created, or the memory limit is too
+    /// small. The message includes the remedy.
     pub fn bind(config: &Config, handed_over: Option<UdpSocket>) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Runtime)?;
@@ -90,11 +91,11 @@ impl Daemon {
         })
     }
 
-    /// Serves until `stop` is ready, and tells `supervisor` how it is. At each `reload` it reads the file
-    /// of those to deny again.
+    /// Serves until `stop` is ready, and reports the health to `supervisor`. Reloads `DENY_FILE` at each
+    /// `reload`.
     ///
     /// # Errors
-    /// Where a task ended before that.
+    /// If a task ends before `stop` is ready.
     pub fn run(
         mut self,
         runtime: &Runtime,
@@ -109,7 +110,7 @@ impl Daemon {
         runtime.block_on(self.serve(threads, stop, reload, supervisor))
     }
 
-    /// Starts all threads, so that a limit on threads stops the start and nothing later.
+    /// Starts all threads now, so a limit on threads fails the start and not a later step.
     fn start_threads(&mut self) -> Result<Threads, TaskEnded> {
         let deny_file_reader = self.start_deny_file_reader()?;
         let monitor = Sampler::new(self.shared.clone(), self.socket.clone());
@@ -221,8 +222,8 @@ impl Daemon {
         Ok(Arc::new(threads))
     }
 
-    /// Starts the listener, which ends when what is returned is dropped. It leaves the heartbeats that come then
-    /// in the socket, which the next daemon may take over.
+    /// Starts the listener, which ends when the returned sender is dropped. Heartbeats that arrive afterwards
+    /// stay in the socket, which the next daemon may adopt.
     fn start_listener(
         &mut self,
         workers: &Arc<WorkerThreads>,
@@ -244,7 +245,7 @@ impl Daemon {
         Ok(end)
     }
 
-    /// Watches over `DENY_FILE`, if there is one.
+    /// Starts the reader of `DENY_FILE`, if the file is configured.
     fn start_deny_file_reader(&mut self) -> Result<Option<DenyFileReader>, TaskEnded> {
         let Some(file) = self.deny_file.take() else { return Ok(None) };
         if file.networks().is_some() {
@@ -255,7 +256,7 @@ impl Daemon {
         DenyFileReader::start(file).map(Some).map_err(TaskEnded::Thread)
     }
 
-    /// Binds sockets to their network interface again. `is_lost` says that this failed the last time.
+    /// Rebinds sockets to their network interface. `is_lost` records whether the last attempt failed.
     fn restore_interface(&self, is_lost: &mut bool) {
         match self.socket.restore_interface() {
             Ok(0) => {}
@@ -273,7 +274,7 @@ impl Daemon {
         }
     }
 
-    /// Applies what was read of `DENY_FILE`, or reports why nothing was.
+    /// Applies the networks read from `DENY_FILE`, or reports the failed read.
     fn apply(&self, read: Result<DenyFile, (DenyFile, DenyFileError)>) {
         let reads = &self.shared.metrics.deny_file;
         match read {
@@ -309,14 +310,14 @@ fn reload_deny_file(deny_file_reader: Option<&mut DenyFileReader>) {
     }
 }
 
-/// Updates the broadcast addresses, or leaves them as they are if the kernel does not list its interfaces.
+/// Updates the broadcast addresses, or keeps them if the kernel does not list its interfaces.
 fn update_broadcasts(engine: &Engine) {
     if let Some(addresses) = net::broadcasts() {
         engine.set_broadcasts(addresses);
     }
 }
 
-/// Tells the supervisor that no task is stuck, or else the log, if that is new.
+/// Notifies the supervisor if no task is stuck. Logs when tasks get stuck or recover.
 fn report_health(before: &[String], stuck: &[String], supervisor: &Supervisor) {
     if stuck.is_empty() {
         supervisor.alive();

@@ -1,7 +1,7 @@
-//! Files on a disk that may never answer, such as a network file system without its server.
+//! File access on a disk that may never answer, such as a network file system without its server.
 //!
-//! A blocked file operation cannot be cancelled. So each one that the start depends on runs in a thread of
-//! its own, which is abandoned at the deadline. Abandoned threads do not keep the process from exiting.
+//! A blocked file operation cannot be cancelled. So each operation that the start depends on runs in its own
+//! thread, which is abandoned at the deadline. Abandoned threads do not keep the process from exiting.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -14,13 +14,13 @@ use nix::fcntl::OFlag;
 
 use crate::threads;
 
-/// How long the start waits for a file.
+/// The maximum time that the start waits for a file.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `act` in a thread and waits up to [`TIMEOUT`] for its result.
 ///
 /// # Errors
-/// That of `act`, [`ErrorKind::TimedOut`] at the deadline, and whatever error prevents a new thread.
+/// If `act` fails, if the deadline passes ([`ErrorKind::TimedOut`]) or if the thread cannot be started.
 pub fn within_patience<T: Send + 'static>(
     act: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -31,17 +31,17 @@ pub fn within_patience<T: Send + 'static>(
     result.recv_timeout(TIMEOUT).map_err(|_| no_answer())?
 }
 
-/// The error of an operation that missed its deadline.
+/// Returns the error for an operation that missed its deadline.
 #[must_use]
 pub fn no_answer() -> io::Error {
     let message = format!("the disk does not answer within {} s", TIMEOUT.as_secs());
     io::Error::new(ErrorKind::TimedOut, message)
 }
 
-/// Reads a regular file. Anything else, such as a FIFO, is refused without waiting for a writer.
+/// Reads a regular file. Refuses anything else, such as a FIFO, instead of waiting for a writer.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] if it is not a regular file, and those of opening and reading it.
+/// If the file is not regular ([`ErrorKind::InvalidInput`]), or cannot be opened or read.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let nonblocking = OFlag::O_NONBLOCK.bits();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;

@@ -1,6 +1,6 @@
-//! `wakeupd doctor`: looks at what makes such daemons fail, and says what to do about it.
+//! `wakeupd doctor`: checks the machine for the usual causes of failure and suggests remedies.
 //!
-//! Each check reads what the machine tells, which is thin, and then judges it, which is pure.
+//! Each check has a thin part that reads the machine's state and a pure part that judges it.
 
 mod addresses;
 mod buffers;
@@ -38,7 +38,7 @@ use settings::Theirs;
 use sockets::{Holder, Protocol};
 use user::User;
 
-/// How to tell what was found.
+/// Output options of `wakeupd doctor`.
 #[derive(Args, Debug)]
 pub struct Options {
     /// Print an array of {check, result, seen, why, mend} as JSON; result is ok, finding or unknown
@@ -46,18 +46,18 @@ pub struct Options {
     json: bool,
 }
 
-/// What the daemon would be given.
+/// The daemon's input: its settings and their origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Given<'a> {
-    /// Its settings.
+    /// The settings.
     pub config: &'a Config,
-    /// Variables that look like misspelt ones.
+    /// Unknown variables that look like misspelt ones.
     pub misspelt: &'a [Misspelt],
-    /// The env file that some of them are from.
+    /// The env file, if one was read.
     pub file: Option<&'a Path>,
 }
 
-/// Looks at everything. The exit code is 1 if anything was found, else 0.
+/// Runs all checks. The exit code is 1 if there is a finding, else 0.
 #[must_use]
 pub fn run(options: &Options, given: &Given) -> ExitCode {
     let diagnoses = examine(&Machine::new("/"), given);
@@ -70,7 +70,7 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
     let config = given.config;
     let host = Host::resolve(&config.host, config.port);
     let bind = host.as_ref().map_or(Ok(()), Host::bind);
-    // What cannot be looked up may be any address.
+    // A name that does not resolve may stand for any address.
     let any = SocketAddr::from(([0, 0, 0, 0], config.port));
     let bound = host.as_ref().map_or(any, |host| host.bound);
     let locals = addresses::locals();
@@ -116,7 +116,7 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
     ]
 }
 
-/// Looks at the daemon's own port. It is bound on trial for a `user`, if its address can be.
+/// Checks the daemon's UDP port. A trial bind follows on behalf of `user`, if there is one.
 fn udp_port(
     machine: &Machine,
     address: SocketAddr,
@@ -145,7 +145,7 @@ fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>, user: User
     }
     let port = Port { check, variable: "HTTP_ADDR", protocol: Protocol::Tcp, address };
     let holder = sockets::holder(machine, Protocol::Tcp, address);
-    // A wakeupd on another UDP port is in the way of this one.
+    // A wakeupd on another UDP port is another daemon, so its HTTP port counts as taken.
     let is_it = |pid| config.port == 0 || daemon == Some(pid);
     port::attempt(port, &holder, user, machine).unwrap_or_else(|| {
         port::judge(port, &holder, |process| process.is_wakeupd && is_it(process.pid))

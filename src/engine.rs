@@ -6,7 +6,7 @@
 //!
 //! - The listener calls [`Engine::handle_datagram`] for each datagram, [`Engine::handle_received`] after each
 //!   receive call, and [`Engine::handle_icmp_error`] for each ICMP error about a ping.
-//! - Each worker calls [`Engine::poll_slot`] until it returns `None`, sends what the [`Batch`] holds, and
+//! - Each worker calls [`Engine::poll_slot`] until it returns `None`, sends the pings in the [`Batch`], and
 //!   sleeps until [`Engine::poll_timeout`].
 //!
 //! ```text
@@ -51,11 +51,11 @@ pub const MAX_SLEEP: Duration = Duration::from_millis(500);
 /// How late a worker may still serve the slots that were due before the engine ended.
 pub const END_GRACE: Duration = Duration::from_millis(50);
 
-/// A restarted daemon sends the pings of its downtime at once, unless the downtime was longer than this: then
-/// the next regular pings are near.
+/// A restarted daemon sends the pings that were due during a downtime of at most this long. After a longer
+/// downtime it skips them: the next regular pings are soon due.
 pub const MAX_CATCH_UP: Duration = Duration::from_millis(900);
 
-/// What an engine needs to know from the start.
+/// The parameters of a new engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The guard's rules.
@@ -68,15 +68,15 @@ pub struct Settings {
     pub expiration: Duration,
     /// The number of shards and of slots in a second: a power of two above 1.
     pub shards: usize,
-    /// Decides which shard a client belongs to.
+    /// Assigns each client to a shard.
     pub seed: Seed,
     /// The number of workers, at most one for each shard.
     pub workers: usize,
     /// `MAX_ICMP_ERRORS_PER_SECOND`.
     pub max_icmp_errors: u32,
-    /// A number of datagrams that the receive buffer cannot hold.
+    /// Upper bound on the number of datagrams in the receive buffer.
     pub receive_capacity: usize,
-    /// No datagram that arrived before this time is waiting in the receive buffer.
+    /// The receive buffer holds no datagram that arrived before this time.
     pub drained_until: Time,
 }
 
@@ -85,22 +85,22 @@ pub struct Settings {
 pub struct Datagram<'a> {
     /// The sender's address, in canonical form.
     pub source: SocketAddr,
-    /// The local address it was sent to, if the kernel reports it.
+    /// The local address that the datagram was sent to, if the kernel reports it.
     pub local: Option<IpAddr>,
-    /// Its content.
+    /// The received bytes.
     pub payload: &'a [u8],
     /// How long it waited in the receive buffer, by the wall clock. Zero without a timestamp.
     pub waited: Duration,
 }
 
-/// What a datagram did.
+/// The result of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing: it was dropped.
+    /// The datagram was dropped.
     Refused(Refused),
-    /// It was a valid heartbeat.
+    /// The datagram was a valid heartbeat.
     Accepted {
-        /// Set if the heartbeat made its source a client.
+        /// Set if the heartbeat registered a new client.
         registered: Option<Registered>,
         /// The rule that the source breaks, if the guard only observes.
         tolerated: Option<Refused>,
@@ -125,7 +125,7 @@ impl Outcome {
 pub struct Registered {
     /// The shard the client belongs to.
     pub shard: usize,
-    /// The worker to wake: it may sleep past the client's slot, because the shard was empty.
+    /// The worker to wake: the shard was empty, so the worker may be sleeping past the client's slot.
     pub wakes: Option<usize>,
     /// The cap that the client exceeds, if the guard only observes.
     pub tolerated: Option<Refused>,
@@ -140,7 +140,7 @@ pub struct Engine {
     unreachable: Unreachable,
     /// One for each worker.
     walks: Box<[Walk]>,
-    /// When the workers end, in nanoseconds.
+    /// The time at which the workers end, in nanoseconds.
     ends_at: AtomicU64,
     counters: Counters,
 }
@@ -177,13 +177,13 @@ impl Engine {
         &self.guard
     }
 
-    /// What the engine has decided so far.
+    /// The engine's counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Takes a datagram that was received at `now`. One thread alone may call this.
+    /// Handles a datagram received at `now`. Only one thread may call this.
     pub fn handle_datagram(&self, now: Time, datagram: &Datagram<'_>) -> Outcome {
         let outcome = match Message::parse(datagram.payload) {
             Message::Heartbeat => self.handle_heartbeat(now, datagram),
@@ -223,32 +223,32 @@ impl Engine {
         Outcome::Accepted { registered, tolerated }
     }
 
-    /// Lets the owner of `shard` serve the slots from `now` on, although it may have meant to sleep past
-    /// them. Returns the owner's number.
+    /// Makes the owner of `shard` serve the slots from `now` on, even if it planned to sleep past them.
+    /// Returns the owner's number.
     fn wake_owner(&self, shard: usize, now: Time) -> usize {
         let worker = owner(shard, self.walks.len());
         self.walks[worker].wake(now);
         worker
     }
 
-    /// Takes note that the listener received `count` datagrams with a call at `now`, and whether the call left
-    /// the receive buffer empty.
+    /// Records that a receive call at `now` returned `count` datagrams, and whether it left the receive
+    /// buffer empty.
     ///
-    /// A client is removed only for a silence that ended before the buffer was last known to be empty: while
-    /// the listener is behind, the client's heartbeat may be waiting there.
+    /// A client expires only by the silence up to the time when the buffer was last known to be empty. If the
+    /// listener is behind, the client's heartbeat may still be in the buffer.
     pub fn handle_received(&self, now: Time, count: usize, is_empty: bool) {
         self.backlog.received(now, count, is_empty);
     }
 
-    /// Whether the engine takes ICMP errors now. It takes none for [`ICMP_PAUSE`] after there were more than
-    /// `max_icmp_errors` in a second.
+    /// Whether the engine accepts ICMP errors at `now`. Above `max_icmp_errors` in a second, it ignores them
+    /// for [`ICMP_PAUSE`].
     #[must_use]
     pub fn wants_icmp_errors(&self, now: Time) -> bool {
         self.unreachable.is_listening(now)
     }
 
-    /// Takes an ICMP error about a ping. `unreachable` is the client if the error is "port unreachable".
-    /// Returns whether that client gets no more pings until its next heartbeat.
+    /// Handles an ICMP error about a ping. `unreachable` is the client if the error is "port unreachable".
+    /// Returns whether that client is now muted until its next heartbeat.
     pub fn handle_icmp_error(&self, now: Time, unreachable: Option<SocketAddr>) -> bool {
         if !self.unreachable.spend(now) {
             return false;
@@ -266,8 +266,8 @@ impl Engine {
         is_muted
     }
 
-    /// Serves the next slot of `worker` that is due at `now`, if any: fills `batch` with the pings to send, and
-    /// removes the clients that have expired.
+    /// Serves the next slot of `worker` if it is due at `now`: fills `batch` with the pings to send, and
+    /// removes expired clients.
     pub fn poll_slot(&self, now: Time, worker: usize, batch: &mut Batch) -> Option<Slot> {
         let walk = &self.walks[worker];
         self.counters.served_slots.add(walk.wake_up(now));
@@ -292,8 +292,8 @@ impl Engine {
         Some(slot)
     }
 
-    /// When `worker` has to call [`Self::poll_slot`] again: at its next slot with clients, or earlier.
-    /// `None` means that the worker has ended.
+    /// The deadline of the next [`Self::poll_slot`] call for `worker`: its next slot with clients, or
+    /// earlier. Returns `None` if the worker has ended.
     pub fn poll_timeout(&self, now: Time, worker: usize) -> Option<Time> {
         let walk = &self.walks[worker];
         if self.is_over(walk.next_due(), now) {
@@ -311,13 +311,13 @@ impl Engine {
         self.counters.skipped_pings.add(seconds * clients);
     }
 
-    /// Takes note that the last ping of `client` was not sent.
+    /// Records that the last ping to `client` was not sent.
     pub fn handle_failed_send(&self, client: SocketAddr) {
         self.registry.take_ping_back(client);
     }
 
-    /// Lets the workers begin with the slots that are due from `from` on: where the daemon before this one ended,
-    /// or where this one started. If that is longer than [`MAX_CATCH_UP`] ago, they begin at `now`.
+    /// Restarts the workers at the slots due from `from` on: the time when the previous daemon ended, or when
+    /// this one started. If `from` is more than [`MAX_CATCH_UP`] ago, they start at `now`.
     pub fn resume(&self, now: Time, from: Time) {
         let from = if now.since(from) <= MAX_CATCH_UP { from } else { now };
         for walk in &self.walks {
@@ -325,7 +325,7 @@ impl Engine {
         }
     }
 
-    /// Ends the workers: they serve the slots due before `time`, and none after.
+    /// Ends the workers: they serve the slots due before `time` and none after it.
     pub fn end(&self, time: Time) {
         self.ends_at.store(time.as_nanos(), Release);
     }
@@ -334,14 +334,13 @@ impl Engine {
         Time::from_nanos(self.ends_at.load(Acquire))
     }
 
-    /// Whether a worker has ended if its next slot is `due`.
+    /// Whether a worker whose next slot is `due` has ended.
     fn is_over(&self, due: Time, now: Time) -> bool {
         let end = self.ends_at();
         due >= end || now > end + END_GRACE
     }
 
-    /// Restores a client of a snapshot, if the guard lets it in. A client that is in the registry already stays
-    /// as it is.
+    /// Restores a client from a snapshot, if the guard admits it. Leaves an existing client unchanged.
     pub fn restore(&self, client: &View) -> Refreshed {
         let lets_in = |verdict: Result<(), Refused>| {
             verdict.err().is_none_or(|reason| !self.guard.refuses(reason))
@@ -354,7 +353,8 @@ impl Engine {
         refreshed
     }
 
-    /// Replaces the networks of `DENY_FILE`. Returns the clients that were removed, because they are in one.
+    /// Replaces the networks of `DENY_FILE`. Returns the clients that were removed because a network denies
+    /// them.
     pub fn deny(&self, networks: Networks) -> Vec<SocketAddr> {
         self.guard.deny(networks);
         let mut removed = Vec::new();
@@ -369,8 +369,8 @@ impl Engine {
         removed
     }
 
-    /// Replaces the broadcast addresses of the networks that this machine is on. No ping can be sent there, so
-    /// no heartbeat from there registers.
+    /// Replaces the broadcast addresses of this machine's networks. The kernel refuses pings to them, so the
+    /// guard refuses heartbeats from them.
     pub fn set_broadcasts(&self, addresses: Vec<Ipv4Addr>) {
         self.guard.set_broadcasts(addresses);
     }

@@ -1,7 +1,7 @@
-//! The operator's endpoint: metrics, health, who is there, and a page to look at.
+//! The operator's HTTP endpoint: metrics, health, clients, and the status page.
 //!
-//! It has a thread and a runtime of its own, reads what the others write, and can hold up nobody: how
-//! many connections there are, how large a request is and how slowly either may go is limited.
+//! It has its own thread and runtime, and only reads the data of the other threads, so it cannot delay them.
+//! Limits apply to the number of connections, the size of a request, and the time for requests and responses.
 
 mod access;
 mod clients;
@@ -38,19 +38,19 @@ use crate::shared::Shared;
 use crate::threads;
 use crate::throttle::Throttle;
 
-/// How long a request may take to arrive, and how long a connection may wait for the next.
+/// The timeout for a request to arrive, and for an idle connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long somebody may take none of an answer.
+/// How long a client may accept no part of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest head of a request in bytes.
+/// The maximum size of a request head, in bytes.
 const LARGEST_HEAD: usize = 16 << 10;
 
-/// The most header fields of a request.
+/// The maximum number of header fields in a request.
 const MOST_FIELDS: usize = 64;
 
-/// How long to wait when no connection can be accepted, as when there are too many open files.
+/// The pause after a failed accept, for example with too many open files.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// A bound endpoint.
@@ -63,9 +63,10 @@ pub struct Server {
 
 impl Server {
     /// Binds the endpoint to `address`.
+    /// Binds the endpoint to `address`.
     ///
     /// # Errors
-    /// With what the system said.
+    /// If the address cannot be bound, or the socket cannot be set up.
     pub fn bind(address: SocketAddr, config: &Config) -> io::Result<Self> {
         let (listener, refused) = net::listen_tcp(address)?;
         if let Some(error) = refused {
@@ -80,7 +81,7 @@ impl Server {
     /// Serves in a thread of its own until the process ends.
     ///
     /// # Errors
-    /// Where the system gives no thread or what one needs.
+    /// If the runtime or the thread cannot be created.
     pub fn start(self, shared: Arc<Shared>, board: Arc<Board>) -> io::Result<()> {
         let Self { listener, address, access } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -119,7 +120,7 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
             warn!(%peer, %closed, left_out, "too many HTTP connections: closed one to accept another");
         }
         tokio::spawn(serve(stream, connection, Arc::clone(endpoint)));
-        // Let the new connection read its request before the next one may displace it.
+        // Let the new connection read its request before the next one may evict it.
         tokio::task::yield_now().await;
     }
 }
@@ -143,7 +144,7 @@ async fn serve(stream: TcpStream, connection: Connection, endpoint: Arc<Endpoint
         .max_header_size(LARGEST_HEAD)
         .max_headers(MOST_FIELDS)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    // However it ends, only its own client has to know.
+    // An error concerns only this client, so it is ignored.
     tokio::select! {
         _ = exchange => {}
         () = connection.closed() => {}

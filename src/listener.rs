@@ -18,14 +18,14 @@ use crate::throttle::Throttle;
 use crate::worker::WorkerThreads;
 use errors::IcmpErrors;
 
-/// The longest time between two receive calls, whether or not the runtime reports an arrival. Clients expire
-/// only after such a call.
+/// The longest time between two receive calls, even if the runtime reports no arrival. Clients expire only
+/// after such a call.
 pub const RECEIVE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The pause after a failed receive call.
 const BACKOFF: Duration = Duration::from_millis(10);
 
-/// The task that receives.
+/// The task that receives datagrams and ICMP errors.
 #[derive(Debug)]
 pub struct Listener {
     socket: Arc<Socket>,
@@ -37,7 +37,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener on `socket` that wakes `workers` for their first clients.
+    /// Creates a listener on `socket`. It wakes `workers` for clients that register in empty shards.
     #[must_use]
     pub fn new(
         socket: Arc<Socket>,
@@ -69,7 +69,7 @@ impl Listener {
         }
     }
 
-    /// Receives until the receive buffer is empty, even if the ICMP errors cannot be read.
+    /// Receives until the receive buffer is empty, even if reading the ICMP errors fails.
     async fn drain(&mut self, batch: &mut Vec<Datagram>) -> io::Result<()> {
         loop {
             let now = clock::now();
@@ -124,7 +124,7 @@ impl Listener {
     }
 }
 
-/// Whether every later receive call would fail too.
+/// Whether every later receive call would fail as well.
 fn is_fatal(error: &io::Error) -> bool {
     net::is_broken(error) || error.raw_os_error().map(Errno::from_raw) == Some(Errno::EINVAL)
 }

@@ -1,4 +1,4 @@
-//! Log lines on standard error, as text or as JSON, and in the manner of the journal where it listens.
+//! Writes log lines to standard error as text or JSON, with priorities if the journal reads them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,23 +18,22 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::{LogFormat, LogLevel};
 use crate::threads;
 
-/// Lines that may wait for standard error to take them; more are dropped, because nobody's ping may
-/// wait for a log.
+/// The capacity of the queue of log lines. Further lines are dropped, because logging must never delay pings.
 const WAITING_LINES: usize = 4096;
 
-/// How long the end of the process waits for the last lines to be written.
+/// How long the exiting process waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long it waits where they tell why it came.
+/// The same after a failure, when these lines contain the cause.
 const FLUSH_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// The lines of this process.
+/// The log queue of this process.
 static LINES: Lines = Lines::new();
 
 /// Starts logging.
 ///
 /// # Errors
-/// If the thread that writes cannot be started.
+/// If the writer thread cannot be started.
 pub fn start(level: LogLevel, format: LogFormat) -> io::Result<()> {
     threads::start("log", || LINES.write_all(|line| io::stderr().write_all(line)))?;
     let builder = SubscriberBuilder::default()
@@ -60,21 +59,20 @@ pub fn start(level: LogLevel, format: LogFormat) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the last lines to be written, unless standard error is stuck. If something failed, it gets more
-/// time.
+/// Waits until the last lines are written, unless standard error is stuck. After a failure it waits longer.
 pub fn finish(failed: bool) {
     LINES.wait(if failed { FLUSH_TIMEOUT_AFTER_FAILURE } else { FLUSH_TIMEOUT });
 }
 
-/// How many lines were dropped because standard error did not take them in time.
+/// Returns the number of lines dropped because standard error was too slow.
 #[must_use]
 pub fn dropped_lines() -> u64 {
     LINES.lock().dropped
 }
 
-/// Hands log lines to the thread that writes them.
+/// A queue of log lines for the writer thread.
 ///
-/// `tracing-appender` does the same, but panics if it cannot start its thread.
+/// `tracing-appender` offers the same, but panics if it cannot start its thread.
 #[derive(Debug)]
 struct Lines {
     waiting: Mutex<Waiting>,
@@ -114,7 +112,7 @@ impl Lines {
             if let Some(line) = waiting.lines.pop_front() {
                 waiting.is_writing = true;
                 drop(waiting);
-                // If standard error is closed, there is no place to report that.
+                // If standard error is closed, there is no place to report the error.
                 let _ = write(&line);
                 waiting = self.lock();
             } else {
@@ -125,10 +123,10 @@ impl Lines {
         }
     }
 
-    /// Waits until all lines are written, but no longer than `longest`.
+    /// Waits until all lines are written, up to `longest`.
     fn wait(&self, longest: Duration) {
         let is_busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
-        // A line that is still missing then stays missing.
+        // Lines that are still queued after the timeout are lost.
         drop(self.changed.wait_timeout_while(self.lock(), longest, is_busy));
     }
 }
@@ -144,25 +142,25 @@ impl Write for &Lines {
     }
 }
 
-/// Whether what goes to `stream` may be coloured: a person sees it, and does not object.
+/// Whether output to `stream` may be coloured: it is a terminal and `NO_COLOR` is unset.
 #[must_use]
 pub fn may_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// Whether a program may move the cursor of what `stream` goes to.
+/// Whether `stream` is a terminal with a movable cursor.
 #[must_use]
 pub fn has_cursor(stream: &impl IsTerminal) -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     stream.is_terminal() && !is_dumb
 }
 
-/// Writes `message` to standard error before, or instead of, logging.
+/// Writes `message` directly to standard error, for use before logging starts or without it.
 pub fn complain(level: Level, message: &str) {
     let mut stderr = io::stderr().lock();
     let prefix = if is_journal(&stderr) { priority(level) } else { "" };
     for line in message.lines() {
-        // Where standard error is closed, nobody is left to complain to.
+        // If standard error is closed, there is no place to report the error.
         let _ = writeln!(stderr, "{prefix}{line}");
     }
 }
@@ -177,8 +175,8 @@ const fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Whether `stream` goes to the journal, by the rule of systemd.exec(5): `JOURNAL_STREAM` names its
-/// device and inode.
+/// Whether `stream` is connected to the journal. Per systemd.exec(5), `JOURNAL_STREAM` holds its device and
+/// inode.
 fn is_journal(stream: &impl AsFd) -> bool {
     let metadata =
         stream.as_fd().try_clone_to_owned().and_then(|stream| File::from(stream).metadata());
@@ -188,7 +186,7 @@ fn is_journal(stream: &impl AsFd) -> bool {
     }
 }
 
-/// A severity as sd-daemon(3) wants it before a line.
+/// The severity prefix of a line, as in sd-daemon(3).
 const fn priority(level: Level) -> &'static str {
     match level {
         Level::ERROR => "<3>",
@@ -198,7 +196,7 @@ const fn priority(level: Level) -> &'static str {
     }
 }
 
-/// Puts the priority before a line; the journal knows the time by itself.
+/// Prefixes each line with its priority. The inner format omits the time, which the journal records itself.
 struct Journal<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Journal<F>

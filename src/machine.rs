@@ -1,4 +1,4 @@
-//! What the kernel tells in files of `/proc` and `/sys`.
+//! Reads facts about the machine from files in `/proc` and `/sys`.
 
 use std::fmt::Display;
 use std::net::Ipv6Addr;
@@ -6,48 +6,48 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fs, io};
 
-/// The file with the kernel parameters that the daemon needs, by the name that all documents give it.
+/// The file for the kernel parameters that the daemon needs. The documentation uses the same name.
 pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-wakeupd.conf";
 
-/// From here on the limit of a control group is none.
+/// A control group limit of this size or more counts as unlimited.
 const UNLIMITED: u64 = 1 << 60;
 
 // From linux/if_addr.h.
 const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_TENTATIVE: u32 = 0x40;
 
-/// Duplicate address detection: the kernel probes the link for another machine with the same IPv6 address.
-/// Until the last probe times out, no socket can be bound to the address.
+/// The state of IPv6 duplicate address detection: the kernel probes the link for another machine with the same
+/// address. Until the last probe times out, no socket can be bound to the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detection {
     /// The address is tentative.
     Running,
-    /// Another machine has it.
+    /// Another machine has the address.
     Failed,
 }
 
-/// A tree of such files: that of this machine, or one that a test made up.
+/// The root of the `proc` and `sys` trees: that of this machine, or a fake one in a test.
 #[derive(Debug)]
 pub struct Machine {
     root: PathBuf,
 }
 
 impl Machine {
-    /// The machine whose `proc` and `sys` are in `root`.
+    /// Reads from the `proc` and `sys` trees below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// Where a file of this machine is.
+    /// The full path of a file, given relative to the root.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    /// What a file holds, without the white space around it.
+    /// The contents of a file, without surrounding white space.
     ///
     /// # Errors
-    /// Where it cannot be read, with its name.
+    /// If the file cannot be read. The error names the file.
     pub fn text(&self, path: &str) -> io::Result<String> {
         let path = self.path(path);
         let bytes = fs::read(&path).map_err(|error| {
@@ -56,37 +56,37 @@ impl Machine {
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// The number that a file holds.
+    /// Parses a file that holds a single number.
     ///
     /// # Errors
-    /// Where it cannot be read or is none.
+    /// If the file cannot be read or does not hold such a number.
     pub fn number<T: FromStr>(&self, path: &str) -> io::Result<T> {
         let text = self.text(path)?;
         text.parse().map_err(|_| self.malformed(path, &text))
     }
 
-    /// The number that a file holds, or `None` where there is no such file.
+    /// Parses a file that holds a single number. Returns `None` if the file does not exist.
     ///
     /// # Errors
-    /// Where it cannot be read or is none.
+    /// If the file exists but cannot be read or does not hold such a number.
     pub fn number_if_any<T: FromStr>(&self, path: &str) -> io::Result<Option<T>> {
         if_any(self.number(path))
     }
 
-    /// The text that follows `name` in a line of a table such as `/proc/meminfo`.
+    /// The text after `name` in a line of a table such as `/proc/meminfo`.
     ///
     /// # Errors
-    /// Where there is no such line.
+    /// If the file cannot be read or has no such line.
     pub fn line(&self, path: &str, name: &str) -> io::Result<String> {
         let text = self.text(path)?;
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.map(|line| line.trim().to_owned()).ok_or_else(|| self.malformed(path, &text))
     }
 
-    /// The bytes that a line of such a table tells.
+    /// The value of a line in kB, converted to bytes.
     ///
     /// # Errors
-    /// Where it does not.
+    /// If the file cannot be read, has no such line, or the value is not in kB.
     pub fn kilobytes(&self, path: &str, name: &str) -> io::Result<u64> {
         let line = self.line(path, name)?;
         let number = line.strip_suffix("kB").and_then(|number| number.trim().parse::<u64>().ok());
@@ -94,10 +94,10 @@ impl Machine {
         bytes.ok_or_else(|| self.malformed(path, &line))
     }
 
-    /// A soft limit of the process whose folder this is; `None` where there is none.
+    /// A soft limit of a process, given by its folder. `None` if it is unlimited.
     ///
     /// # Errors
-    /// Where it is not told.
+    /// If the file with the limits cannot be read or has no such limit.
     pub fn soft_limit(&self, process: &str, name: &str) -> io::Result<Option<u64>> {
         let path = format!("{process}/limits");
         let line = self.line(&path, name)?;
@@ -108,8 +108,8 @@ impl Machine {
         }
     }
 
-    /// The least limit that the control groups of a process set, by either version of them: that in `file` of
-    /// the unified hierarchy, or in `old_file` of the controller's own.
+    /// The smallest limit that the control groups of a process set: that in `file` of the unified hierarchy,
+    /// and that in `old_file` of the controller's own hierarchy (version 1).
     ///
     /// # Errors
     /// If a file cannot be read or holds no limit.
@@ -135,7 +135,7 @@ impl Machine {
                 }
                 _ => continue,
             };
-            // In a container the group's path may be that of the host, and its files in the root.
+            // In a container the path may be that of the host, while the group's files are in the root.
             for folder in Path::new(group.trim_matches('/')).ancestors() {
                 let limit = self.limit(&format!("{root}/{}/{file}", folder.display()))?;
                 least = least.into_iter().chain(limit).min();
@@ -144,7 +144,7 @@ impl Machine {
         Ok(least)
     }
 
-    /// The limit in a file of a control group; `None` where it sets none.
+    /// The limit in a file of a control group. `None` if it sets none.
     fn limit(&self, path: &str) -> io::Result<Option<u64>> {
         match if_any(self.text(path))? {
             Some(text) if text != "max" => {
@@ -155,7 +155,7 @@ impl Machine {
         }
     }
 
-    /// Whether a process, given by its folder, ignores a signal.
+    /// True if a process, given by its folder, ignores a signal.
     #[must_use]
     pub fn ignores_signal(&self, process: &str, signal: u32) -> bool {
         let mask = self.line(&format!("{process}/status"), "SigIgn:");
@@ -163,7 +163,7 @@ impl Machine {
         mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
     }
 
-    /// Whether a process, given by its folder, has a controlling terminal.
+    /// True if a process, given by its folder, has a controlling terminal.
     #[must_use]
     pub fn has_terminal(&self, process: &str) -> bool {
         let stat = self.text(&format!("{process}/stat")).unwrap_or_default();
@@ -173,7 +173,7 @@ impl Machine {
         terminal.is_some_and(|device| device != "0")
     }
 
-    /// The state of duplicate address detection of an address; `None` if it succeeded, or if the machine does
+    /// The state of duplicate address detection of an address. `None` if it succeeded, or if the machine does
     /// not have the address.
     #[must_use]
     pub fn detection(&self, ip: Ipv6Addr) -> Option<Detection> {
@@ -189,7 +189,7 @@ impl Machine {
         }
     }
 
-    /// That a file says something which nobody expects there.
+    /// The error for a file with unexpected contents.
     #[must_use]
     pub fn malformed(&self, path: &str, text: &str) -> io::Error {
         let line = text.lines().next().unwrap_or_default();
@@ -200,8 +200,8 @@ impl Machine {
     }
 }
 
-/// The shell command that sets a kernel parameter now and at every boot. It can be run again: it replaces
-/// the line that it wrote before.
+/// The shell command that sets a kernel parameter now and at every boot. It can be repeated, because it
+/// replaces the line that it wrote before.
 #[must_use]
 pub fn set_sysctl(name: &str, value: impl Display) -> String {
     let pattern = name.replace('.', r"\.");
@@ -210,10 +210,10 @@ pub fn set_sysctl(name: &str, value: impl Display) -> String {
     )
 }
 
-/// What was read, or `None` where there is nothing of that name.
+/// Turns [`io::ErrorKind::NotFound`] into `None`.
 ///
 /// # Errors
-/// Any other.
+/// If `read` failed for another reason.
 pub fn if_any<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -221,7 +221,7 @@ pub fn if_any<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// A machine that a test makes up, file by file.
+/// A fake machine for tests, made of files in a temporary folder.
 #[cfg(test)]
 pub(crate) mod fake {
     use std::os::unix::fs::symlink;
@@ -351,7 +351,7 @@ mod tests {
         for value in [3, 3, 4] {
             let command = set_sysctl("net.core.rmem_max", value);
             let command = command.strip_prefix("sudo ").unwrap();
-            // No test sets a parameter of the machine.
+            // Edits a temporary file: no test may change a kernel parameter of the machine.
             let command = command.replace(SYSCTL_FILE, file.to_str().unwrap());
             let command = command.replace("sysctl -p", "test -e");
             assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());

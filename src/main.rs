@@ -1,4 +1,4 @@
-//! Picks what to do, starts logging, and turns an error into an exit code.
+//! Dispatches the subcommands, starts logging, and maps errors to exit codes.
 
 use std::fmt::Display;
 use std::io;
@@ -52,12 +52,13 @@ fn run_command(cli: &Cli) -> ExitCode {
     }
 }
 
-/// The settings of these names.
+/// Reads only the named settings.
 fn settings(names: &[&str]) -> Result<Config, ConfigError> {
     Environment::some(std::env::vars_os(), names)
 }
 
-/// Does something with all settings, if they are right, and the env file that some of them are from.
+/// Calls `act` with all settings, the misspelt variables and the path of the env file. Reports invalid settings
+/// instead.
 fn configured(act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode) -> ExitCode {
     with_settings(Environment::read(std::env::vars_os()), act)
 }
@@ -76,7 +77,7 @@ fn with_settings(
     }
 }
 
-/// Reports why the program cannot start with this configuration.
+/// Reports why the program cannot start with this configuration, and returns the exit code.
 fn wrong(error: &dyn Display) -> ExitCode {
     logging::complain(Level::ERROR, &format!("wakeupd: {error}"));
     EXIT_CONFIG.into()
@@ -89,7 +90,7 @@ fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     print(&config.to_string())
 }
 
-/// Checks what needs no socket, of which the variables have been checked already.
+/// Checks everything that needs no socket. The variables have already been validated.
 fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for misspelt in misspelt {
@@ -100,7 +101,7 @@ fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
             "wakeupd: the disk of DENY_FILE does not answer, so the file is not checked";
         logging::complain(Level::WARN, unchecked);
     }
-    // It may warn of what is valid but hardly meant.
+    // The checks may log warnings about valid but questionable settings.
     if let Err(error) = logging::start(config.log_level, config.log_format) {
         return fail(&error);
     }
@@ -113,7 +114,8 @@ fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
 }
 
 fn serve() -> ExitCode {
-    // No thread may run yet: it would not inherit the mask, and taking the socket changes the environment.
+    // No other thread may run yet: it would not inherit the mask, and taking the socket changes the
+    // environment.
     let blocked = signals::block();
     let variables: Vec<_> = std::env::vars_os().collect();
     let handed_over = supervisor::take_socket();
@@ -189,7 +191,8 @@ fn announce(config: &Config) {
 }
 
 fn run(config: &Config, handed_over: Option<UdpSocket>, signals: Signals) -> Result<(), Failure> {
-    // It starts no threads: those that it would start may be refused, and then it panics or does without.
+    // A single-threaded runtime starts no threads. A multi-threaded one panics or degrades if the system
+    // refuses to start them.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let daemon = Daemon::bind(config, handed_over)?;
     let (stop, reload) = signals.hand_over();

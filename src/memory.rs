@@ -1,7 +1,7 @@
-//! What memory the daemon may come to need, and what limits there are on it.
+//! Estimates how much memory the daemon may need, and compares that with the limits on it.
 //!
-//! Nobody can take memory back from a flood, so a limit that is too small is told at the start, and not
-//! when the last clients come. Only limits that somebody set count, not what the machine has left.
+//! The daemon cannot free memory during a flood, so it reports a limit that is too small at startup.
+//! Only configured limits count, not the free memory of the machine.
 
 use std::io;
 
@@ -9,59 +9,59 @@ use thiserror::Error;
 
 use crate::machine::Machine;
 
-/// What the daemon takes without clients, with what waits in its sockets.
+/// The memory of a daemon without clients, with full receive buffers.
 const IDLE_BYTES: u64 = 32 << 20;
 
-/// What an IPv4 client takes at the most: an entry of 24 bytes and a control byte in a table that is
-/// 7/16 full, and as much room in the guard's two tables, as if no other client shared its network.
+/// Upper bound for an IPv4 client: an entry of 24 bytes and a control byte in a table that is 7/16 full, and as
+/// much again in the guard's two tables, in the worst case that every client has a network of its own.
 const IPV4_CLIENT_BYTES: u64 = 100;
 
-/// Likewise where entries are of 36 bytes, and the guard's keys twice as long.
+/// Upper bound for an IPv6 client: entries take 36 bytes, and the guard's keys are twice as long.
 const IPV6_CLIENT_BYTES: u64 = 170;
 
-/// What an IPv4 client takes in a snapshot at the most, which is read as a whole.
+/// Upper bound for an IPv4 client in a snapshot, which is read as a whole.
 const IPV4_SNAPSHOT_BYTES: u64 = 32;
 
-/// Likewise for an IPv6 client.
+/// Upper bound for an IPv6 client in a snapshot.
 const IPV6_SNAPSHOT_BYTES: u64 = 50;
 
-/// What a thread's stack takes of the address space, though not of the memory.
+/// Address space that a thread's stack reserves. Most of it is never touched.
 const STACK_BYTES: u64 = 2 << 20;
 
-/// Besides the workers: the main thread, those of the signals, the log, the listener, the endpoint, the
+/// Threads besides the workers: the main thread, those of the signals, the log, the listener, the endpoint, the
 /// snapshots and `DENY_FILE`, and two that read files at the start if the disk does not answer.
 const OTHER_THREADS: usize = 9;
 
-/// What glibc takes of the address space for what a thread allocates, though most of it stays empty.
+/// Address space that glibc reserves for each malloc arena. Most of it stays empty.
 const ARENA_BYTES: u64 =
     if cfg!(all(target_env = "gnu", target_pointer_width = "64")) { 64 << 20 } else { 0 };
 
-/// So many of these there are for a processor at the most, unless the environment tells another number.
+/// The limit on malloc arenas per processor, unless `MALLOC_ARENA_MAX` is set.
 const ARENAS_A_PROCESSOR: u64 = 8;
 
-/// What is to fit.
+/// The settings that determine how much memory the daemon may need.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
     /// `MAX_CLIENTS`.
     pub clients: u32,
-    /// Whether they may be IPv6 clients.
+    /// True if the daemon serves IPv6 clients.
     pub is_ipv6: bool,
-    /// Whether snapshots are written.
+    /// True if the daemon writes snapshots.
     pub has_snapshots: bool,
     /// `WORKER_POOL_SIZE`.
     pub workers: usize,
 }
 
-/// A limit on the memory of a process.
+/// A limit on the memory of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What it is.
+    /// A phrase for the limit, as it appears in an error message.
     pub name: &'static str,
-    /// The limit itself.
+    /// The size of the limit.
     pub bytes: u64,
-    /// What of it is taken though no client has it.
+    /// Bytes that count against the limit although no client uses them.
     pub taken: u64,
-    /// How to raise it.
+    /// The settings that raise it, by service manager or shell.
     pub raise: &'static str,
 }
 
@@ -79,12 +79,12 @@ pub struct TooSmall {
     clients: u32,
     needed: u64,
     limit: Limit,
-    /// What else helps.
+    /// An alternative remedy: a lower `MAX_CLIENTS`. Empty if even one client does not fit.
     fewer: String,
 }
 
 impl Needs {
-    /// The bytes that it may take, clients and all.
+    /// Upper bound for the whole daemon, in bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
         IDLE_BYTES + u64::from(self.clients) * self.bytes_a_client()
@@ -99,10 +99,10 @@ impl Needs {
         table + if self.has_snapshots { snapshot } else { 0 }
     }
 
-    /// Whether it fits within the limits of this process. One that cannot be read is none.
+    /// Checks that the daemon fits into the limits of this process. A limit that cannot be read is ignored.
     ///
     /// # Errors
-    /// With the limit that leaves the least room, if that is too small.
+    /// If the limit with the least room is too small.
     pub fn check(self, machine: &Machine) -> Result<(), TooSmall> {
         let limits = self.limits(machine, "proc/self").into_iter();
         let least = limits.filter_map(|limit| limit.ok().flatten()).min_by_key(Limit::room);
@@ -121,7 +121,7 @@ impl Needs {
         TooSmall { clients: self.clients, needed: self.bytes(), limit, fewer }
     }
 
-    /// The limits on the process whose folder this is, each where there is one.
+    /// The limits on a process, given by its folder. `None` where no limit is set.
     pub fn limits(self, machine: &Machine, process: &str) -> [io::Result<Option<Limit>>; 3] {
         [
             of_the_group(machine, process),
@@ -161,27 +161,27 @@ impl Needs {
 }
 
 impl Limit {
-    /// What it leaves.
+    /// The bytes that the limit leaves for the daemon.
     #[must_use]
     pub fn room(&self) -> u64 {
         self.bytes.saturating_sub(self.taken)
     }
 }
 
-/// The bytes as a person reads them.
+/// Formats bytes as whole megabytes of 10⁶ bytes, rounded down.
 #[must_use]
 pub fn megabytes(bytes: u64) -> String {
     format!("{} MB", bytes / 1_000_000)
 }
 
-/// How many processors a process may run on.
+/// The number of processors that a process may run on.
 fn processors(machine: &Machine, process: &str) -> io::Result<u64> {
     let mask = machine.line(&format!("{process}/status"), "Cpus_allowed:")?;
     let digits = mask.chars().filter_map(|digit| digit.to_digit(16));
     Ok(digits.map(|digit| u64::from(digit.count_ones())).sum())
 }
 
-/// What the environment of a process says of them, see `mallopt(3)`.
+/// `MALLOC_ARENA_MAX` in the environment of a process, see `mallopt(3)`.
 fn most_arenas(machine: &Machine, process: &str) -> Option<u64> {
     let environment = machine.text(&format!("{process}/environ")).ok()?;
     let value = |variable: &str| {

@@ -1,4 +1,4 @@
-//! What the daemon counts.
+//! The daemon's counters.
 
 mod deny_file;
 mod snapshots;
@@ -14,7 +14,7 @@ use crate::net::SendFailure;
 pub use deny_file::{DenyFileReads, FailedRead};
 pub use snapshots::{Failure, LastSnapshot, Snapshots};
 
-/// The upper bounds of the histogram of lateness. One bucket more holds what is beyond.
+/// The inclusive upper bounds of the lateness histogram. One more bucket holds everything beyond.
 pub const LATENESS_BOUNDS: [Duration; 11] = [
     Duration::from_micros(500),
     Duration::from_millis(1),
@@ -29,13 +29,13 @@ pub const LATENESS_BOUNDS: [Duration; 11] = [
     Duration::from_secs(1),
 ];
 
-/// The number of buckets of the histogram of lateness.
+/// The number of buckets of the lateness histogram.
 pub const LATENESS_BUCKETS: usize = LATENESS_BOUNDS.len() + 1;
 
-/// What the tasks of the daemon count, besides the engine's own [`Counters`].
+/// Counters of the daemon's tasks, complementing the engine's [`Counters`].
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Errors that the network told.
+    /// Errors that the network reported.
     pub network_errors: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub receive_drops: Counter,
@@ -43,24 +43,24 @@ pub struct Metrics {
     pub failed_receives: Counter,
     /// Datagrams and ICMP errors with truncated control messages.
     pub truncated_control: Counter,
-    /// Pings that the kernel took, each in the bucket of its lateness.
+    /// Pings that the kernel accepted, by lateness bucket.
     lateness: [Counter; LATENESS_BUCKETS],
-    /// The lateness of all these together, in microseconds.
+    /// The summed lateness of these pings, in microseconds.
     lateness_micros: Counter,
-    /// The worst since it was last asked for, in nanoseconds.
+    /// The maximum lateness since the last [`Self::take_worst_lateness`], in nanoseconds.
     worst_lateness: AtomicU64,
-    /// Pings that the kernel did not take, by [`SendFailure`].
+    /// Pings that the kernel rejected, by [`SendFailure`].
     pub failed_sends: [Counter; SendFailure::ALL.len()],
-    /// HTTP requests that showed a wrong `ADMIN_TOKEN`.
+    /// HTTP requests with a wrong `ADMIN_TOKEN`.
     pub wrong_tokens: Counter,
-    /// What became of the snapshots.
+    /// The writes of the snapshot.
     pub snapshots: Snapshots,
     /// The reads of `DENY_FILE`.
     pub deny_file: DenyFileReads,
 }
 
 impl Metrics {
-    /// Counts pings that the kernel took so long after they were due.
+    /// Counts pings that the kernel accepted `lateness` after they were due.
     pub fn pinged(&self, pings: u64, lateness: Duration) {
         if pings == 0 {
             return;
@@ -72,12 +72,12 @@ impl Metrics {
         self.worst_lateness.fetch_max(nanos, Relaxed);
     }
 
-    /// The worst lateness of a ping since this was last asked.
+    /// Returns the maximum lateness of a ping and resets it.
     pub fn take_worst_lateness(&self) -> Duration {
         Duration::from_nanos(self.worst_lateness.swap(0, Relaxed))
     }
 
-    /// All counts as they are now, those of the engine included.
+    /// Returns the current values of all counters, including the engine's.
     #[must_use]
     pub fn totals(&self, engine: &Counters) -> Totals {
         Totals {
@@ -102,7 +102,7 @@ impl Metrics {
     }
 }
 
-/// What was counted since the start or in some time. Each field is that of [`Metrics`] or [`Counters`].
+/// Counter values, since the start or over a period. Each field matches [`Metrics`] or [`Counters`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they are those of `Metrics` and `Counters`")]
 pub struct Totals {
@@ -126,7 +126,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// What was counted after `earlier`.
+    /// Returns the counts since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         fn each<const N: usize>(now: &[u64; N], then: &[u64; N]) -> [u64; N] {
@@ -153,25 +153,25 @@ impl Totals {
         }
     }
 
-    /// The pings that the kernel took.
+    /// Returns the number of pings that the kernel accepted.
     #[must_use]
     pub fn pings(&self) -> u64 {
         self.lateness.iter().sum()
     }
 
-    /// Datagrams not let in, for any reason.
+    /// Returns the number of refused datagrams, for any reason.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.iter().sum()
     }
 
-    /// Pings that the kernel did not take, for any reason.
+    /// Returns the number of pings that the kernel rejected, for any reason.
     #[must_use]
     pub fn failed_sends(&self) -> u64 {
         self.failed_sends.iter().sum()
     }
 
-    /// By how many per cent the machine was too slow: the share of the slots that were skipped.
+    /// Returns the percentage of slots that were skipped, which is how far the machine fell behind.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "far fewer slots than 2^52")]
     pub fn short_percent(&self) -> f64 {

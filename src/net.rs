@@ -1,7 +1,7 @@
-//! The UDP socket. Knows nothing of clients, and is alone in the daemon in making raw socket calls.
+//! The UDP socket. Independent of the protocol's clients, and the daemon's only module with raw socket calls.
 //!
-//! Addresses outside this module are canonical: an IPv4 peer is an IPv4 address, also where the
-//! socket is an IPv6 one that serves both and the kernel speaks of IPv4-mapped addresses.
+//! Addresses outside this module are canonical: an IPv4 peer is an IPv4 address, even if a dual-stack IPv6
+//! socket reports it as IPv4-mapped.
 
 #[cfg(all(target_os = "linux", not(portable_net)))]
 #[path = "net/mmsg.rs"]
@@ -35,20 +35,20 @@ pub use self::sender::Sender;
 use self::socket::Control;
 pub use self::socket::Socket;
 
-/// The most datagrams that one call receives or sends.
+/// The maximum number of datagrams per receive or send call.
 pub const BATCH: usize = 64;
 
-/// What the network said of a datagram that had been sent.
+/// An error that the network reported about a sent datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkError {
-    /// Nobody listens at the port that it was sent to.
+    /// The destination port is closed.
     PortUnreachable(SocketAddr),
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
-/// The broadcast addresses of the networks that this machine is on: those that are configured, and the last
-/// address of each network, which the kernel takes for one too. None if the kernel does not list its
+/// The broadcast addresses of this machine's networks: the configured ones, and the last address of each
+/// network, which the kernel also treats as broadcast. Returns `None` if the kernel does not list its
 /// interfaces.
 #[must_use]
 pub fn broadcasts() -> Option<Vec<Ipv4Addr>> {
@@ -56,7 +56,7 @@ pub fn broadcasts() -> Option<Vec<Ipv4Addr>> {
     let ip = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
     let of = |interface: InterfaceAddress| {
         let last = ip(interface.address).zip(ip(interface.netmask)).map(|(address, mask)| {
-            // A network of one or two addresses has none (RFC 3021).
+            // A /31 or /32 network has no broadcast address (RFC 3021).
             (mask.to_bits().count_ones() < 31).then(|| address | !mask)
         });
         [ip(interface.broadcast), last.flatten()]
@@ -64,14 +64,14 @@ pub fn broadcasts() -> Option<Vec<Ipv4Addr>> {
     Some(interfaces.flat_map(of).flatten().filter(|ip| !ip.is_unspecified()).collect())
 }
 
-/// The one address that a socket is bound to.
+/// The address that a socket is bound to, unless it is the wildcard address.
 fn bound(address: SocketAddr) -> Option<IpAddr> {
     let ip = address.ip().to_canonical();
     (!ip.is_unspecified()).then_some(ip)
 }
 
-/// Listens for TCP connections. `SO_REUSEADDR` lets a restarted process take its port back at once; where the
-/// kernel refuses that, its error comes along.
+/// Listens for TCP connections. `SO_REUSEADDR` lets a restarted process bind its port at once. If the kernel
+/// refuses that option, its error is returned with the listener.
 ///
 /// # Errors
 /// If the address cannot be bound.
@@ -95,7 +95,7 @@ fn new_socket(address: SocketAddr, missing: &mut Missing) -> io::Result<socket2:
     Ok(socket)
 }
 
-/// The canonical form of an address as a socket of either family, or an operator, tells it.
+/// The canonical form of an address from an operator or from a socket of either family.
 #[must_use]
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
@@ -111,7 +111,7 @@ fn without_flow(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The form in which a socket of the given family wants a canonical address.
+/// The form of a canonical address for a socket of the given family.
 fn native(address: SocketAddr, socket_is_ipv6: bool) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if socket_is_ipv6 => (v4.ip().to_ipv6_mapped(), v4.port()).into(),

@@ -1,4 +1,4 @@
-//! Standard output: the one place that writes to it, and the one that escapes what strangers wrote.
+//! Standard output: all writes to it, and the escaping of untrusted text.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -10,24 +10,23 @@ use tracing::Level;
 
 use crate::logging::complain;
 
-/// Writes `text` to standard output at once, so that a failed write is an error here and not lost when
-/// the process exits.
+/// Writes and flushes `text`, so that a failed write is reported here and not lost when the process exits.
 ///
 /// # Errors
-/// Those of standard output.
+/// If standard output cannot be written.
 pub fn print(text: impl Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
 }
 
-/// An error of standard output that says so.
+/// Adds to an error that it concerns standard output.
 #[must_use]
 pub fn unwritten(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
 }
 
-/// The exit code of a subcommand: `code`, unless standard output failed. A reader that closed the pipe,
-/// as in `wakeupd status | head -n 1`, has seen enough, and that is no failure.
+/// The exit code of a subcommand: `code`, unless printing failed. If the reader has closed the pipe, as in
+/// `wakeupd status | head -n 1`, that is not a failure.
 #[must_use]
 pub fn end(command: &str, code: ExitCode, printed: io::Result<()>) -> ExitCode {
     match printed {
@@ -36,15 +35,15 @@ pub fn end(command: &str, code: ExitCode, printed: io::Result<()>) -> ExitCode {
     }
 }
 
-/// Reports on standard error why a subcommand failed.
+/// Reports on standard error why a subcommand failed, and returns its exit code.
 #[must_use]
 pub fn fail(command: &str, error: impl Display) -> ExitCode {
     complain(Level::ERROR, &format!("{command}: {error}"));
     ExitCode::FAILURE
 }
 
-/// One line of text without anything that moves a terminal's cursor or reorders what it shows. Every
-/// text that comes from the network, from a file or from another process goes through this.
+/// Formats untrusted text as one line, with escapes for all characters that move a terminal's cursor or reorder
+/// its text. All text from the network, a file or another process must pass through here.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let escape =
@@ -57,13 +56,13 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// A number with its noun: `1 client`, `1,000 clients`.
+/// Formats a number with its noun: `1 client`, `1,000 clients`.
 #[must_use]
 pub fn counted(n: u64, one: &str, more: &str) -> String {
     format!("{} {}", HumanCount(n), if n == 1 { one } else { more })
 }
 
-/// `text` as a single word of the shell.
+/// Quotes `text` as a single shell word.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
@@ -74,13 +73,13 @@ pub fn shell_word(text: &str) -> String {
     }
 }
 
-/// `value` as JSON on a single line, or indented, with the escapes that JSON has for such characters.
+/// Formats `value` as JSON, on a single line or indented, with JSON escapes for the same characters.
 ///
 /// # Errors
-/// If `value` cannot be JSON.
+/// If `value` cannot be represented in JSON.
 pub fn json(value: &impl Serialize, is_indented: bool) -> serde_json::Result<String> {
     let to_string = if is_indented { serde_json::to_string_pretty } else { serde_json::to_string };
-    // serde_json escapes those below U+0020, and between strings the only one is the newline.
+    // `serde_json` escapes characters below U+0020 in strings, and the only one between strings is the newline.
     let escape = |c: char| match c {
         _ if is_active(c) && c != '\n' => format!("\\u{:04x}", c as u32),
         _ => c.to_string(),
@@ -88,8 +87,8 @@ pub fn json(value: &impl Serialize, is_indented: bool) -> serde_json::Result<Str
     Ok(to_string(value)?.chars().map(escape).collect())
 }
 
-/// Whether a terminal acts on a character instead of showing it: controls (C0, DEL, C1), line
-/// separators and the marks that change the direction of text.
+/// Whether a terminal interprets a character instead of displaying it: control characters (C0, DEL, C1), line
+/// separators and bidirectional formatting characters.
 fn is_active(c: char) -> bool {
     let is_mark = matches!(c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

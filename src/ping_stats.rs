@@ -1,75 +1,75 @@
 //! Counts the pings of one client.
 //!
-//! A ping carries no number, so what is missed and what came twice is told by the time alone: the
-//! pings are due a second apart.
+//! A ping carries no sequence number. Missed and duplicate pings are inferred from the arrival times alone,
+//! because pings are due a second apart.
 
 use std::time::Duration;
 
 use crate::clock::Time;
 
-/// What a ping is, by the time at which it came.
+/// Classifies a ping by its arrival time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrival {
-    /// Nothing came before it.
+    /// The first ping.
     First,
-    /// The next one, or one after some that were missed.
+    /// The next ping, perhaps after some that were missed.
     Next {
-        /// The time since the last.
+        /// Time since the last ping.
         gap: Duration,
-        /// How many were due in between.
+        /// Pings that were due in between.
         missed: u64,
-        /// By how many seconds it is later than it was due.
+        /// Delay in seconds from the due time. Negative if the ping is early.
         deviation: f64,
     },
-    /// None was due.
+    /// A ping that was not due.
     Duplicate {
-        /// The time since the last.
+        /// Time since the last ping that was due.
         gap: Duration,
     },
 }
 
-/// What came so far.
+/// The counts of one client's pings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PingStats {
     received: u64,
     missed: u64,
     duplicated: u64,
     last: Option<Time>,
-    /// Whether the last ping seemed to be later than the next one was due.
+    /// True if pings were counted as missed before the last one. It may have been late instead.
     may_have_been_late: bool,
 }
 
 impl PingStats {
-    /// The number of pings that came.
+    /// Pings that arrived, duplicates included.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// The number of pings that were due and did not come.
+    /// Pings that were due and did not arrive.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// The number of pings that came though none was due.
+    /// Pings that arrived when none was due.
     #[must_use]
     pub fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
-    /// When the last ping came that was due.
+    /// Arrival time of the last ping that was due.
     #[must_use]
     pub fn last(&self) -> Option<Time> {
         self.last
     }
 
-    /// Counts from zero again, for the pings that follow one at `last`.
+    /// Resets the counts for the pings that follow one at `last`.
     pub fn restart(&mut self, last: Time) {
         *self = Self { last: Some(last), ..Self::default() };
     }
 
-    /// Counts a ping.
+    /// Counts and classifies a ping that arrives at `now`.
     pub fn ping(&mut self, now: Time) -> Arrival {
         self.received += 1;
         let Some(last) = self.last.replace(now) else {
@@ -79,7 +79,7 @@ impl PingStats {
         let periods = whole_periods(gap);
         let was_late = std::mem::replace(&mut self.may_have_been_late, periods > 1);
         let missed = match periods {
-            // The one before was not the next but a late one, and this is the next.
+            // The ping before was a late one, and this is the next.
             0 if was_late => {
                 self.missed -= 1;
                 0
@@ -97,7 +97,7 @@ impl PingStats {
         Arrival::Next { gap, missed, deviation }
     }
 
-    /// Counts as missed what was due until `now` and did not come.
+    /// Counts the pings that were due until `now` and did not arrive as missed.
     pub fn end(&mut self, now: Time) {
         if let Some(last) = self.last {
             self.missed += whole_periods(now.since(last)).saturating_sub(1);
@@ -105,7 +105,7 @@ impl PingStats {
     }
 }
 
-/// The number of seconds that is nearest to `gap`.
+/// Rounds `gap` to whole seconds.
 fn whole_periods(gap: Duration) -> u64 {
     (gap + Duration::from_millis(500)).as_secs()
 }
@@ -114,7 +114,7 @@ fn whole_periods(gap: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// Counts pings that come at these milliseconds, until `end`.
+    /// Counts pings that arrive at these milliseconds, until `end`.
     fn stats(arrivals: &[u64], end: u64) -> PingStats {
         let at = |ms| Time::from_nanos(1 << 40) + Duration::from_millis(ms);
         let mut stats = PingStats::default();

@@ -1,4 +1,4 @@
-//! `wakeupd probe`: a client in the manner of `ping(8)`, which shows what it gets.
+//! `wakeupd probe`: a client in the manner of `ping(8)` that prints each ping.
 
 mod summary;
 
@@ -22,13 +22,13 @@ use summary::Summary;
 
 const COMMAND: &str = "wakeupd probe";
 
-/// How long the last of `--count` pings is waited for after it was due.
+/// How long to wait for the last of `--count` pings after it was due.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The time between two lines that say that nothing comes.
+/// Seconds between two lines that report silence.
 const SILENCE_INTERVAL: u64 = 10;
 
-/// How to probe.
+/// Options of `wakeupd probe`.
 #[derive(Args, Debug)]
 pub struct Options {
     /// The daemon: a name or an address, and its port if that is not 7561
@@ -58,7 +58,8 @@ pub struct Options {
     ipv6: bool,
 }
 
-/// Probes until told to stop. The exit code is 0 if any ping came, else 1.
+/// Sends heartbeats and prints the pings until the limit is reached or SIGINT arrives. The exit code is 0 if a
+/// ping arrived, else 1.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -84,16 +85,16 @@ async fn probe(options: &Options) -> io::Result<ExitCode> {
 struct Probe {
     socket: UdpSocket,
     stats: PingStats,
-    /// In seconds.
+    /// Absolute deviations, in seconds.
     deviations: Vec<f64>,
     first_heartbeat: Time,
     last_sign_of_life: Time,
-    /// Datagrams that are no pings.
+    /// Datagrams that are not pings.
     ignored: u64,
-    /// What the other side can send at any rate gets a line a second.
+    /// Limits the lines about duplicates to one a second, because the peer can send at any rate.
     duplicate_lines: Throttle,
     ignored_lines: Throttle,
-    /// The error since the last ping, if there was one.
+    /// The last error since the last ping.
     trouble: Option<io::ErrorKind>,
 }
 
@@ -166,7 +167,7 @@ impl Probe {
                 () = sleep_until(end.unwrap_or(next_heartbeat)), if end.is_some() => break,
                 interrupted = &mut interrupt => {
                     if io::stdout().is_terminal() {
-                        // The terminal shows ^C; what follows begins on a line of its own.
+                        // The terminal shows ^C, so the output continues on a new line.
                         print("")?;
                     }
                     return interrupted;
@@ -215,7 +216,7 @@ impl Probe {
         }
     }
 
-    /// Tells of an error, but not of the same one every second.
+    /// Reports an error, unless it is of the same kind as the last one.
     fn tell_trouble(&mut self, error: &io::Error) -> io::Result<()> {
         if self.trouble.replace(error.kind()) == Some(error.kind()) {
             return Ok(());
@@ -240,7 +241,7 @@ impl Probe {
         Summary { stats: &self.stats, deviations: &self.deviations }
     }
 
-    /// What to look at when not one ping came.
+    /// Advice for a probe that received no ping.
     fn hint(&self, resolved: &Resolved) -> String {
         let address = resolved.address;
         let port = address.port();
@@ -278,7 +279,7 @@ fn unconnected(target: &Target, address: SocketAddr, error: &io::Error) -> io::E
     io::Error::other(format!("cannot reach {target} ({address}): {error}{advice}"))
 }
 
-/// The lines of the same kind that were left out before this one.
+/// A note about lines of the same kind that were suppressed before this one.
 fn others(left_out: u64) -> String {
     if left_out == 0 { String::new() } else { format!(", and {left_out} more before it") }
 }

@@ -1,4 +1,4 @@
-//! Looks at the daemon every second and keeps what it saw of the last ten minutes.
+//! Samples the daemon's state every second, and keeps the last ten minutes.
 
 pub mod rfc3339;
 
@@ -20,25 +20,25 @@ use crate::status::{
     Status,
 };
 
-/// The time between two looks.
+/// The sampling interval.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many looks back something counts as wrong.
+/// The number of recent samples in which a problem counts as current.
 const RECENT: usize = 60;
 
-/// So many looks are remembered.
+/// The number of samples kept.
 const REMEMBERED: usize = 600;
 
-/// How long it is reported that the snapshot found at the start was not used.
+/// How long the status reports that the snapshot found at the start was not used.
 const UNUSED_FOR: Duration = Duration::from_secs(3600);
 
-/// From here on the wall clock was set, and did not only go a little wrong.
+/// The smallest wall-clock step that counts as setting the clock, rather than drift.
 const LEAST_STEP_SECONDS: f64 = 0.5;
 
-/// What a monitor tells everybody who wants to know.
+/// The published results of a sampler.
 #[derive(Debug)]
 pub struct Board {
-    /// How the daemon was at the last look.
+    /// The status at the last sample.
     pub status: watch::Sender<Arc<Status>>,
     history: Mutex<VecDeque<Sample>>,
     /// How often the wall clock was set.
@@ -46,35 +46,35 @@ pub struct Board {
 }
 
 impl Board {
-    /// The last ten minutes, second by second.
+    /// The samples of the last ten minutes, one per second.
     pub fn history(&self) -> MutexGuard<'_, VecDeque<Sample>> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often the wall clock was set, and with it all times of the past.
+    /// How often the wall clock was set. Each time, all past times are corrected.
     pub fn steps(&self) -> u64 {
         self.steps.load(Relaxed)
     }
 }
 
-/// Looks, remembers and tells.
+/// Samples, keeps and publishes the daemon's state.
 #[derive(Debug)]
 pub struct Sampler {
     shared: Arc<Shared>,
     socket: Arc<Socket>,
     started: Time,
     started_wall: String,
-    /// What the clock and the wall clock said at the last look.
+    /// The boot clock and the wall clock at the last sample.
     clocks: (Time, Time),
-    /// The tasks that seemed to be stuck at the last look.
+    /// The tasks that seemed stuck at the last sample.
     suspects: Vec<String>,
-    /// What had been counted at each look, the oldest first. There is always one.
+    /// The totals at each sample, oldest first. Never empty.
     looks: VecDeque<Totals>,
     board: Arc<Board>,
 }
 
 impl Sampler {
-    /// A monitor of a daemon that starts now.
+    /// Creates a sampler for a daemon that starts now.
     #[must_use]
     pub fn new(shared: Arc<Shared>, socket: Arc<Socket>) -> Self {
         let (started, wall) = (clock::now(), clock::wall());
@@ -99,14 +99,14 @@ impl Sampler {
         }
     }
 
-    /// Where it tells what it sees.
+    /// The board on which the sampler publishes its results.
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
     }
 
-    /// Looks, and returns the worst lateness of a ping since the last look, and which tasks are stuck:
-    /// those that were so at the last look as well.
+    /// Takes a sample. Returns the worst ping lateness since the last sample, and the stuck tasks: those that
+    /// were also stuck at the last sample.
     pub fn look(&mut self) -> (Duration, Vec<String>) {
         let (now, wall) = (clock::now(), clock::wall());
         self.shared.watchdog.monitor.tick(now);
@@ -138,7 +138,7 @@ impl Sampler {
         (worst, stuck)
     }
 
-    /// Tells the past by the wall clock of now, if that was set since the last look.
+    /// Corrects all past times if the wall clock was set since the last sample.
     fn follow(&mut self, now: Time, wall: Time) {
         let (last, last_wall) = std::mem::replace(&mut self.clocks, (now, wall));
         let step = seconds(wall) - seconds(last_wall + now.since(last));
@@ -288,7 +288,7 @@ fn lateness(recent: &Totals) -> Lateness {
     Lateness { buckets: buckets.map(|(le_seconds, pings)| Bucket { le_seconds, pings }).collect() }
 }
 
-/// A point in time of the wall clock in seconds since 1970.
+/// A wall-clock time in seconds since 1970.
 fn seconds(wall: Time) -> f64 {
     Duration::from_nanos(wall.as_nanos()).as_secs_f64()
 }

@@ -5,26 +5,26 @@ use crate::engine::Engine;
 use crate::metrics::{Metrics, Totals};
 use crate::watchdog::Watchdog;
 
-/// The engine, and what its tasks report.
+/// The engine, and the tasks' counters and heartbeats.
 #[derive(Debug)]
 pub struct Shared {
     /// The clients and the rules.
     pub engine: Engine,
-    /// What the tasks count besides the engine.
+    /// The tasks' counters, besides those of the engine.
     pub metrics: Metrics,
-    /// Finds tasks that are stuck.
+    /// Detects stuck tasks.
     pub watchdog: Watchdog,
 }
 
 impl Shared {
-    /// For a daemon with `workers` workers that starts now.
+    /// Creates the data of a daemon with `workers` workers that starts now.
     #[must_use]
     pub fn new(engine: Engine, workers: usize) -> Self {
         let watchdog = Watchdog::new(workers, clock::now());
         Self { engine, metrics: Metrics::default(), watchdog }
     }
 
-    /// All counts as they are now.
+    /// All counters at present.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.metrics.totals(self.engine.counters())

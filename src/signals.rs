@@ -1,9 +1,9 @@
-//! SIGTERM and SIGINT stop the daemon, and a second one ends it at once. SIGHUP makes it read its files
-//! again. The signals that other daemons use as commands do nothing.
+//! SIGTERM and SIGINT stop the daemon, and a second one ends it at once. SIGHUP makes it reload its files.
+//! Signals that other daemons use as commands are ignored.
 //!
-//! The main thread blocks them before any other thread exists, and one thread waits for them. So they work
-//! from the first moment, however long the start takes, and also for PID 1 of a container, to which the
-//! kernel delivers no signal that is neither blocked nor caught.
+//! The main thread blocks the signals before any other thread starts, and one thread waits for them. So they
+//! take effect from the first moment, however long the start takes. They also work for PID 1 of a container, to
+//! which the kernel delivers no signal that is neither blocked nor caught.
 
 use std::io;
 use std::process;
@@ -19,7 +19,7 @@ use crate::logging;
 use crate::machine::Machine;
 use crate::threads;
 
-/// Their default action stays: faults, aborts with a core dump, and Ctrl+Z at a terminal.
+/// Signals that keep their default action: faults, aborts with a core dump, and Ctrl+Z at a terminal.
 const LEFT_ALONE: [Signal; 11] = [
     Signal::SIGABRT,
     Signal::SIGBUS,
@@ -34,18 +34,17 @@ const LEFT_ALONE: [Signal; 11] = [
     Signal::SIGXCPU,
 ];
 
-/// A shell passes the SIGHUP of a closing terminal on, and ends only after that. So the terminal may still
-/// be there when the signal arrives.
+/// How long to wait for the terminal to disappear after SIGHUP. A shell forwards the SIGHUP of a closing
+/// terminal before it exits, so the terminal may still exist when the signal arrives.
 const HANGUP_GRACE: Duration = Duration::from_millis(200);
 
-/// Blocks all signals that the daemon handles or ignores. Threads that are started later inherit this.
+/// Blocks all signals that the daemon handles or ignores. Threads started later inherit the mask.
 ///
-/// Nothing ever takes the ignored ones, such as SIGUSR1, so they stay pending. With SIGXFSZ blocked, a
-/// snapshot beyond a limit on file sizes fails with an error, and with SIGTTOU blocked, a log line does not
-/// stop a background job.
+/// Ignored signals, such as SIGUSR1, stay pending forever. Blocking SIGXFSZ turns a snapshot beyond the file
+/// size limit into a write error, and blocking SIGTTOU lets a background job write to the terminal.
 ///
 /// # Panics
-/// If the kernel refuses, which it never does for a valid mask.
+/// If the kernel rejects the mask, which never happens for a valid one.
 #[must_use]
 pub fn block() -> Blocked {
     let mut blocked = SigSet::all();
@@ -55,7 +54,7 @@ pub fn block() -> Blocked {
     }
     awaited.extend([Signal::SIGTERM, Signal::SIGINT]);
     if Machine::new("/").ignores_signal("proc/self", Signal::SIGHUP as u32) {
-        // `nohup` did that.
+        // The process runs under `nohup` or the like.
         blocked.remove(Signal::SIGHUP);
     } else {
         awaited.add(Signal::SIGHUP);
@@ -64,15 +63,14 @@ pub fn block() -> Blocked {
     Blocked { awaited }
 }
 
-/// Proves that the signals are blocked.
+/// Proof that the signals are blocked.
 #[derive(Debug)]
 pub struct Blocked {
     awaited: SigSet,
 }
 
 impl Blocked {
-    /// Handles the signals from now on. Until [`Signals::hand_over`] the first one that asks for a stop ends
-    /// the process.
+    /// Starts handling the signals. Until [`Signals::hand_over`], the first stop signal ends the process.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -90,10 +88,10 @@ impl Blocked {
     }
 }
 
-/// What to do about a signal that asks for a stop.
+/// The state of the daemon, which determines the effect of a stop signal.
 #[derive(Debug)]
 enum Phase {
-    /// There is nothing to clean up.
+    /// There is nothing to clean up, so the process exits at once.
     Starting,
     Serving(oneshot::Sender<()>),
     Stopping,
@@ -107,8 +105,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on the daemon stops by itself. Returns the first request to stop, and the requests to reload,
-    /// also one that came during the start.
+    /// Switches to a graceful stop. Returns receivers for the first stop request and for reload requests,
+    /// including one that arrived during the start.
     #[must_use]
     pub fn hand_over(self) -> (oneshot::Receiver<()>, mpsc::Receiver<()>) {
         let (stop, stopped) = oneshot::channel();
@@ -120,7 +118,7 @@ impl Signals {
 #[derive(Debug)]
 struct Watcher {
     awaited: SigSet,
-    /// Whether the process had a controlling terminal when it started.
+    /// Whether the process had a controlling terminal at startup.
     has_terminal: bool,
     phase: Arc<Mutex<Phase>>,
     reload: mpsc::Sender<()>,
@@ -131,10 +129,10 @@ impl Watcher {
         loop {
             match self.awaited.wait() {
                 Ok(Signal::SIGHUP) if self.has_lost_its_terminal() => self.hang_up(),
-                // One request that waits is enough.
+                // One pending request is enough.
                 Ok(Signal::SIGHUP) => drop(self.reload.try_send(())),
                 Ok(signal) => self.stop(signal),
-                // A debugger interrupted the call.
+                // Interrupted by a debugger.
                 Err(_) => {}
             }
         }
@@ -148,7 +146,7 @@ impl Watcher {
         !has_terminal()
     }
 
-    /// A shell and the kernel may both send SIGHUP, so a second one does not end the process at once.
+    /// Both a shell and the kernel may send SIGHUP, so a second one does not end the process at once.
     fn hang_up(&self) {
         let is_stopping =
             matches!(*self.phase.lock().unwrap_or_else(PoisonError::into_inner), Phase::Stopping);
@@ -158,7 +156,7 @@ impl Watcher {
     }
 
     fn stop(&self, signal: Signal) {
-        // It stays locked until the process ends, if it does.
+        // The lock is held until this function returns or the process exits.
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *phase, Phase::Stopping) {
             Phase::Starting => {
@@ -179,8 +177,8 @@ fn has_terminal() -> bool {
     Machine::new("/").has_terminal("proc/self")
 }
 
-/// Makes the kernel kill this process when the thread that started it ends, or at once if `parent`
-/// is not that process any more.
+/// Makes the kernel kill this process when the parent thread exits, or at once if `parent` is no longer the
+/// parent process.
 #[cfg(target_os = "linux")]
 pub fn end_with(parent: i32) {
     use nix::sys::prctl::set_pdeathsig;

@@ -1,8 +1,8 @@
-//! The clients on disk, so that a daemon that is started anew goes on where the last one was.
+//! Persists the clients on disk, so that they survive a restart of the daemon.
 //!
-//! A thread writes them every few seconds, shard by shard, and once more at the end ([`Keeper`]). At the
-//! start it reads them before the first ping ([`Snapshot::restore`]): each client keeps what was
-//! left of its time, and on the same machine its phase in the second.
+//! A thread writes them every few seconds, shard by shard, and once more at shutdown ([`Keeper`]). At startup
+//! the daemon reads them before the first ping ([`Snapshot::restore`]). Each client keeps the rest of its time
+//! and, on the same boot of the machine, its phase within the second.
 
 mod file;
 mod format;
@@ -29,21 +29,21 @@ use crate::clock::Time;
 use crate::engine::Engine;
 use crate::engine::registry::{Refreshed, Registry, Seed, View};
 
-/// What was written.
+/// The size of a snapshot that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The clients.
+    /// The number of clients in it.
     pub clients: u64,
-    /// The bytes.
+    /// The size of the file, in bytes.
     pub bytes: u64,
 }
 
 /// Writes the clients shard by shard, each as it is at its turn. A shard is locked while it is copied, not
-/// while it is written. After each `pause` is told how many clients there were in it, and may break off;
-/// then nothing is returned.
+/// while it is written. After each shard, `pause` gets the number of clients in it. If `pause` breaks, the rest
+/// is not written and the result is `None`.
 ///
 /// # Errors
-/// Those of `out`.
+/// If writing to `out` fails.
 pub fn write(
     out: impl Write,
     header: &Header,
@@ -72,24 +72,24 @@ pub fn write(
     frames.end().map(|bytes| Some(Written { clients, bytes }))
 }
 
-/// A snapshot that is whole.
+/// A complete snapshot in memory. Its checksums have been verified.
 #[derive(Clone)]
 pub struct Snapshot {
     bytes: Vec<u8>,
     header: Header,
-    /// Where the clients begin.
+    /// The position of the first shard in `bytes`.
     shards_at: usize,
     clients: u64,
 }
 
-/// What became of a snapshot's clients.
+/// The result of a restore, in clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Who are clients again.
+    /// Clients that were registered again.
     pub clients: u64,
-    /// Whose time is over meanwhile.
+    /// Clients that expired since the snapshot.
     pub expired: u64,
-    /// Whom the guard does not let in, or whom the daemon does not serve any more.
+    /// Clients that the guard refused or that this daemon does not serve.
     pub refused: u64,
 }
 
@@ -104,10 +104,10 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    /// Reads what [`write()`] wrote, from the first byte to the last.
+    /// Parses the output of [`write()`], from the first byte to the last.
     ///
     /// # Errors
-    /// Where it is anything else.
+    /// If the bytes are not a complete, undamaged snapshot of this version.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Unusable> {
         let mut frames = FrameReader::begin(&bytes)?;
         let header = frames.read()?;
@@ -124,13 +124,13 @@ impl Snapshot {
         Ok(Self { bytes, header, shards_at, clients: found })
     }
 
-    /// What is known besides the clients.
+    /// The metadata of the snapshot.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The keys by which the clients have their shards.
+    /// The keys of the hash that assigns clients to shards.
     #[must_use]
     pub fn seed(&self) -> Seed {
         self.header.seed
@@ -142,22 +142,22 @@ impl Snapshot {
         self.clients
     }
 
-    /// Whether there is no client.
+    /// True for a snapshot without clients.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.clients == 0
     }
 
-    /// The size of the file.
+    /// The size of the file, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether a daemon at `port` can use it now.
+    /// Checks that a daemon at `port` can use the snapshot now.
     ///
     /// # Errors
-    /// With the reason why not.
+    /// If the snapshot is for another port, or lies in the future.
     pub fn suits(&self, port: u16, now: &Moment) -> Result<(), Unusable> {
         if self.header.port != port {
             return Err(Unusable::OtherPort(self.header.port));
@@ -165,8 +165,8 @@ impl Snapshot {
         now.since(&self.header.taken).map(|_age| ()).map_err(Unusable::FromTheFuture)
     }
 
-    /// Where the daemon that wrote this ended, if it did and the clock has run on since: every slot that was
-    /// due before has been served, and none after.
+    /// The time up to which the previous daemon served every slot, and after which it served none. `None` if it
+    /// did not stop cleanly, if the machine has been rebooted since, or if the time is still to come.
     #[must_use]
     pub fn pinged_until(&self, now: &Moment) -> Option<Time> {
         let is_sound =
@@ -174,7 +174,7 @@ impl Snapshot {
         self.header.pinged_until.filter(is_sound)
     }
 
-    /// Calls `each` with every client, its times shifted as if the snapshot had been begun at `taken`.
+    /// Calls `each` with every client, its times shifted as if the snapshot had been started at `taken`.
     pub fn for_each(&self, taken: Time, mut each: impl FnMut(View)) {
         let mut frames = FrameReader::at(self.shards_at, &self.bytes);
         while let Ok(Frame::Shard(shard)) = frames.read() {
@@ -182,11 +182,11 @@ impl Snapshot {
         }
     }
 
-    /// Restores the clients that have not expired, are `served` and pass the guard. A
-    /// heartbeat from the future counts as expired, and so do all clients of a snapshot from the future.
+    /// Restores the clients that have not expired, are `served` and pass the guard. A heartbeat from the future
+    /// counts as expired, and so do all clients of a snapshot from the future.
     ///
-    /// A snapshot may hold more clients than there is room for: while it was written, some made way for others
-    /// that are in it too. So the clients that would have to make way come last.
+    /// A snapshot may hold more clients than the guard's caps admit: some of its clients were evicted for
+    /// others while it was written. So the clients that would be evicted first are restored last.
     pub fn restore(
         &self,
         engine: &Engine,
@@ -197,7 +197,7 @@ impl Snapshot {
             return Restored { expired: self.clients, ..Restored::default() };
         };
         let taken = now.now.before(age);
-        // On another boot interfaces may have other numbers.
+        // After a reboot the interfaces may have other numbers.
         let has_its_interface = |client: SocketAddr| match client {
             SocketAddr::V6(client) if client.scope_id() != 0 => {
                 now.is_of_the_same_boot(&self.header.taken)

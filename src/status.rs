@@ -1,6 +1,6 @@
-//! How the daemon is, in the form in which it is told: to the page, to scripts and to `wakeupd status`.
+//! The daemon's status, as served to the status page, to scripts and to `wakeupd status`.
 //!
-//! Times are RFC 3339 in UTC, spans are in seconds and sizes in bytes.
+//! Times are RFC 3339 in UTC, durations are in seconds and sizes in bytes.
 
 mod findings;
 mod refusals;
@@ -13,42 +13,42 @@ use serde::{Deserialize, Serialize};
 pub use self::findings::{Finding, Seen, Severity, find};
 pub use self::refusals::Refusal;
 
-/// How the daemon is.
+/// The daemon's state, counters and findings at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// The version of the program.
+    /// The daemon's version.
     pub version: String,
-    /// The UDP address that it is bound to.
+    /// The bound UDP address.
     pub address: SocketAddr,
-    /// When it was started.
+    /// The start time.
     pub started: String,
-    /// How long ago that was.
+    /// The time since the start.
     pub uptime_seconds: f64,
-    /// Whether it serves, and is not stopping.
+    /// Whether the daemon is serving, so neither starting nor stopping.
     pub ready: bool,
-    /// The tasks that do not turn their loop.
+    /// The names of the tasks with a stalled loop.
     pub stuck: Vec<String>,
-    /// How many clients there are.
+    /// The number of clients and its cap.
     pub clients: Clients,
-    /// What the guard does.
+    /// The guard's mode and limits.
     pub guard: Guard,
-    /// The sizes of the sockets' buffers.
+    /// The sizes of the socket buffers.
     pub buffers: Buffers,
-    /// The file that keeps the clients over a restart, if there is to be one.
+    /// The snapshot file, if snapshots are enabled.
     pub snapshot: Option<Snapshot>,
-    /// The reads of `DENY_FILE`, if there is one.
+    /// The reads of `DENY_FILE`, if one is set.
     pub deny_file: Option<DenyFile>,
-    /// What was counted since the start.
+    /// The counters since the start.
     pub totals: Totals,
-    /// How late pings were in the last ten minutes.
+    /// The lateness of pings in the last ten minutes.
     pub lateness: Lateness,
-    /// The last second.
+    /// The activity of the last second.
     pub now: Sample,
-    /// What is wrong, the worst first.
+    /// The findings, worst first.
     pub findings: Vec<Finding>,
 }
 
-/// How many clients there are.
+/// The number of clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Clients {
@@ -59,17 +59,17 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// The clients of both families.
+    /// The number of clients of both families.
     #[must_use]
     pub fn total(&self) -> usize {
         self.ipv4 + self.ipv6
     }
 }
 
-/// What the guard does.
+/// The guard's mode and limits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Guard {
-    /// Whether it refuses, or only tells what it would refuse.
+    /// Whether the guard enforces its rules. If not, it only reports the heartbeats that it would refuse.
     pub enforcing: bool,
     /// `MAX_CLIENTS_PER_ADDRESS`.
     pub max_clients_per_address: u32,
@@ -79,7 +79,7 @@ pub struct Guard {
     pub denied_networks: usize,
 }
 
-/// The sizes of the sockets' buffers: what the kernel granted and what it was asked for.
+/// The sizes of the socket buffers, granted and requested.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Buffers {
@@ -89,37 +89,37 @@ pub struct Buffers {
     pub wanted_send_bytes: usize,
 }
 
-/// The file that keeps the clients over a restart.
+/// The snapshot file, which keeps the clients across a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// How old it is, or where it was never written the daemon.
+    /// The age of the last snapshot. Before the first one, the daemon's uptime.
     pub age_seconds: f64,
-    /// How old it should become.
+    /// `SNAPSHOT_INTERVAL_SECONDS`, the target age.
     pub interval_seconds: f64,
-    /// How often it was written.
+    /// Successful writes.
     pub written: u64,
-    /// How often it could not be.
+    /// Failed writes.
     pub failed: u64,
-    /// Why not, if that was the last time.
+    /// The error, if the last write failed.
     pub failure: Option<String>,
-    /// What to do about that.
+    /// The remedy for `failure`.
     pub remedy: Option<String>,
-    /// Why the file found at the start was not used, if it was not. Reported for an hour.
+    /// The reason if the snapshot found at startup was not used. Reported for an hour.
     pub unused: Option<String>,
-    /// How long it took to write.
+    /// The duration of the last write.
     pub took_seconds: f64,
-    /// The clients in it.
+    /// The number of clients in the snapshot.
     pub clients: u64,
-    /// Its size.
+    /// The size of the file.
     pub bytes: u64,
 }
 
 /// The reads of `DENY_FILE`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DenyFile {
-    /// When the networks in force were read.
+    /// The time of the last successful read, which loaded the networks in force.
     pub read: Option<String>,
-    /// How often a read failed.
+    /// Failed reads.
     pub failed: u64,
     /// The last read, if it failed.
     pub failure: Option<FailedRead>,
@@ -128,16 +128,15 @@ pub struct DenyFile {
 /// A failed read of `DENY_FILE`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FailedRead {
-    /// When it failed.
+    /// The time of the failure.
     pub time: String,
-    /// Why. The text of a wrong line is only in the log.
+    /// The cause. The text of an invalid line appears only in the log.
     pub reason: String,
-    /// The number of the wrong line, from 1, if the content is the reason.
+    /// The number of the invalid line, from 1, if the content is the cause.
     pub line: Option<usize>,
 }
 
-/// What was counted, by reason where there are several. The fields are those of
-/// [`crate::metrics::Metrics`].
+/// The counters, broken down by reason where there are several. The fields match [`crate::metrics::Metrics`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "they are those of `Metrics`")]
 pub struct Totals {
@@ -157,63 +156,63 @@ pub struct Totals {
     pub wrong_tokens: u64,
 }
 
-/// How late pings were.
+/// A histogram of the lateness of pings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Lateness {
-    /// From the least late to the latest.
+    /// The buckets in ascending order.
     pub buckets: Vec<Bucket>,
 }
 
-/// The pings that were later than the bucket before allows.
+/// One bucket, which counts the pings above the previous bucket's bound.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bucket {
-    /// And no later than this; without end in the last bucket.
+    /// The bucket's upper bound, inclusive. `None` for the last bucket, which is unbounded.
     pub le_seconds: Option<f64>,
-    /// How many there were.
+    /// The number of pings in the bucket.
     pub pings: u64,
 }
 
-/// What happened in a second.
+/// The activity of one second.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its end, in seconds since 1970.
+    /// The end of the second, in seconds since 1970.
     pub time: f64,
-    /// The clients at its end.
+    /// The number of clients at the end of the second.
     pub clients: usize,
-    /// Heartbeats that were let in.
+    /// Accepted heartbeats.
     pub heartbeats: u64,
-    /// Pings that the kernel took.
+    /// Pings that the kernel accepted.
     pub pings: u64,
-    /// Datagrams not let in.
+    /// Refused datagrams.
     pub refused: u64,
-    /// Pings that the kernel did not take.
+    /// Pings that the kernel rejected.
     pub failed_pings: u64,
-    /// Pings left out because the machine was too slow.
+    /// Pings skipped because the machine was too slow.
     pub skipped_pings: u64,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub receive_drops: u64,
-    /// The worst lateness of a ping.
+    /// The lateness of the latest ping.
     pub worst_lateness_seconds: f64,
 }
 
-/// A client.
+/// A registered client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Client {
-    /// Where its heartbeats come from.
+    /// The source address of its heartbeats.
     pub address: SocketAddr,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// When its first heartbeat came, to the second.
+    /// The time of its first heartbeat, rounded to the second.
     pub first_seen: String,
-    /// When its last heartbeat came.
+    /// The time of its last heartbeat.
     pub last_heartbeat: String,
-    /// Its heartbeats.
+    /// The number of its heartbeats.
     pub heartbeats: u32,
-    /// The pings that the kernel took.
+    /// The number of pings to it that the kernel accepted.
     pub pings: u32,
-    /// Whether it gets no pings until its next heartbeat, because its port is closed.
+    /// Whether pings are paused until its next heartbeat, because its port is closed.
     pub muted: bool,
-    /// How long it will be pinged if no heartbeat comes.
+    /// The time until it expires without another heartbeat.
     pub expires_in_seconds: f64,
 }
 
@@ -222,10 +221,10 @@ pub struct Client {
 pub struct Prefix {
     /// A /24 of IPv4 or a /56 of IPv6.
     pub prefix: String,
-    /// Its clients.
+    /// The number of its clients.
     pub clients: u64,
-    /// Those of them that are not muted.
+    /// One ping for each client that is not muted.
     pub pings_per_second: u64,
-    /// The share of those that have sent no more than one heartbeat, as somebody who forges does.
+    /// The share of its clients with only one heartbeat. Forged sources push it up.
     pub single_heartbeat_share: f64,
 }

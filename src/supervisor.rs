@@ -1,5 +1,4 @@
-//! The service manager that started this process, in the way of systemd: the socket that it hands over,
-//! and what it wants to be told.
+//! The interface to the service manager, as defined by systemd: socket activation and status notifications.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -15,27 +14,27 @@ use listenfd::ListenFd;
 use thiserror::Error;
 use tracing::warn;
 
-/// What was handed over cannot be served.
+/// The handed-over sockets cannot be served.
 #[derive(Debug, Error)]
 pub enum WrongSocket {
-    /// There are more than one.
+    /// There is more than one socket.
     #[error(
         "{0} sockets were handed over, but one is served: leave wakeupd.socket one ListenDatagram= (in a drop-in an empty one clears those before it)"
     )]
     Several(usize),
-    /// It is something else.
+    /// The file descriptor is not a UDP socket.
     #[error(
         "what was handed over is no UDP socket ({0}): give wakeupd.socket a ListenDatagram= with a port, and no other Listen...="
     )]
     NotUdp(io::Error),
 }
 
-/// Takes the socket that was handed over, if one was (`LISTEN_FDS`, see `sd_listen_fds(3)`).
+/// Takes the handed-over socket, if there is one (`LISTEN_FDS`, see `sd_listen_fds(3)`).
 ///
-/// It changes the environment, so it must be called before any thread is started.
+/// This changes the environment, so call it before starting any thread.
 ///
 /// # Errors
-/// Where that is anything but one UDP socket.
+/// If there is more than one socket, or one that is not a UDP socket.
 pub fn take_socket() -> Result<Option<UdpSocket>, WrongSocket> {
     match sockets_handed_over() {
         0 => Ok(None),
@@ -44,8 +43,8 @@ pub fn take_socket() -> Result<Option<UdpSocket>, WrongSocket> {
     }
 }
 
-/// How many sockets this process is to take over. Those of an environment that it inherited from another
-/// process, which `LISTEN_PID` does not name, are not for it.
+/// Returns the number of sockets handed over to this process. If `LISTEN_PID` names another process, the
+/// environment is inherited and the sockets belong to that process.
 fn sockets_handed_over() -> usize {
     let value = |name| env::var(name).ok();
     if value("LISTEN_PID") != Some(process::id().to_string()) {
@@ -54,18 +53,18 @@ fn sockets_handed_over() -> usize {
     value("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// Reports to the service manager, if there is one. No report ever waits: the manager's queue may be full.
+/// Reports to the service manager, if there is one. Sending never blocks, even if the manager's queue is full.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// Connected to where it listens.
+    /// Connected to the manager's socket.
     socket: Option<UnixDatagram>,
     is_watching: bool,
-    /// What [`Self::ready`] could not deliver yet.
+    /// The readiness report of [`Self::ready`], until it is delivered.
     undelivered: Option<String>,
 }
 
 impl Supervisor {
-    /// The service manager that the environment names (`NOTIFY_SOCKET`, `WATCHDOG_USEC`; see
+    /// Connects to the service manager in the environment (`NOTIFY_SOCKET`, `WATCHDOG_USEC`; see
     /// `sd_notify(3)`).
     #[must_use]
     pub fn of_this_process() -> Self {
@@ -80,36 +79,36 @@ impl Supervisor {
         Self { socket, is_watching, undelivered: None }
     }
 
-    /// Reports that heartbeats are received from now on. Without this report a start counts as failed, so
+    /// Reports that the daemon receives heartbeats. Without this report the start counts as failed, so
     /// [`Self::retry`] repeats it until it is delivered.
     pub fn ready(&mut self, status: &str) {
         self.undelivered = Some(format!("READY=1\nSTATUS={status}"));
         self.retry();
     }
 
-    /// Repeats the report that could not be delivered, if there is one.
+    /// Repeats the readiness report if it could not be delivered.
     pub fn retry(&mut self) {
         self.undelivered = self.undelivered.take().filter(|report| !self.report(report));
     }
 
-    /// Sets the text that `systemctl status` shows. It is dropped if the manager's queue is full.
+    /// Sets the text that `systemctl status` shows. If the manager's queue is full, the text is dropped.
     pub fn status(&self, text: &str) {
         self.report(&format!("STATUS={text}"));
     }
 
-    /// Feeds the watchdog. The manager ends a process that does not do so for a while.
+    /// Feeds the watchdog. The manager kills a process that stops doing so.
     pub fn alive(&self) {
         if self.is_watching {
             self.report("WATCHDOG=1");
         }
     }
 
-    /// Reports that the daemon stops.
+    /// Reports that the daemon is stopping.
     pub fn stopping(&self) {
         self.report("STOPPING=1");
     }
 
-    /// Whether the report needs no repetition.
+    /// Sends a report. Returns whether it was delivered or there is no manager.
     fn report(&self, text: &str) -> bool {
         self.socket.as_ref().is_none_or(|socket| socket.send(text.as_bytes()).is_ok())
     }

@@ -1,15 +1,15 @@
-//! Starts threads. The daemon starts all of them at its start and none later, so a limit on threads that is
-//! too small is an error at the start.
+//! Starts threads. The daemon starts all of its threads at startup, so that a thread limit that is too small
+//! causes an error then and not later.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
 use crate::machine::Machine;
 
-/// Starts a thread of this name, which tools such as `top -H` show.
+/// Starts a thread with a name, which tools such as `top -H` show.
 ///
 /// # Errors
-/// If the system refuses; the message names the limits that may be the reason.
+/// If the system refuses to start a thread. The message names the limits that may be the cause.
 pub fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
         let limits = limits(&Machine::new("/"), "proc/self");
@@ -22,7 +22,7 @@ pub fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Join
     })
 }
 
-/// The limits on the threads of a process in words.
+/// Describes the limits on a process's threads.
 fn limits(machine: &Machine, process: &str) -> String {
     let group = machine.limit_of_the_group(process, "pids", "pids.max", "pids.max");
     let user = machine.soft_limit(process, "Max processes");

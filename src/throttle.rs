@@ -1,14 +1,14 @@
-//! Keeps what strangers can cause from flooding the log.
+//! Limits the rate of log lines that strangers can trigger.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Time;
 
-/// The least time between two lines of one kind.
+/// The minimum time between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one line of a kind through a second and counts the others.
+/// Passes one line of a kind per second and counts the suppressed ones.
 #[derive(Debug, Default)]
 pub struct Throttle {
     next: AtomicU64,
@@ -16,7 +16,7 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Whether a line may be written now: if so, how many were left out since the last one.
+    /// Returns the number of lines suppressed since the last one if a line may be written now, else `None`.
     pub fn pass(&self, now: Time) -> Option<u64> {
         let next = self.next.load(Relaxed);
         let after = (now + INTERVAL).as_nanos();

@@ -1,32 +1,31 @@
-//! Whether every task still turns its loop.
+//! Detects tasks whose loops are stuck.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Time;
 
-/// How long a task may go without a tick. Each ticks twice a second or more, however little there is
-/// to do.
+/// How long a task may go without a tick. Each task ticks at least twice a second, even when idle.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// When each task ticked last, and whether the daemon serves.
+/// The last tick of each task, and whether the daemon is ready.
 #[derive(Debug)]
 pub struct Watchdog {
-    /// Of the listener.
+    /// The listener's last tick.
     pub listener: Beat,
-    /// Of each worker.
+    /// The last tick of each worker.
     pub workers: Vec<Beat>,
-    /// Of the monitor.
+    /// The monitor's last tick.
     pub monitor: Beat,
     is_ready: AtomicBool,
 }
 
-/// When a task ticked last.
+/// The time of a task's last tick.
 #[derive(Debug)]
 pub struct Beat(AtomicU64);
 
 impl Beat {
-    /// Says that the task is there.
+    /// Records that the task is alive.
     pub fn tick(&self, now: Time) {
         self.0.store(now.as_nanos(), Relaxed);
     }
@@ -37,7 +36,7 @@ impl Beat {
 }
 
 impl Watchdog {
-    /// For a listener, so many workers and a sampler, all of which tick `now`.
+    /// Creates a watchdog for a listener, `workers` workers and a monitor, all of which tick `now`.
     #[must_use]
     pub fn new(workers: usize, now: Time) -> Self {
         let beat = || Beat(now.as_nanos().into());
@@ -49,19 +48,19 @@ impl Watchdog {
         }
     }
 
-    /// Says whether heartbeats are received and the daemon is not stopping.
+    /// Sets whether the daemon is ready: it receives heartbeats and is not stopping.
     pub fn set_ready(&self, is_ready: bool) {
         self.is_ready.store(is_ready, Relaxed);
     }
 
-    /// Whether heartbeats are received and the daemon is not stopping.
+    /// Whether the daemon receives heartbeats and is not stopping.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.is_ready.load(Relaxed)
     }
 
-    /// The tasks that have not ticked for longer than [`TIMEOUT`], by name. After a stop of the process
-    /// that may be all of them for a moment, so it takes two looks, a second apart, to be sure.
+    /// The names of the tasks that have not ticked for longer than [`TIMEOUT`]. After a stop of the process,
+    /// all tasks may be listed for a moment, so a caller should check twice, a second apart.
     #[must_use]
     pub fn stuck(&self, now: Time) -> Vec<String> {
         let workers = self.workers.iter().enumerate();

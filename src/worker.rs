@@ -1,4 +1,4 @@
-//! Sends the pings of the shards it owns, each shard in its slot of the second.
+//! Sends the pings of the worker's shards, each shard in its slot of the second.
 
 mod threads;
 
@@ -17,32 +17,32 @@ use crate::net::{self, BATCH, Reaction, SendFailure, Sender};
 use crate::shared::Shared;
 use crate::throttle::Throttle;
 
-/// The wait before a ping is sent again that the kernel had no room for.
+/// The delay before a retry when the kernel had no room for a ping.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(1);
 
-/// The longest time that a slot waits for room altogether.
+/// The maximum total delay for retries in a slot.
 const MAX_WAIT_FOR_ROOM: Duration = Duration::from_millis(10);
 
-/// A worker. It has a thread of its own, which no other task can hold up.
+/// A worker. It runs in its own thread, so no other task can delay it.
 #[derive(Debug)]
 pub struct Worker {
     number: usize,
     sender: Sender,
     shared: Arc<Shared>,
     warnings: Arc<Warnings>,
-    /// Pings that were due before the worker started do not count as late from then on.
+    /// When the worker started. Pings that were due earlier count as late only from then on.
     started: Time,
 }
 
-/// The times that the pings of a slot depend on.
+/// The deadlines for the pings of a slot.
 #[derive(Clone, Copy, Debug)]
 struct Deadlines {
     due: Time,
-    /// The worker waits for room until then.
+    /// The worker waits before retries until then.
     patient_until: Time,
 }
 
-/// The local address that the pings of a group leave from.
+/// The local address from which the pings of a group leave.
 #[derive(Clone, Copy, Debug)]
 struct Source {
     /// `None` lets the kernel choose.
@@ -51,8 +51,8 @@ struct Source {
 }
 
 impl Source {
-    /// Returns the address if the machine has lost it, and lets the kernel choose from then on. The check takes
-    /// a few system calls, so a group makes it once.
+    /// Returns the address if the machine has lost it. The kernel then chooses the address for the rest of
+    /// the group. The check takes a few system calls, so it runs once per group.
     fn drop_if_gone(&mut self, sender: &Sender) -> Option<IpAddr> {
         let unchecked = self.address.filter(|_| !self.is_checked);
         self.is_checked = true;
@@ -64,7 +64,7 @@ impl Source {
     }
 }
 
-/// Limits the rate of the workers' warnings, for all workers together.
+/// Rate-limits the warnings of all workers together.
 #[derive(Debug, Default)]
 pub struct Warnings {
     failed_sends: [Throttle; SendFailure::ALL.len()],
@@ -72,7 +72,7 @@ pub struct Warnings {
 }
 
 impl Worker {
-    /// Worker number `number` of the engine, which sends through `sender`.
+    /// Creates worker number `number` of the engine, which sends through `sender`.
     #[must_use]
     pub fn new(
         number: usize,
@@ -86,7 +86,7 @@ impl Worker {
     /// Serves slot after slot until the engine ends.
     ///
     /// # Errors
-    /// If the socket is broken, so no client could get a ping any more.
+    /// If the socket is broken, so no client could be pinged any more.
     pub fn run(self) -> io::Result<()> {
         let shared = &self.shared;
         let mut batch = Batch::default();
@@ -120,8 +120,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends a datagram to each destination once. The first one that the kernel has no room for is sent once
-    /// more at once. Until `patient_until` each one is, after a wait.
+    /// Sends a datagram to each destination once. If the kernel has no room for one, it is retried once, after a
+    /// delay. After `patient_until` there is no delay, and only the first such datagram is retried.
     fn send(&self, transmit: Transmit<'_>, deadlines: Deadlines) -> io::Result<()> {
         let Transmit { emission, source, destinations } = transmit;
         let bound = self.sender.bound();
@@ -160,7 +160,7 @@ impl Worker {
             };
             left[..failed].iter().for_each(|client| self.fail(*client, failure, &error, now));
             done += failed;
-            // The next may fail as well, as behind a lost route: a whole batch would be prepared in vain.
+            // The next ping may fail as well, for example without a route, so do not prepare a whole batch.
             most = 1;
         }
         Ok(())

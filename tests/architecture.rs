@@ -1,4 +1,4 @@
-//! The plan of the house, and the documents, against the code.
+//! Compares the module structure and the documents with the code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,7 +25,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Each room's code, without comments and tests: `src/net.rs` and all of `src/net/` are `net`.
+/// The code of each top-level module, without comments and tests: `src/net.rs` and `src/net/` are `net`.
 fn rooms(folder: &str) -> BTreeMap<String, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut rooms = BTreeMap::<String, String>::new();
@@ -48,7 +48,7 @@ fn rooms(folder: &str) -> BTreeMap<String, String> {
     rooms
 }
 
-/// The rooms that the code of a room names after `library`, besides itself, and the crate of the protocol.
+/// The modules after `library` that the code of a module names, besides itself, and the protocol crate.
 fn imports(code: &str, room: &str, library: &str) -> BTreeSet<String> {
     let identifier = |text: &str| -> String {
         text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
@@ -87,7 +87,7 @@ fn the_rooms_import_what_the_plan_says() {
     assert_eq!(house, plan);
 }
 
-/// The modules on a circle of imports through `module`, if there is one.
+/// A cycle of imports through `module`, if there is one.
 fn circle(
     module: &str,
     path: &[String],
@@ -203,7 +203,7 @@ fn the_tests_that_threats_and_promises_name_exist() {
             "simulation" => read("tests/simulation/main.rs"),
             _ => read(format!("tests/end_to_end/{module}.rs")),
         };
-        // What is left out of a long name is an ellipsis.
+        // An ellipsis stands for the omitted part of a long name.
         let is_meant = |mut name: &str| {
             test.split('…').all(|part| name.split_once(part).map(|(_, rest)| name = rest).is_some())
         };

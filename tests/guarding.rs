@@ -1,4 +1,4 @@
-//! Compares the engine with a plain map that counts its clients again for each question.
+//! Compares the engine with a plain map that recounts its clients for each question.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -14,13 +14,13 @@ use wakeupd::engine::guard::{Caps, Count, Mode, Nat64Prefixes, Networks, Refused
 use wakeupd::engine::registry::{LocalUse, Removal, Seed};
 use wakeupd::engine::{Batch, Datagram, Engine, MAX_CATCH_UP, Outcome, Registered, Settings};
 
-/// In milliseconds since the boot. The registry's stamps begin again at zero at a multiple of 2³².
+/// In milliseconds since boot. The registry's stamps wrap to zero at multiples of 2³².
 const STARTS: [u64; 4] = [0, 1 << 25, (1 << 32) - 20_000, (7 << 32) - 1];
 
 const OWN_PORT: u16 = 9000;
 
-/// Few, so that they meet in an address, a /64, a prefix, a local network or at its edge. The first
-/// half of the last one has the bits of the first one.
+/// Few, so that they share an address, a /64, a prefix or a local network, or lie at its edge. The first half
+/// of the last one has the bits of the first one.
 const HOSTS: &str = "192.0.2.1 192.0.2.127 192.0.2.128 192.0.2.255 192.0.3.1 10.0.0.1 10.0.0.2 \
     [2001:db8::1] [2001:db8::2] [2001:db8:0:80::1] [2001:db8:0:ff::1] [2001:db8:0:100::1] \
     [fd00::1] [fe80::1%2] [fe80::1%3] [0:0:c000:201::1] \
@@ -28,7 +28,7 @@ const HOSTS: &str = "192.0.2.1 192.0.2.127 192.0.2.128 192.0.2.255 192.0.3.1 10.
 
 const PORTS: [u16; 6] = [1024, 5000, 5001, 5002, 5003, 65535];
 
-/// Who may never register.
+/// Sources that may never register.
 const BARRED: [(&str, Refused); 9] = [
     ("192.0.2.1:0", Refused::SourcePortZero),
     ("[2001:db8::1]:1023", Refused::SystemPort),
@@ -43,7 +43,7 @@ const BARRED: [(&str, Refused); 9] = [
 
 const REFUSE_NETS: &str = "198.51.100.0/24";
 
-/// Some are smaller than the prefixes that are counted.
+/// Some are smaller than the counted prefixes.
 static LOCAL_NETS: LazyLock<Vec<IpNet>> =
     LazyLock::new(|| networks(&["10.0.0.0/8", "192.0.2.128/26", "2001:db8:0:80::/58", "fd00::/8"]));
 
@@ -65,7 +65,7 @@ fn is_in(networks: &[IpNet], ip: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&ip))
 }
 
-/// The IPv4 address that a translator has written into an address, or that itself.
+/// The IPv4 address embedded in an address, or the address itself.
 fn untranslated(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(ip) if ip.segments()[..2] == [0x64, 0xff9b] => {
@@ -85,17 +85,17 @@ fn addresses() -> Vec<SocketAddr> {
     HOSTS.split_whitespace().flat_map(of_host).collect()
 }
 
-/// From where a heartbeat comes.
+/// The source of a heartbeat.
 #[derive(Clone, Copy, Debug)]
 struct Source {
     address: SocketAddr,
     barred: Option<Refused>,
 }
 
-/// What happens to a daemon. Its clock shows whole milliseconds; some events come a little `after`.
+/// An event in the life of a daemon. Its clock shows whole milliseconds; some events come slightly `after`.
 #[derive(Clone, Debug)]
 enum Event {
-    /// Time passes, in eighths of the expiration. All that arrived is recorded, or not yet.
+    /// Time passes, in eighths of the expiration. `is_heard`: all heartbeats that arrived have been recorded.
     Pass {
         eighths: u32,
         millis: u64,
@@ -106,16 +106,16 @@ enum Event {
         local: Option<IpAddr>,
         after: Duration,
     },
-    /// The next slots of the second are served, so many.
+    /// Serves this many slots of the second.
     Serve {
         slots: usize,
         after: Duration,
     },
     ServeAll,
-    /// The network says that the port is closed.
+    /// The network reports that the port is closed.
     PortClosed(SocketAddr),
     Deny(Vec<&'static str>),
-    /// The clients that count where this address does are counted.
+    /// Compares the counts that apply to this address.
     Count(SocketAddr),
 }
 
@@ -124,32 +124,32 @@ struct Life {
     start: Time,
     seed: [u64; 2],
     shards: usize,
-    /// Of the expiration.
+    /// An eighth of the expiration.
     eighth: Duration,
     mode: Mode,
     caps: Caps,
 }
 
-/// What is known of a client.
+/// The model's record of a client.
 #[derive(Clone, Copy, Debug)]
 struct Client {
     shard: usize,
-    /// The last one, to the millisecond.
+    /// The time of the last heartbeat, to the millisecond.
     heartbeat: Time,
     has_repeated: bool,
     is_muted: bool,
-    /// The local address that the last heartbeat hit.
+    /// The local address of the last heartbeat.
     local: Option<IpAddr>,
 }
 
-/// What should be.
+/// The expected state.
 #[derive(Debug)]
 struct Model {
     life: Life,
     denied: Vec<IpNet>,
     heard_until: Time,
     clients: BTreeMap<SocketAddr, Client>,
-    /// When a port was said to be closed, and when the last heartbeat had come then.
+    /// For each client, when its port was reported closed, and its last heartbeat at that time.
     reports: BTreeMap<SocketAddr, Vec<(Time, Time)>>,
 }
 
@@ -167,7 +167,7 @@ impl Model {
         source.barred.or(is_denied.then_some(Refused::DenyFile)).map_or(Ok(()), Err)
     }
 
-    /// How many clients there are and may be where `ip` counts, from the whole down to its prefix.
+    /// The counts and caps that apply to `ip`, from all clients down to its prefix.
     fn rooms(&self, ip: IpAddr) -> Vec<(usize, usize, Refused)> {
         let Caps { clients, per_address, per_prefix } = self.life.caps;
         let mut rooms = vec![(self.clients.len(), clients as usize, Refused::MaxClients)];
@@ -195,7 +195,7 @@ impl Model {
         self.enforces() && self.rooms(ip).iter().any(|(count, cap, _)| count * 100 > cap * 75)
     }
 
-    /// The clients at the address and in the prefix of `ip`.
+    /// The number of clients at the address and in the prefix of `ip`.
     fn count(&self, ip: IpAddr) -> Count {
         let counts: Vec<_> =
             self.rooms(ip).iter().map(|(count, ..)| u32::try_from(*count).unwrap()).collect();
@@ -205,7 +205,7 @@ impl Model {
         }
     }
 
-    /// What the engine must say of a source that is no client.
+    /// The expected verdict on a heartbeat from a source that is not a client.
     fn expect(&self, source: Source) -> Result<(), Refused> {
         self.admit(source).and_then(|()| self.verdict(source.address.ip()))
     }
@@ -214,7 +214,7 @@ impl Model {
         now.since(client.heartbeat) <= self.expiration() && !client.is_muted
     }
 
-    /// Why a client must go, if so.
+    /// The reason to remove a client, if there is one.
     fn removal(&self, address: SocketAddr, client: Client, now: Time) -> Option<Removal> {
         let silence = now.min(self.heard_until).since(client.heartbeat);
         if silence > self.expiration() {
@@ -224,8 +224,8 @@ impl Model {
         (is_on_probation && self.is_pressed(address.ip())).then_some(Removal::MadeWay)
     }
 
-    /// Takes a report that a port is closed. Returns whether it is to be believed. Heartbeats of the
-    /// same millisecond are not told apart.
+    /// Records a report that a port is closed. Returns whether to believe it. Heartbeats within one
+    /// millisecond are indistinguishable.
     fn is_believed(&mut self, address: SocketAddr, heartbeat: Time, now: Time) -> bool {
         let reports = self.reports.entry(address).or_default();
         reports.push((now, heartbeat));
@@ -238,7 +238,7 @@ impl Model {
     }
 }
 
-/// An engine, and what it should be.
+/// An engine, and the model that it must match.
 #[derive(Debug)]
 struct Daemon {
     engine: Engine,
@@ -298,7 +298,7 @@ impl Daemon {
         let locals = self.model.clients.values().filter_map(|client| client.local);
         let locals =
             LocalUse { addresses: locals.collect::<BTreeSet<_>>().len(), clients_without: 0 };
-        assert_eq!(engine.registry().local_use(), locals, "those that clients use and no others");
+        assert_eq!(engine.registry().local_use(), locals, "exactly the addresses that clients use");
     }
 
     fn pass(&mut self, eighths: u32, millis: u64, is_heard: bool) {
@@ -345,7 +345,7 @@ impl Daemon {
         assert!(!model.enforces() || rooms.iter().all(|(count, cap, _)| count <= cap), "{rooms:?}");
     }
 
-    /// Serves up to so many slots of the last second.
+    /// Serves up to `slots` slots of the last second.
     fn serve(&mut self, slots: usize, now: Time) {
         self.engine.resume(now, now.before(MAX_CATCH_UP));
         for _ in 0..slots {
@@ -354,7 +354,7 @@ impl Daemon {
         }
     }
 
-    /// Serves every slot: within half a second one is longer ago than the engine catches up on.
+    /// Serves every slot. Within half a second, a slot may be too long ago for the engine to catch up.
     fn serve_all(&mut self) {
         self.serve(usize::MAX, self.clock);
         self.pass(0, 500, true);
@@ -422,7 +422,7 @@ impl Daemon {
         assert_eq!(guard.would_admit(address), self.model.expect(source));
     }
 
-    /// Outlives everybody.
+    /// Lets all clients expire.
     fn end(mut self) {
         self.pass(8, 1, true);
         self.serve_all();
@@ -453,7 +453,7 @@ fn life() -> impl Strategy<Value = Life> {
 
 fn event() -> impl Strategy<Value = Event> {
     let addresses = addresses();
-    // So few that some are said to be closed three times in a life.
+    // Few, so that some are reported closed three times in a life.
     let closed: Vec<_> = addresses.iter().copied().step_by(25).collect();
     let barred: Vec<_> = BARRED
         .into_iter()
@@ -483,7 +483,7 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// More than two million events.
+    /// More than two million events in total.
     #[test]
     fn guard_and_registry_agree_with_a_plain_map(
         life in life(),

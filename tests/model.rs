@@ -10,15 +10,15 @@ use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
 use wakeupd::engine::registry::Seed;
 use wakeupd::engine::{Batch, Datagram, Engine, Outcome, Settings};
 
-/// In milliseconds since the boot. The registry's stamps begin again at zero in the life of one that
-/// starts shortly before a multiple of 2³² ms.
+/// In milliseconds since boot. The registry's stamps wrap to zero during a life that starts shortly before a
+/// multiple of 2³² ms.
 const STARTS: [u64; 5] = [0, 1 << 25, (1 << 32) - 12_000, (1 << 32) - 4_000, (7 << 32) - 1];
 
 /// Milliseconds since the start.
 type Millis = u32;
 type Client = u16;
 
-/// Everything that happens to a daemon in some seconds of its life.
+/// The events of a few seconds in the life of a daemon.
 #[derive(Clone, Debug)]
 struct History {
     start: Time,
@@ -26,11 +26,11 @@ struct History {
     shards: usize,
     workers: usize,
     expiration: Millis,
-    /// When heartbeats arrive at the socket, and from whom.
+    /// The arrival times of heartbeats at the socket, and their clients.
     heartbeats: BTreeSet<(Millis, Client)>,
-    /// While one of these lasts, nothing is read from the socket.
+    /// The listener's pauses, in which nothing is read from the socket.
     deaf: Vec<Pause>,
-    /// While one of these lasts, a worker does nothing.
+    /// The workers' pauses.
     idle: Vec<(usize, Pause)>,
 }
 
@@ -49,29 +49,29 @@ impl Pause {
 #[derive(Clone, Copy, Debug)]
 struct Ping {
     sent: Millis,
-    /// When it should have been sent.
+    /// When the ping was due.
     due: Time,
 }
 
-/// What the daemon did.
+/// The daemon's actions.
 #[derive(Debug, Default)]
 struct Deeds {
     pings: BTreeMap<Client, Vec<Ping>>,
-    /// When heartbeats were read from the socket.
+    /// When each client's heartbeats were read from the socket.
     read: BTreeMap<Client, Vec<Millis>>,
 }
 
 impl History {
-    /// All that happens begins in this time.
+    /// All events begin within this time.
     const LENGTH: Millis = 9_000;
     const LONGEST_PAUSE: Millis = 3_500;
 
-    /// The end, when everybody's time is over and each shard has been swept since.
+    /// The end, after all clients have expired and each shard has been swept since.
     fn end(&self) -> Millis {
         Self::LENGTH + Self::LONGEST_PAUSE + self.expiration + 1_100
     }
 
-    /// An engine that lets everybody in.
+    /// Creates an engine that admits all clients.
     fn engine(&self) -> Engine {
         let rules = Rules {
             mode: Mode::Enforce,
@@ -95,8 +95,8 @@ impl History {
         Engine::new(settings, self.start)
     }
 
-    /// Runs the engine through it, and checks that the registry holds the right clients. Datagrams come at the beginning
-    /// of a millisecond, and the workers poll at its end.
+    /// Runs the engine through the history, and checks that the registry holds the right clients. Datagrams
+    /// arrive at the start of a millisecond, and the workers poll at its end.
     fn live(&self) -> Deeds {
         let engine = self.engine();
         let mut batch = Batch::default();
@@ -165,7 +165,7 @@ impl History {
                         assert_eq!(saviour, None, "a heartbeat of client {client} was waiting");
                     }
                 }
-                *asleep_until = engine.poll_timeout(now, worker).expect("it never ends");
+                *asleep_until = engine.poll_timeout(now, worker).expect("the worker does not end");
             }
             if time % 100 == 0 {
                 assert_eq!(engine.registry().len(), present.len());
@@ -175,7 +175,7 @@ impl History {
         deeds
     }
 
-    /// In which milliseconds a client is live whose heartbeats were read at these times.
+    /// The milliseconds in which a client is live, given the times when its heartbeats were read.
     fn life(&self, read: &[Millis]) -> Vec<bool> {
         let mut live_until = None;
         let mut read = read.iter().peekable();
@@ -233,7 +233,7 @@ fn history(pauses: usize) -> impl Strategy<Value = History> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A daemon that always keeps up does to the millisecond what a plain loop would do.
+    /// A daemon that always keeps up matches a plain loop to the millisecond.
     #[test]
     fn every_client_is_pinged_once_in_each_second_of_its_life(history in history(0)) {
         let deeds = history.live();
@@ -242,7 +242,7 @@ proptest! {
             let live_at = |phase: Millis| (phase..history.end()).step_by(1_000).filter(|time| life[*time as usize]);
             let sent: Vec<_> = deeds.pings.get(client).into_iter().flatten().map(|ping| ping.sent).collect();
             match sent.first() {
-                // Where its phase lies is the hash's secret, so it is learnt from the first ping.
+                // The phase depends on the secret hash, so it is taken from the first ping.
                 Some(first) => {
                     let expected: Vec<_> = live_at(first % 1_000).collect();
                     prop_assert_eq!(&sent, &expected, "client {}", client);
@@ -261,14 +261,15 @@ proptest! {
         }
     }
 
-    /// Whatever stalls: no ping to the dead, none twice, and nobody dropped who may be alive.
+    /// No stall causes a ping to an expired client, a duplicate ping, or the loss of a client that may be
+    /// live.
     #[test]
     fn a_daemon_that_stalls_makes_nothing_up_and_drops_nobody(history in history(3)) {
         let deeds = history.live();
         for (client, pings) in &deeds.pings {
             let life = history.life(&deeds.read[client]);
             for ping in pings {
-                prop_assert!(life[ping.sent as usize], "a ping to the dead");
+                prop_assert!(life[ping.sent as usize], "a ping to an expired client");
             }
             for pair in pings.windows(2) {
                 let apart = pair[1].due.since(pair[0].due);

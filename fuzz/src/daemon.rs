@@ -1,4 +1,4 @@
-//! Drives the engine with the events that the fuzzer chooses.
+//! Drives the engine with events chosen by the fuzzer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -11,7 +11,7 @@ use wakeupd::engine::{Batch, Datagram, Engine, MAX_CATCH_UP, Outcome, Settings};
 
 use super::Bytes;
 
-/// A few, because they are made anew for each run.
+/// Few shards, because each run creates them.
 const SHARDS: usize = 4;
 const EXPIRATION: Duration = Duration::from_secs(4);
 const SEED: Seed = Seed([1, 2]);
@@ -20,12 +20,12 @@ pub(super) struct Daemon {
     rules: Rules,
     engine: Engine,
     batch: Batch,
-    /// Until when the receive buffer was drained.
+    /// The time until which the receive buffer was drained.
     drained_until: Time,
     now: Time,
-    /// Who is a client, and which local address its last heartbeat hit.
+    /// The clients, and the local address of each one's last heartbeat.
     clients: BTreeMap<SocketAddr, Option<IpAddr>>,
-    /// Who ever was one, for the bytes to choose from.
+    /// All clients so far, for the fuzzer to choose from.
     known: Vec<SocketAddr>,
 }
 
@@ -44,7 +44,7 @@ impl Daemon {
                 per_prefix: cap(per_prefix, 8),
             },
         };
-        // At the boot, or shortly before the registry's stamps begin again at zero.
+        // At boot, or shortly before the registry's stamps wrap to zero.
         let start = (u64::from(start & 1) << 32).saturating_sub(u64::from(start) * 100);
         let now = Time::from_nanos(start * 1_000_000);
         let settings = Settings {
@@ -70,7 +70,7 @@ impl Daemon {
         })
     }
 
-    /// Lets one thing happen, if there are bytes to tell which.
+    /// Runs one event, if there are bytes left to choose it.
     pub(super) fn live(&mut self, bytes: &mut Bytes) -> Option<()> {
         match bytes.byte()? % 8 {
             0 => {
@@ -80,7 +80,7 @@ impl Daemon {
             1 => self.drain(),
             2 => {
                 let [slots, behind] = bytes.take()?;
-                // A worker may have looked at the clock before the listener did.
+                // A worker may have read the clock before the listener did.
                 let now = self.now.as_nanos().saturating_sub(u64::from(behind) * 1_000_000);
                 self.serve(slots.into(), Time::from_nanos(now));
             }
@@ -90,7 +90,7 @@ impl Daemon {
             }
             4 => {
                 let ip = self.source(bytes)?.ip();
-                // Where that is too long for a prefix nobody is denied.
+                // A length that is invalid for the address denies no network.
                 let networks = format!("{ip}/{}", bytes.byte()?).parse().unwrap_or_default();
                 self.deny(networks);
             }
@@ -106,7 +106,7 @@ impl Daemon {
                     low if low.is_multiple_of(2) => Some([192, 0, 2, low].into()),
                     low => Some(Ipv6Addr::from(u128::from(low)).into()),
                 };
-                // One of them has been waiting since the socket was drained.
+                // One kind of heartbeat has been waiting since the last drain.
                 let arrived = if kind == 6 { self.now } else { self.drained_until };
                 self.datagram(source, local, arrived);
             }
@@ -114,7 +114,7 @@ impl Daemon {
         Some(())
     }
 
-    /// A source as the socket tells it: without a flow, and with a scope only where that means something.
+    /// A source in the socket's form: without a flow label, and with a scope only where it applies.
     fn source(&self, bytes: &mut Bytes) -> Option<SocketAddr> {
         let kind = bytes.byte()? % 9;
         if kind == 0 {
@@ -149,7 +149,7 @@ impl Daemon {
     fn datagram(&mut self, source: SocketAddr, local: Option<IpAddr>, arrived: Time) {
         let waited = self.now.since(arrived);
         let is_client = self.clients.contains_key(&source);
-        // The kernel hands on nothing from a multicast address.
+        // The kernel never delivers datagrams from a multicast address.
         if source.ip().is_multicast() && !self.engine.guard().enforces() {
             return;
         }
@@ -172,7 +172,7 @@ impl Daemon {
         }
     }
 
-    /// Serves up to so many slots of the last second.
+    /// Serves up to `slots` slots of the last second.
     fn serve(&mut self, slots: usize, now: Time) {
         self.engine.resume(now, now.before(MAX_CATCH_UP));
         for _ in 0..slots {
@@ -187,7 +187,7 @@ impl Daemon {
             });
             sent.expect("no send ends the loop");
             for (client, _) in self.batch.removed() {
-                assert!(self.clients.remove(client).is_some(), "{client} was no client");
+                assert!(self.clients.remove(client).is_some(), "{client} was not a client");
             }
             self.check();
         }
@@ -202,7 +202,7 @@ impl Daemon {
 
     fn deny(&mut self, networks: Networks) {
         for client in self.engine.deny(networks) {
-            assert!(self.clients.remove(&client).is_some(), "{client} was no client");
+            assert!(self.clients.remove(&client).is_some(), "{client} was not a client");
         }
     }
 
@@ -232,9 +232,9 @@ impl Daemon {
         assert!(prefixes.into_values().all(|count| count <= per_prefix));
     }
 
-    /// When nobody sends anything any more, all are gone and all room is there again.
+    /// After all clients fall silent, they expire, and all capacity is free again.
     pub(super) fn fall_silent(&mut self) {
-        // A slot may be longer ago than the engine catches up on, but not twice within half a second.
+        // A slot may be too long ago for the engine to catch up, but not twice within half a second.
         for wait in [EXPIRATION + Duration::from_millis(1), Duration::from_millis(500)] {
             self.now = self.now + wait;
             self.drain();
@@ -247,7 +247,7 @@ impl Daemon {
     }
 }
 
-/// The family of an address and the first bits of it, so many if it is IPv4 or IPv6.
+/// The family and the leading bits of an address: `v4` bits of an IPv4 address, `v6` bits of an IPv6 address.
 fn first_bits(ip: IpAddr, v4: u32, v6: u32) -> (bool, u128) {
     match ip {
         IpAddr::V4(ip) => (false, u128::from(ip.to_bits() >> (32 - v4))),

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes. A test of the daemon replays the seeds through the same.
+//! The fuzz targets. A test of the daemon replays the seeds through the same functions.
 
 mod daemon;
 mod snapshot;
@@ -14,7 +14,7 @@ use wakeupd::engine::guard::network;
 use self::daemon::Daemon;
 pub use self::snapshot::snapshot;
 
-/// What is left of the bytes that the fuzzer chose.
+/// The fuzzer's bytes that are not yet used.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -29,10 +29,10 @@ impl Bytes<'_> {
     }
 }
 
-/// The engine, through a life that the bytes tell.
+/// Runs the engine through events that the bytes describe.
 ///
 /// # Panics
-/// Where the guard's counts are not the registry's, a cap is exceeded, or a ping goes astray.
+/// If the guard's counts differ from the registry's, a cap is exceeded, or a ping goes to the wrong address.
 pub fn core(data: &[u8]) {
     let mut bytes = Bytes(data);
     let Some(mut daemon) = Daemon::start(&mut bytes) else { return };
@@ -42,11 +42,10 @@ pub fn core(data: &[u8]) {
     daemon.fall_silent();
 }
 
-/// What the kernel tells with a datagram, in values such as nix makes of it, which alone parses the raw
-/// bytes.
+/// Parses control messages. The bytes fill nix's types, because nix alone parses the raw messages.
 ///
 /// # Panics
-/// Where anything else than a closed port is taken for one, or an address is not what was told.
+/// If any other error is taken for a closed port, or an address differs from the given one.
 #[cfg(target_os = "linux")]
 pub fn control_messages(data: &[u8]) {
     let mut bytes = Bytes(data);
@@ -84,7 +83,7 @@ fn control_message(bytes: &mut Bytes) -> Option<()> {
                 ipi_addr: in_addr { s_addr: two },
             };
             let local = IpAddr::from(one.to_ne_bytes());
-            // All zeroes are what the kernel tells where it does not know.
+            // The kernel reports an unknown address as all zeros.
             let local = (one != 0).then_some(local);
             (ControlMessageOwned::Ipv4PacketInfo(info), local, false)
         }
@@ -113,10 +112,11 @@ fn control_message(bytes: &mut Bytes) -> Option<()> {
     Some(())
 }
 
-/// A file of networks to deny.
+/// Parses a `DENY_FILE`.
 ///
 /// # Panics
-/// Where what it held is not what it is printed as, or a complaint could move a terminal's cursor.
+/// If the networks change when printed and parsed again, or an error message could move the terminal's
+/// cursor.
 pub fn deny_file(data: &[u8]) {
     let networks = match parse_deny_file(data) {
         Ok(networks) => networks,
@@ -131,16 +131,17 @@ pub fn deny_file(data: &[u8]) {
     }
 }
 
-/// An environment as a process gets it: a NUL after each variable.
+/// Parses the settings from an environment, with a NUL after each variable.
 ///
 /// # Panics
-/// Where the settings are not what they are printed as, or a complaint could move a terminal's cursor.
+/// If the settings change when printed and parsed again, or an error message could move the terminal's
+/// cursor.
 pub fn configuration(data: &[u8]) {
     let vars = data.split(|byte| *byte == 0).map(|variable| {
         let mut parts = variable.splitn(2, |byte| *byte == b'=');
         let name = parts.next().unwrap_or_default();
         let value = match (name, parts.next().unwrap_or_default()) {
-            // No fuzzer chooses which files are opened.
+            // The fuzzer must not choose which files are opened.
             (b"DENY_FILE", value) if value != b"none" => b"/dev/null/none",
             (_, value) => value,
         };

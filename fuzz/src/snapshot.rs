@@ -1,4 +1,4 @@
-//! A snapshot that somebody made up.
+//! Fuzzes the snapshot reader.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -15,11 +15,12 @@ const SHARDS: usize = 4;
 const EXPIRATION: Duration = Duration::from_secs(100);
 const MAX_CLIENTS: u32 = 20;
 
-/// A snapshot whose bytes are these, or whose frames hold them: no fuzzer finds a checksum.
+/// Parses a snapshot with these bytes, or with frames that hold them. Framing adds the checksums, which no
+/// fuzzer would find.
 ///
 /// # Panics
-/// Where more are restored than there are or may be, the guard's counts are not the registry's, or what
-/// was restored is not what is written then.
+/// If more clients are restored than the snapshot has or the cap allows, if the guard's counts differ from
+/// the registry's, or if a new snapshot does not hold the restored clients.
 pub fn snapshot(data: &[u8]) {
     let mut bytes = Bytes(data);
     let Some(kind) = bytes.byte() else { return };
@@ -50,7 +51,7 @@ pub fn snapshot(data: &[u8]) {
     assert_eq!((again.header(), again.len()), (&header, restored.clients));
 }
 
-/// Frames whose lengths and contents the bytes tell.
+/// Builds frames whose lengths and contents come from the bytes.
 fn framed(bytes: &mut Bytes) -> Vec<u8> {
     let mut file = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
     while let Some(length) = bytes.take().map(u16::from_le_bytes) {

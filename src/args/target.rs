@@ -1,4 +1,4 @@
-//! Which daemon to talk to, as the command line names it.
+//! The address of a daemon on the command line.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -7,30 +7,30 @@ use std::str::FromStr;
 
 use wakeupd_protocol::DEFAULT_PORT;
 
-/// A host and a port as they stand on the command line.
+/// A host and a port, as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: String,
     port: u16,
 }
 
-/// Which of a host's addresses will do.
+/// Selects among the addresses of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// All of them, IPv4 first: that is what a daemon serves where nothing else is said.
+    /// All addresses, IPv4 first: a daemon serves IPv4 by default.
     Any,
-    /// IPv4 alone.
+    /// IPv4 only.
     Ipv4,
-    /// IPv6 alone.
+    /// IPv6 only.
     Ipv6,
 }
 
-/// A target's addresses.
+/// The addresses of a target.
 #[derive(Debug)]
 pub struct Resolved {
-    /// The one to talk to.
+    /// The address to talk to.
     pub address: SocketAddr,
-    /// All addresses of the name.
+    /// All addresses of the name, in the resolver's order.
     pub all: Vec<SocketAddr>,
 }
 
@@ -38,7 +38,7 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // More than one colon make an IPv6 address, with the name of an interface perhaps.
+        // More than one colon makes it an IPv6 address, perhaps with a scope.
         let (host, port) = if let Some((host, rest)) =
             text.strip_prefix('[').and_then(|t| t.split_once(']'))
         {
@@ -77,10 +77,10 @@ impl Display for Target {
 }
 
 impl Target {
-    /// Looks the host up.
+    /// Resolves the host.
     ///
     /// # Errors
-    /// Where it has no address of that family.
+    /// If the host cannot be resolved or has no address of that family.
     pub async fn resolve(&self, family: Family) -> io::Result<Resolved> {
         let fail = |why: &dyn Display| io::Error::other(format!("{}: {why}", self.host));
         let all: Vec<_> = tokio::net::lookup_host((self.host.as_str(), self.port))

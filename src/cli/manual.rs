@@ -1,4 +1,4 @@
-//! The manual page: what the command line's definition and the variables tell, and what only it tells.
+//! Generates the manual page from the command line definition, the variables and a few texts of its own.
 
 use clap::builder::PossibleValue;
 use clap::{Arg, Command};
@@ -6,7 +6,7 @@ use roff::{Inline, Roff, bold, roman};
 
 use crate::config::{ENV_FILE, VARIABLES, Variable};
 
-/// For each signal what it does.
+/// Each signal and its effect.
 const SIGNALS: [(&str, &str); 3] = [
     ("SIGTERM, SIGINT", "Stop. A second one ends the program at once."),
     (
@@ -61,16 +61,13 @@ const EXAMPLES: [(&str, &str); 5] = [
     ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port and tell of every client."),
     ("wakeupd probe localhost --count 3", "See whether pings come, and how punctual they are."),
     ("wakeupd status --watch", "See how the daemon is, second by second."),
-    (
-        "systemctl reload wakeupd",
-        "Make the service read its DENY_FILE again, after somebody complained of pings.",
-    ),
+    ("systemctl reload wakeupd", "Reload DENY_FILE, for example after a complaint about pings."),
     ("journalctl --unit wakeupd --grep summary", "See what the service did in each minute."),
 ];
 
 const SEE_ALSO: &str = "`systemctl`(1), `journalctl`(1), `systemd.exec`(5), `ss`(8)";
 
-/// The page of a program with this command line.
+/// Generates the page for `command`.
 pub(super) fn of(command: Command) -> String {
     let mut command = command.disable_help_subcommand(true);
     command.build();
@@ -78,10 +75,10 @@ pub(super) fn of(command: Command) -> String {
     let version = format!("{name} {}", command.get_version().unwrap_or_default());
 
     let mut page = Roff::new();
-    // No date: what is built from the same source is to be the same.
+    // There is no date, to keep builds reproducible.
     let title = name.to_uppercase();
     page.control("TH", [title.as_str(), "8", r#""""#, &version, "System Administration"]);
-    // A path or a name is not to be hyphenated.
+    // Paths and names must not be hyphenated.
     page.control("nh", []);
     page.control("ad", ["l"]);
     page.control("SH", ["NAME"]);
@@ -95,7 +92,7 @@ pub(super) fn of(command: Command) -> String {
     }
 
     page.control("SH", ["DESCRIPTION"]);
-    // Its first paragraph stands under NAME.
+    // The first paragraph is already under NAME.
     let about = command.get_long_about().unwrap_or_default().to_string();
     paragraphs(&mut page, "PP", about.split_once("\n\n").map_or("", |(_, rest)| rest));
 
@@ -115,7 +112,7 @@ pub(super) fn of(command: Command) -> String {
         "An empty variable has its default, but an empty HTTP_ADDR is none. `wakeupd --print-config` shows what is in force.",
     ));
     for Variable { name, default, allowed, about } in VARIABLES.into_iter().chain([&ENV_FILE]) {
-        // A line is broken at spaces, and a list may have them.
+        // Lines break at spaces, so a list needs some.
         let default = default.replace(',', ", ");
         let text = format!("{about}\n\nIt must be {allowed}. Default: {default}");
         item(&mut page, name, &text);
@@ -137,7 +134,7 @@ pub(super) fn of(command: Command) -> String {
     escaped(&page.render())
 }
 
-/// All that can be called.
+/// Lists all subcommands, with nested ones in place of their parents.
 fn subcommands(command: &Command) -> Vec<&Command> {
     let all = command.get_subcommands().flat_map(|subcommand| {
         if subcommand.has_subcommands() { subcommands(subcommand) } else { vec![subcommand] }
@@ -145,7 +142,7 @@ fn subcommands(command: &Command) -> Vec<&Command> {
     all.collect()
 }
 
-/// How the command is called.
+/// The synopsis of the command.
 fn usage(command: &mut Command) -> String {
     let usage = command.render_usage().to_string();
     let first = usage.lines().next().unwrap_or_default();
@@ -175,14 +172,14 @@ fn options(page: &mut Roff, command: &Command) {
     }
 }
 
-/// An entry of a list, with a hanging indent.
+/// Adds a list entry with a hanging indent.
 fn item(page: &mut Roff, tag: &str, text: &str) {
     page.control("TP", []);
     page.text([bold(tag)]);
     paragraphs(page, "IP", text);
 }
 
-/// The paragraphs of a text, with `macro_name` before each but the first.
+/// Adds the paragraphs of a text, with `macro_name` before each but the first.
 fn paragraphs(page: &mut Roff, macro_name: &str, text: &str) {
     for (number, paragraph) in text.split("\n\n").enumerate() {
         if number > 0 {
@@ -192,13 +189,13 @@ fn paragraphs(page: &mut Roff, macro_name: &str, text: &str) {
     }
 }
 
-/// A text in which what stands in backticks is to be typed as it is.
+/// Formats a text, with the parts in backticks in bold.
 fn prose(text: &str) -> Vec<Inline> {
     let parts = text.split('`').enumerate();
     parts.map(|(number, part)| if number % 2 == 1 { bold(part) } else { roman(part) }).collect()
 }
 
-/// The page in ASCII, which every roff reads.
+/// Converts the page to ASCII, which every roff can read.
 fn escaped(page: &str) -> String {
     let escape =
         |c: char| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", c as u32) };

@@ -1,5 +1,5 @@
-//! Reads the command line. Help and version go the way of all output, and an argument that stands for a
-//! setting gets the variable to set as a tip.
+//! Parses the command line. Help and version go through [`crate::output`], and an argument that resembles a
+//! setting yields a tip with the variable to set.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ use super::Cli;
 use crate::config::{Misspelt, VARIABLES};
 use crate::{logging, output};
 
-/// Flags that other daemons use, and the variable for each.
+/// Flags of other daemons, with the corresponding variables.
 const OTHER_FLAGS: [(&str, &str); 7] = [
     ("-H", "HOST"),
     ("-b", "HOST"),
@@ -25,13 +25,13 @@ const OTHER_FLAGS: [(&str, &str); 7] = [
     ("--verbose", "LOG_LEVEL"),
 ];
 
-/// Subcommands by which other daemons serve, though some are like a subcommand of ours.
+/// Subcommands that start other daemons. Some resemble one of ours.
 const STARTING: [&str; 5] = ["daemon", "listen", "run", "serve", "start"];
 
-/// Reads the arguments, of which the first is the program.
+/// Parses the arguments. The first one is the program's name.
 ///
 /// # Errors
-/// With the exit code, if there is nothing else to do: the help was printed, or an argument is wrong.
+/// If the program should exit: the help was printed or an argument is invalid. The error is the exit code.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     Cli::try_parse_from(&arguments).map_err(|error| report(&with_tip(error, &arguments)))
@@ -75,7 +75,7 @@ fn with_tip(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     error
 }
 
-/// Whether a subcommand comes before what was given, so that it is wrong there and not here.
+/// Whether an argument follows a subcommand, so that the error concerns the subcommand.
 fn is_of_subcommand(given: &str, arguments: &[OsString]) -> bool {
     let command = Cli::command();
     let is_subcommand = |argument: &&OsString| {
@@ -88,20 +88,20 @@ fn is_of_subcommand(given: &str, arguments: &[OsString]) -> bool {
     arguments.iter().skip(1).take_while(|argument| !is_given(argument)).any(|it| is_subcommand(&it))
 }
 
-/// A word in the place of a subcommand: `PORT=7000`, or what starts other daemons.
+/// Returns a tip for a word in place of a subcommand: `PORT=7000`, or a subcommand that starts other daemons.
 fn tip_for_word(word: &str, error: &clap::Error) -> Option<String> {
     if let Some((name, _)) = word.split_once('=')
         && VARIABLES.iter().any(|variable| variable.name == name)
     {
         return Some(format!("set the variable before the command: {word} wakeupd"));
     }
-    // A word that is like a subcommand has a suggestion already.
+    // For a word that resembles a subcommand, clap already has a suggestion.
     let is_suggested = error.get(ContextKind::SuggestedSubcommand).is_some();
     let tip = "to serve, run wakeupd without a subcommand; environment variables configure it";
     (STARTING.contains(&word) || !is_suggested).then(|| tip.to_owned())
 }
 
-/// A flag that stands for a setting.
+/// Returns a tip for a flag that corresponds to a setting.
 fn tip_for_flag(flag: &str, value: Option<&str>) -> Option<String> {
     let other = OTHER_FLAGS.iter().find(|(name, _)| *name == flag).map(|(_, variable)| *variable);
     let variable = other.or_else(|| {
@@ -116,7 +116,7 @@ fn tip_for_flag(flag: &str, value: Option<&str>) -> Option<String> {
     Some(format!("environment variables configure the daemon: {variable}={value} wakeupd"))
 }
 
-/// The value that was given to a flag, as in `--port=7000`, `--port 7000` or `-p7000`.
+/// Returns the value given to a flag, as in `--port=7000`, `--port 7000` or `-p7000`.
 fn value_of<'a>(flag: &str, arguments: &'a [OsString]) -> Option<&'a str> {
     let position =
         arguments.iter().position(|it| it.to_str().is_some_and(|it| it.starts_with(flag)))?;

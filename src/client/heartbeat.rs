@@ -1,4 +1,4 @@
-//! The health of a daemon without an endpoint, by the wire alone.
+//! The health check of a daemon without an HTTP endpoint: a heartbeat over UDP.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -11,8 +11,8 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sends heartbeats to the daemon at `host`, which may be a wildcard, and waits for a ping.
 ///
-/// The daemon keeps the sender as a client. The socket is closed right after the ping, so the next ping
-/// comes back as port unreachable and mutes that client.
+/// The sender becomes a client of the daemon. Its socket is closed right after the ping, so the next ping is
+/// answered by ICMP port unreachable, which mutes the client.
 pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
     let address = reachable(host, port)?;
     let any: SocketAddr = match address {
@@ -24,7 +24,7 @@ pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
     let end = Instant::now() + TIMEOUT;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         socket.send(&PING).map_err(|error| explain(address, &error))?;
-        // Zero would be no limit.
+        // The socket API rejects a timeout of zero.
         let wait = left.min(PERIOD).max(Duration::from_millis(1));
         if receive(&socket, wait).map_err(|error| explain(address, &error))? {
             return Ok(());
@@ -36,7 +36,7 @@ pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
     )))
 }
 
-/// Whether a ping comes in time. Other datagrams take no longer.
+/// Returns true if a ping arrives in time. Other datagrams do not prolong the wait.
 fn receive(socket: &UdpSocket, wait: Duration) -> io::Result<bool> {
     let end = Instant::now() + wait;
     let mut buffer = [0; 16];
@@ -57,12 +57,13 @@ fn receive(socket: &UdpSocket, wait: Duration) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Where to reach the daemon of this `HOST`, which binds an IPv4 address of a name if there is one.
+/// The address at which to reach the daemon of this `HOST`. The daemon binds an IPv4 address of a name if there
+/// is one.
 fn reachable(host: &str, port: u16) -> io::Result<SocketAddr> {
     let all = (host, port).to_socket_addrs()?;
     let bound = all.min_by_key(SocketAddr::is_ipv6);
     let bound = bound.ok_or_else(|| io::Error::other(format!("HOST={host} has no address")))?;
-    // A socket that is bound to `::` serves IPv4 too, and IPv6 may be off on the loopback interface.
+    // A socket bound to `::` serves IPv4 too, and IPv6 may be off on the loopback interface.
     Ok(super::request::local(bound).into_iter().find(can_reach).unwrap_or(bound))
 }
 

@@ -1,4 +1,4 @@
-//! The least of an HTTP client.
+//! A minimal HTTP client.
 
 use std::error::Error;
 use std::io;
@@ -15,25 +15,25 @@ use tokio::time::timeout;
 
 use crate::config::Token;
 
-/// The time limit for an answer, over all addresses that are tried.
+/// The time limit for a response, over all addresses that are tried.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest answer, in bytes.
+/// The longest response body, in bytes.
 const LONGEST: usize = 16 << 20;
 
-/// What was answered.
+/// The response of the endpoint.
 #[derive(Debug)]
 pub struct Answer {
-    /// How it went.
+    /// The HTTP status code.
     pub status: StatusCode,
-    /// What it says.
+    /// The whole body, up to 16 MiB.
     pub body: Bytes,
 }
 
-/// Asks the endpoint at `address`, which may be a wildcard, for what is at `path`.
+/// Sends a GET request for `path` to the endpoint at `address`, which may be a wildcard.
 ///
 /// # Errors
-/// If there is no answer in time, or none that is one.
+/// If no valid response arrives within 5 seconds.
 pub fn get(
     address: SocketAddr,
     path: &str,
@@ -41,7 +41,7 @@ pub fn get(
 ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async { timeout(TIMEOUT, ask(address, path, token)).await });
-    // The resolver may still be waiting for a name server.
+    // A lookup may still be waiting for a name server.
     runtime.shutdown_background();
     answer.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?
 }
@@ -78,9 +78,9 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(&*named).await.map_err(|_| failed)
 }
 
-/// Where this machine may reach what is bound to `address`, the likeliest first. For a wildcard these are the
-/// loopback addresses: a socket that is bound to `::` may serve both families or, with
-/// `net.ipv6.bindv6only`, IPv6 alone.
+/// The addresses at which this machine can reach a socket bound to `address`, the likeliest first. For a
+/// wildcard these are the loopback addresses: a socket bound to `::` serves both families or, with
+/// `net.ipv6.bindv6only`, IPv6 only.
 pub(super) fn local(address: SocketAddr) -> Vec<SocketAddr> {
     let port = address.port();
     match address.ip() {

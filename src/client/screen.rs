@@ -1,4 +1,4 @@
-//! A status that is drawn over the one before.
+//! Redraws the status in place on a terminal.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -7,7 +7,7 @@ use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::logging;
 
-/// The size of a terminal that does not tell its own.
+/// Columns and rows of a terminal that does not report its size.
 const USUAL: (usize, usize) = (80, 24);
 
 /// A terminal that shows text from its upper left corner on.
@@ -18,8 +18,8 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// The terminal that standard output goes to, with its size of this moment. None if it is no terminal
-    /// or a dumb one: what is written there scrolls.
+    /// The terminal on standard output, with its current size. `None` if standard output is not a terminal, or
+    /// a dumb one that can only scroll.
     pub(super) fn of_stdout() -> Option<Self> {
         let stdout = io::stdout();
         if !logging::has_cursor(&stdout) {
@@ -32,21 +32,21 @@ impl Screen {
         Some(Self { columns, rows })
     }
 
-    /// `text` in place of what the screen showed before.
+    /// Formats `text` to replace the previous contents of the screen.
     pub(super) fn frame<'a>(&self, text: &'a str) -> Frame<'a> {
         Frame { screen: *self, text }
     }
 }
 
-/// What is written to draw a text.
+/// The escape sequences and lines that draw a text.
 pub(super) struct Frame<'a> {
     screen: Screen,
     text: &'a str,
 }
 
 impl Display for Frame<'_> {
-    /// Each line overwrites the old one and clears what is left of it, so that nothing flickers. The last
-    /// row stays free for the cursor, or the screen would scroll.
+    /// Each line overwrites the old one and clears the rest of its row, which avoids flicker. The last row
+    /// stays free for the cursor, because the screen would scroll otherwise.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Screen { columns, rows } = self.screen;
         let lines: Vec<_> = self.text.lines().flat_map(|line| wrapped(line, columns)).collect();
@@ -65,7 +65,7 @@ impl Display for Frame<'_> {
     }
 }
 
-/// A line as the rows that it takes.
+/// Splits a line into the rows that it fills.
 fn wrapped(line: &str, columns: usize) -> Vec<String> {
     let characters: Vec<_> = line.chars().collect();
     if characters.is_empty() {

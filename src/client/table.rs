@@ -1,4 +1,4 @@
-//! The status in words and figures.
+//! The status as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -9,7 +9,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use crate::output::{counted, printable};
 use crate::status::{Lateness, Severity, Status};
 
-/// A status as an operator reads it.
+/// A status, formatted for an operator.
 pub(super) struct Table<'a> {
     pub(super) status: &'a Status,
 }
@@ -91,7 +91,7 @@ impl Table<'_> {
     }
 }
 
-/// The file that keeps the clients over a restart.
+/// The snapshot of the clients, which survives a restart.
 fn snapshot(status: &Status) -> String {
     let Some(snapshot) = &status.snapshot else {
         return "none, so a restart forgets the clients (SNAPSHOT_PATH)".to_owned();
@@ -108,7 +108,7 @@ fn snapshot(status: &Status) -> String {
     )
 }
 
-/// What was counted by reason, without what was not.
+/// The counts by reason, without zeros.
 fn by_reason(counts: &BTreeMap<String, u64>) -> String {
     let mut counts: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     if counts.is_empty() {
@@ -121,7 +121,7 @@ fn by_reason(counts: &BTreeMap<String, u64>) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-/// The percentiles of the last ten minutes, as far as the buckets tell them.
+/// The percentiles of the last ten minutes, to the resolution of the buckets.
 fn lateness(lateness: &Lateness) -> String {
     let pings: u64 = lateness.buckets.iter().map(|bucket| bucket.pings).sum();
     if pings == 0 {

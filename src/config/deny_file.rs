@@ -1,4 +1,4 @@
-//! The file of the networks that an operator denies.
+//! The file of denied networks.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,29 +8,29 @@ use thiserror::Error;
 use crate::disk;
 use crate::engine::guard::{Networks, NotANetwork, network};
 
-/// A file of networks, one on each line. What follows a `#` is a comment.
+/// A file of networks, one per line. A `#` starts a comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DenyFile {
     path: PathBuf,
-    /// `None` until the disk answers.
+    /// `None` until the file has been read.
     networks: Option<Networks>,
 }
 
-/// Why a file of networks is of no use.
+/// Why a file of networks is unusable.
 #[derive(Debug, Error)]
 pub enum DenyFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read it: {0}")]
     Unreadable(#[from] io::Error),
-    /// Windows editors save "Unicode" like this.
+    /// The file is in UTF-16, the encoding that Windows editors call "Unicode".
     #[error("it is encoded in UTF-16: save it as UTF-8")]
     Utf16,
-    /// A line of it is neither a network nor empty nor a comment.
+    /// A line is neither a network nor empty nor a comment.
     #[error("line {line}: {error}")]
     Line {
         /// The line's number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The parse error.
         error: NotANetwork,
     },
 }
@@ -45,8 +45,8 @@ impl DenyFileError {
         }
     }
 
-    /// The error without the text of the line: if `DENY_FILE` names a file of secrets by mistake, none of
-    /// them is published.
+    /// Formats the error without the text of the line: if `DENY_FILE` names a file of secrets by mistake, no
+    /// secret is published.
     #[must_use]
     pub fn without_text(&self) -> String {
         match self {
@@ -57,49 +57,49 @@ impl DenyFileError {
 }
 
 impl DenyFile {
-    /// Reads the file. If the disk does not answer within [`disk::TIMEOUT`], the file counts as not yet
-    /// read, because without a daemon no client gets a ping. The same holds if the system refuses the thread
-    /// that reads it, which is no mistake in the configuration.
+    /// Reads the file. If the disk does not answer within [`disk::TIMEOUT`], the file counts as not yet read,
+    /// because without a daemon no client gets a ping. The same holds if the system refuses to start the
+    /// reading thread, which is not a configuration error.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// See [`Self::read`].
     pub fn find(path: PathBuf) -> Result<Self, DenyFileError> {
         let unread = Self { path, networks: None };
         let file = unread.clone();
         disk::within_patience(move || Ok(file.read())).unwrap_or(Ok(unread))
     }
 
-    /// Reads the file again, for as long as the disk takes.
+    /// Reads the file again, without a timeout.
     ///
     /// # Errors
-    /// If it cannot be read, or with the first wrong line.
+    /// If the file cannot be read or has an invalid line. The error names the first one.
     pub fn read(&self) -> Result<Self, DenyFileError> {
         let networks = parse(&disk::read(&self.path)?)?;
         Ok(Self { path: self.path.clone(), networks: Some(networks) })
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// What it held when it was read; `None` if the disk has not answered yet.
+    /// The networks of the last read; `None` if the disk has not answered yet.
     #[must_use]
     pub fn networks(&self) -> Option<&Networks> {
         self.networks.as_ref()
     }
 }
 
-/// Reads the content of such a file. Comments may be in any encoding that extends ASCII.
+/// Parses the content of a deny file. Comments may be in any superset of ASCII.
 ///
 /// # Errors
-/// With the first wrong line.
+/// If the content is UTF-16 or has an invalid line. The error names the first one.
 pub fn parse(bytes: &[u8]) -> Result<Networks, DenyFileError> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(DenyFileError::Utf16);
     }
-    // Some editors begin a file with this byte order mark.
+    // Some editors write a byte order mark at the start of a file.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     bytes
         .split(|byte| *byte == b'\n')

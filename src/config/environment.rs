@@ -1,4 +1,4 @@
-//! Where the variables come from: the process, and an env file beneath it.
+//! The sources of the variables: the process environment, and an env file as the fallback.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{Config, Misspelt, Mistakes, NONE, Variable, unquoted};
 use crate::disk;
 
-/// Names the env file. It is no setting of the daemon, so an env file cannot hold it.
+/// Names the env file. It is not a setting of the daemon, so an env file cannot contain it.
 pub const ENV_FILE: Variable = Variable {
     name: "ENV_FILE",
     default: ".env",
@@ -19,66 +19,66 @@ pub const ENV_FILE: Variable = Variable {
     about: "File of more variables, or none. Variables of the environment take precedence. The default is read only if it exists and no service manager started the program",
 };
 
-/// Set by systemd to the process that it started; child processes inherit them, but not their pid.
+/// systemd sets these to the pid of the process that it starts. Child processes inherit the variables, but have
+/// another pid.
 const PID_VARIABLES: [&str; 3] = ["SYSTEMD_EXEC_PID", "LISTEN_PID", "WATCHDOG_PID"];
 
-/// The variables that the program reads its settings from.
+/// The variables from which the program reads its settings.
 ///
-/// `cargo run` in a folder with a `.env` file should behave as a service with that `EnvironmentFile=`. A
-/// service has its variables from its unit, so there a file that happens to be in the working directory
-/// does not count.
+/// `cargo run` in a folder with a `.env` file should behave like a service with that `EnvironmentFile=`. A
+/// service gets its variables from its unit, so a stray file in its working directory is ignored.
 #[derive(Debug)]
 pub struct Environment {
     variables: Vec<(OsString, OsString)>,
     file: Option<PathBuf>,
 }
 
-/// Why an env file cannot be used.
+/// Why an env file is unusable.
 #[derive(Debug, Error)]
 pub enum EnvFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(
         "cannot read the env file {}: {error}. Correct ENV_FILE, or set ENV_FILE=none to use none",
         .path.display().to_string().escape_debug()
     )]
     Unreadable {
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// A line has the wrong form. The line itself may hold a secret, so it is not shown.
+    /// A line is malformed. The line itself is not shown, because it may hold a secret.
     #[error(
         "the env file {} is malformed in line {line}. Write NAME=value, with quotes around a value that has spaces, or a comment after #",
         .path.display().to_string().escape_debug()
     )]
     Malformed {
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
-        /// The number of the line, from 1.
+        /// The line number, from 1.
         line: usize,
     },
 }
 
-/// Why there are no settings.
+/// Why the settings cannot be determined.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The env file cannot be used.
+    /// The env file is unusable.
     #[error(transparent)]
     EnvFile(#[from] EnvFileError),
-    /// A variable has a wrong value.
+    /// A variable has an invalid value.
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
 }
 
-/// Looks up the settings of these names, as [`Environment::some`] does for this process.
+/// Reads only the named settings, as [`Environment::some`] does for this process.
 pub type ReadSettings = fn(&[&str]) -> Result<Config, ConfigError>;
 
 impl Environment {
-    /// Adds the variables of the env file to those of the process, such as [`std::env::vars_os`] gives.
+    /// Merges the variables of the env file with those of the process, such as [`std::env::vars_os`].
     ///
     /// # Errors
-    /// If the env file cannot be read or is malformed. That the default file does not exist is no error.
+    /// If the env file cannot be read or is malformed. A missing default file is not an error.
     pub fn read(
         process: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, EnvFileError> {
@@ -94,27 +94,27 @@ impl Environment {
         Ok(Self { variables, file: Some(path) })
     }
 
-    /// The env file that was read.
+    /// The env file, if one was read.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// All settings, and the variables that look like misspelt ones.
+    /// Returns all settings, and the unknown variables that look like misspelt ones.
     ///
     /// # Errors
-    /// If a value is wrong, with every such variable.
+    /// If a value is invalid. The error lists every such variable.
     pub fn config(&self) -> Result<(Config, Vec<Misspelt>), Mistakes> {
         Config::from_vars(self.variables.iter().cloned())
     }
 
-    /// The settings of these names; the others have their defaults. A subcommand that needs a few settings
-    /// must not fail because of another one, such as a `DENY_FILE` that only the daemon may read, nor because
-    /// of an env file if the process has them all.
+    /// Returns the named settings, and defaults for the others. A subcommand that needs a few settings must not
+    /// fail because of another one, such as a `DENY_FILE` that only the daemon may read. Nor may it fail
+    /// because of an env file if the process environment has all of them.
     ///
     /// # Errors
-    /// If a value among `names` is wrong, with every such variable, or if the env file is needed and cannot
-    /// be used.
+    /// If one of the named settings is invalid (the error lists every such variable), or if the env file is
+    /// needed but unusable.
     pub fn some(
         process: impl IntoIterator<Item = (OsString, OsString)>,
         names: &[&str],
@@ -128,19 +128,19 @@ impl Environment {
     }
 }
 
-/// The file to read, if any.
+/// Returns the env file to read, if any.
 fn env_file(variables: &[(OsString, OsString)]) -> Option<PathBuf> {
     let value = value_of(variables, ENV_FILE.name).unwrap_or_default().to_string_lossy();
     let value = unquoted(&value);
     let is_none = value.eq_ignore_ascii_case(NONE);
     let path = if value.is_empty() { ENV_FILE.default } else { value };
     let path = path::absolute(path).unwrap_or_else(|_| path.into());
-    // A folder of that name is mostly a virtual environment of Python.
+    // A folder named `.env` is usually a Python virtual environment.
     let is_wanted = !value.is_empty() || !is_supervised(variables) && path.is_file();
     (is_wanted && !is_none).then_some(path)
 }
 
-/// Whether a service manager started this very process. A shell may inherit variables of a unit.
+/// Whether a service manager started this very process. A shell may have inherited the variables of a unit.
 fn is_supervised(variables: &[(OsString, OsString)]) -> bool {
     let pid = process::id().to_string();
     value_of(variables, "NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
@@ -154,19 +154,19 @@ fn value_of<'a>(variables: &'a [(OsString, OsString)], name: &str) -> Option<&'a
 fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, EnvFileError> {
     let text =
         text_of(path).map_err(|error| EnvFileError::Unreadable { path: path.to_owned(), error })?;
-    // Some editors begin a file with this mark.
+    // Some editors write a byte order mark at the start of a file.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     parse(text).map_err(|line| EnvFileError::Malformed { path: path.to_owned(), line })
 }
 
-/// The variables in the order of the file, or the number of the line that is wrong.
+/// Returns the variables in file order, or the number of the malformed line.
 fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
     let read = Cell::new(0);
     let mut variables = Vec::new();
     let mut done = 0;
     for variable in dotenvy::from_read_iter(Lines { text: text.as_bytes(), read: &read }) {
         let Ok(variable) = variable else {
-            // If a quote is missing, the parser has read on to the end.
+            // If a quote is missing, the parser has read to the end of the text.
             let holds = |line: &str| !line.trim().is_empty() && !line.trim().starts_with('#');
             let wrong = text.lines().skip(done).position(holds);
             return Err(done + wrong.unwrap_or_default() + 1);
@@ -177,10 +177,10 @@ fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
     Ok(variables)
 }
 
-/// Reads a text line by line, because the parser does not report its position.
+/// Feeds a text to the parser line by line, because the parser does not report its position.
 struct Lines<'a> {
     text: &'a [u8],
-    /// The lines that were read.
+    /// The number of lines read so far.
     read: &'a Cell<usize>,
 }
 

@@ -1,5 +1,4 @@
-//! What the operator's endpoint is given: where it listens, by which names it may be called, and who
-//! may see addresses.
+//! Settings of the HTTP endpoint: its address, its allowed host names and its access token.
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
@@ -10,15 +9,15 @@ use sha2::{Digest, Sha256};
 use super::NONE;
 use crate::net;
 
-/// The least length of a token. Sixteen random letters and digits cannot be guessed.
+/// The minimum length of a token. Sixteen random letters and digits cannot be guessed.
 const LEAST_TOKEN: usize = 16;
 
-/// Names by which the endpoint may be called, in lower case.
+/// Allowed host names of the endpoint, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// Whether `host`, a name without a port, is one of them.
+    /// Whether `host`, a name without a port, is allowed.
     #[must_use]
     pub fn contains(&self, host: &str) -> bool {
         self.0.iter().any(|known| known.eq_ignore_ascii_case(host))
@@ -31,18 +30,18 @@ impl Display for Hosts {
     }
 }
 
-/// A secret that an operator shows.
+/// The operator's access token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// Whether `shown` is the secret. How long that takes tells nothing about it.
+    /// Whether `shown` matches the token. The comparison runs in constant time.
     #[must_use]
     pub fn is(&self, shown: &[u8]) -> bool {
         constant_time_eq(&Sha256::digest(shown), &Sha256::digest(&self.0))
     }
 
-    /// The secret itself, to be shown.
+    /// Exposes the secret.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

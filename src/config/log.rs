@@ -1,31 +1,31 @@
-//! What is logged, and in which form.
+//! The log level and the log format.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// Severities by the names and numbers that Python gives them.
+/// Log levels, with Python's names and numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Everything, each datagram included.
+    /// Everything, including each datagram.
     NotSet,
-    /// Clients that come and go as well.
+    /// Also registrations and removals of clients.
     Debug,
-    /// What an operator wants to read.
+    /// Routine events of interest to an operator.
     Info,
-    /// What an operator should look into.
+    /// Problems that an operator should investigate.
     Warning,
-    /// What stops the daemon from doing its work.
+    /// Failures that keep the daemon from working.
     Error,
-    /// As [`LogLevel::Error`]: nothing here is graver.
+    /// Same as [`LogLevel::Error`]: the daemon logs nothing more severe.
     Critical,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// For machines: one JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -1,31 +1,31 @@
-//! Finds variables of the environment that were probably meant for the daemon.
+//! Detects environment variables that look like misspelt settings.
 
 use std::fmt::{self, Display};
 
 use super::VARIABLES;
 
-/// Two names are alike from here on, where 1 is equality. Between `WORKERS_POOL` or
-/// `CLIENT_EXPIRE_SECONDS`, which are mistakes, and `LOGNAME` or `HOSTNAME`, which are not.
+/// The minimum similarity of two names, where 1 means equal. The threshold lies between real mistakes such as
+/// `WORKERS_POOL` or `CLIENT_EXPIRE_SECONDS` and unrelated names such as `LOGNAME` or `HOSTNAME`.
 const ALIKE: f64 = 0.88;
 
-/// The least length of a name for which others can be mistaken. `HOST` and `PORT` have too many
-/// innocent neighbours.
+/// The minimum length of a setting's name for fuzzy matching. `HOST` and `PORT` resemble too many unrelated
+/// names.
 const DISTINCTIVE: usize = 8;
 
-/// Alike, but in common use by other programs.
+/// Similar names that other programs commonly use.
 const OF_OTHERS: [&str; 1] = ["HTTP_PORT"];
 
-/// A variable that the daemon does not know, and the one that was probably meant.
+/// An unknown variable, and the setting that was probably meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misspelt {
-    /// The variable as it stands in the environment.
+    /// The name in the environment.
     pub name: String,
-    /// The name of the daemon's variable that it is like.
+    /// The name of the similar setting.
     pub meant: &'static str,
 }
 
 impl Misspelt {
-    /// What an unknown variable was probably meant to be, if anything.
+    /// Returns the setting that an unknown variable resembles, if any.
     #[must_use]
     pub fn find(name: String) -> Option<Self> {
         if OF_OTHERS.contains(&name.as_str()) {
@@ -51,7 +51,7 @@ impl Misspelt {
 
 impl Display for Misspelt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // With nothing in it that could move the cursor of a terminal.
+        // Escaped, so that no control character reaches the terminal.
         write!(f, "unknown variable {}: did you mean {}?", self.name.escape_debug(), self.meant)
     }
 }

@@ -1,4 +1,4 @@
-//! Where the clients are kept over a restart.
+//! The path of the snapshot, which keeps the clients across a restart.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Option<String>> {
     }
     let path = PathBuf::from(text);
     let place = path.clone();
-    // The start goes on without a disk that does not answer.
+    // The daemon starts even if the disk does not answer.
     match disk::within_patience(move || fs::metadata(place)) {
         Ok(there) if there.is_dir() => wrong("it is a folder, so add a name for the file"),
         Ok(there) if !there.is_file() => wrong("it is a device or the like, and would be replaced"),

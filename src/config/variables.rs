@@ -1,15 +1,15 @@
-//! Every variable of the environment that is read.
+//! The definitions of all environment variables.
 
 /// An environment variable of the daemon.
 #[derive(Debug)]
 pub struct Variable {
-    /// Its name.
+    /// The name, in upper case.
     pub name: &'static str,
-    /// Its value where it is unset or empty.
+    /// The value if the variable is unset or empty.
     pub default: &'static str,
-    /// What it may be, as the end of a sentence that begins with "must be".
+    /// The valid values, completing the sentence "It must be ...".
     pub allowed: &'static str,
-    /// What it is for.
+    /// The description in `--help` and the manual page.
     pub about: &'static str,
 }
 
@@ -96,7 +96,7 @@ pub(super) const REFUSE_NETS: Variable = Variable {
     name: "REFUSE_NETS",
     default: "none",
     allowed: "networks with commas between them, or none",
-    about: "Networks from which nobody may register, or none",
+    about: "Networks from which the daemon registers no client, or none",
 };
 pub(super) const DENY_FILE: Variable = Variable {
     name: "DENY_FILE",
@@ -115,7 +115,7 @@ pub(super) const SNAPSHOT_INTERVAL_SECONDS: Variable = Variable {
     name: "SNAPSHOT_INTERVAL_SECONDS",
     default: "5",
     allowed: "a whole number from 1 to 3600",
-    about: "Seconds in which that file is written anew",
+    about: "Seconds between snapshots; a crash loses at most this much",
 };
 
 pub(super) const HTTP_ADDR: Variable = Variable {
@@ -137,7 +137,7 @@ pub(super) const ADMIN_TOKEN: Variable = Variable {
     about: "Secret to show for clients' addresses where HTTP_ADDR is not a loopback address, or none",
 };
 
-/// Every variable of the daemon, in the order in which they are shown.
+/// All settings of the daemon, in display order.
 pub const VARIABLES: [&Variable; 20] = [
     &HOST,
     &PORT,

@@ -26,13 +26,13 @@ pub(super) struct Bound {
     pub(super) drained_until: Time,
 }
 
-/// Binds all sockets, or takes over the one that was handed over, and checks that the memory suffices.
+/// Binds all sockets, or adopts the handed-over one, and checks the memory limits.
 pub(super) fn bind(
     config: &Config,
     handed_over: Option<UdpSocket>,
     runtime: &Runtime,
 ) -> Result<Bound, StartError> {
-    // Datagrams may be waiting in a handed-over socket since the machine started.
+    // A handed-over socket may hold datagrams from any time since the machine started.
     let drained_until = if handed_over.is_some() { clock::MACHINE_START } else { clock::now() };
     let mut socket = open_socket(config, handed_over, runtime)?;
     needs(config, socket.address()).check(&Machine::new("/"))?;
@@ -42,11 +42,10 @@ pub(super) fn bind(
     Ok(Bound { socket, senders, http, drained_until })
 }
 
-/// Checks what needs no socket: that `HOST` resolves, and that the limits on memory have room for
-/// `MAX_CLIENTS`.
+/// Runs the checks that need no socket: `HOST` resolves, and the memory limits have room for `MAX_CLIENTS`.
 ///
 /// # Errors
-/// If the daemon would not start.
+/// If a check fails, so the daemon would not start.
 pub fn check(config: &Config) -> Result<(), StartError> {
     let address = resolve(&config.host, config.port)?;
     Ok(needs(config, address).check(&Machine::new("/"))?)
@@ -61,7 +60,7 @@ fn needs(config: &Config, address: SocketAddr) -> Needs {
     }
 }
 
-/// Opens a sending socket for each worker, or lets them all send from the receiving one.
+/// Opens a sending socket for each worker, or makes all workers send from the receiving socket.
 fn open_senders(socket: &mut Socket, workers: usize) -> io::Result<Vec<Sender>> {
     socket.senders(workers).or_else(|error| {
         // A refused option is reported with the others.
@@ -86,7 +85,7 @@ fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {
     Ok(socket)
 }
 
-/// The socket that was handed over, or else one that is bound to the address of the settings.
+/// Adopts the handed-over socket, or binds one to the configured address.
 fn open_socket(
     config: &Config,
     handed_over: Option<UdpSocket>,
@@ -101,7 +100,7 @@ fn open_socket(
     bound.map_err(|error| bind_error(address, error))
 }
 
-/// The address to bind. The original served IPv4 alone, so of a name's addresses that goes first.
+/// The address to bind. If a name resolves to several, prefers IPv4, because the original served only IPv4.
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip.to_canonical(), port));

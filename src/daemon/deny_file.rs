@@ -1,4 +1,4 @@
-//! Reads `DENY_FILE` again: at each SIGHUP, and until the disk has answered once.
+//! Reloads `DENY_FILE` at each SIGHUP, and retries until the first successful read.
 
 use std::future;
 use std::io;
@@ -12,27 +12,27 @@ use crate::config::{DenyFile, DenyFileError};
 use crate::disk;
 use crate::threads;
 
-/// How long to wait before the next attempt while the file has never been read.
+/// The delay between attempts until the file has been read once.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// One read at a time, in a thread, so a disk that does not answer blocks neither the daemon nor more than
-/// that thread.
+/// Reads the file in a thread of its own, one read at a time. A disk that does not answer blocks only that
+/// thread.
 #[derive(Debug)]
 pub(super) struct DenyFileReader {
     file: DenyFile,
-    /// The thread reads each file that is sent here.
+    /// Each file sent here is read by the thread.
     requests: Sender<DenyFile>,
     reads: UnboundedReceiver<Result<DenyFile, DenyFileError>>,
     is_reading: bool,
-    /// When the present read is reported as unanswered. It goes on.
+    /// When the current read is reported as unanswered. The read continues.
     deadline: Option<Instant>,
-    /// Whether to read once more after the present read, which may have begun before the last change.
+    /// Whether to read again after the current read, which may have begun before the last change.
     is_outdated: bool,
     retry: Option<Instant>,
 }
 
 impl DenyFileReader {
-    /// Starts the thread, and begins to read the file if the start could not.
+    /// Starts the thread. Begins to read the file if it was not read during the start.
     ///
     /// # Errors
     /// If the system refuses a new thread.
@@ -64,7 +64,7 @@ impl DenyFileReader {
         &self.file
     }
 
-    /// Reads the file again.
+    /// Reloads the file, once the current read has ended.
     pub(super) fn reload(&mut self) {
         if self.is_reading {
             self.is_outdated = true;
@@ -81,7 +81,7 @@ impl DenyFileReader {
         self.retry = None;
     }
 
-    /// Waits for the outcome of a read, or until one is unanswered for too long. Safe to cancel.
+    /// Waits for the outcome of a read, or for its timeout. Cancel-safe.
     pub(super) async fn next_read(&mut self) -> Result<DenyFile, DenyFileError> {
         if let Some(retry) = self.retry {
             sleep_until(retry).await;
@@ -117,7 +117,7 @@ impl DenyFileReader {
     }
 }
 
-/// Waits for the next read of `DENY_FILE`. After a failure the file as it was before comes with the error.
+/// Waits for the next read of `DENY_FILE`. On failure, returns the previous file with the error.
 pub(super) async fn next_read(
     deny_file_reader: &mut Option<DenyFileReader>,
 ) -> Result<DenyFile, (DenyFile, DenyFileError)> {

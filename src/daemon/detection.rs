@@ -1,4 +1,4 @@
-//! Duplicate address detection, which keeps a new IPv6 address from being bound for a while (RFC 4862).
+//! Duplicate address detection, which delays binding to a new IPv6 address (RFC 4862).
 
 use std::io;
 use std::mem;
@@ -11,14 +11,14 @@ use tracing::info;
 use crate::clock;
 use crate::machine::{Detection, Machine};
 
-/// How long to wait for duplicate address detection, which takes 1 to 2 s unless a link is configured to probe
-/// more often.
+/// The timeout for duplicate address detection, which takes 1 to 2 s unless the link is configured for more
+/// probes.
 const DAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two attempts to bind while the kernel probes for duplicates.
+/// The interval between attempts to bind during duplicate address detection.
 const DAD_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The state of duplicate address detection, if it keeps an address from being bound.
+/// The state of duplicate address detection, if it prevents binding to `ip`.
 pub(super) fn detection(ip: IpAddr) -> Option<Detection> {
     match ip {
         IpAddr::V4(_) => None,
@@ -26,7 +26,7 @@ pub(super) fn detection(ip: IpAddr) -> Option<Detection> {
     }
 }
 
-/// Binds to an address, and waits for its duplicate address detection.
+/// Binds to an address, after duplicate address detection if necessary.
 pub(super) fn after_detection<T>(ip: IpAddr, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let deadline = clock::now() + DAD_TIMEOUT;
     let mut is_told = false;
@@ -45,7 +45,7 @@ pub(super) fn after_detection<T>(ip: IpAddr, bind: impl Fn() -> io::Result<T>) -
     }
 }
 
-/// What to do if the detection keeps an address from being bound.
+/// The remedy if duplicate address detection prevents binding.
 pub(super) fn remedy(detection: Detection) -> &'static str {
     match detection {
         Detection::Running => {

@@ -1,4 +1,4 @@
-//! Why the daemon does not start, or ends.
+//! Why the daemon fails to start, or ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,84 +12,84 @@ use crate::machine::Detection;
 use crate::memory::TooSmall;
 use crate::supervisor::WrongSocket;
 
-/// Why the daemon did not start, and what to do about it.
+/// Why the daemon did not start. Each message includes the remedy.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// `HOST` is a name without an address.
+    /// `HOST` is a name that does not resolve to an address.
     #[error(
         "HOST={host} does not resolve to an address ({error}): check its spelling and the name server, or set HOST to an IP address"
     )]
     Unresolved {
-        /// The name.
+        /// The value of `HOST`.
         host: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         error: io::Error,
     },
-    /// Somebody else is bound to the port.
+    /// Another process holds the port.
     #[error("UDP port {port} of {ip} is in use: see which process holds it with `sudo ss -lunp 'sport = :{port}'`, then stop that process (a second wakeupd cannot share the port) or set another PORT",
         ip = .0.ip(), port = .0.port())]
     InUse(SocketAddr),
-    /// The port needs a privilege.
+    /// Binding the port needs a privilege.
     #[error("no permission to bind UDP port {port}: a port below 1024 needs CAP_NET_BIND_SERVICE (systemd: both AmbientCapabilities= and CapabilityBoundingSet=), so grant it or set a PORT from 1024 up",
         port = .0.port())]
     NotPermitted(SocketAddr),
-    /// The address belongs to another machine.
+    /// This machine does not have the address.
     #[error("{ip} is not an address of this machine: set HOST to one that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
         ip = .0.ip())]
     NotLocal(SocketAddr),
-    /// Duplicate address detection of the address has failed or takes too long.
+    /// Duplicate address detection failed or timed out.
     #[error("cannot bind {ip}: {remedy}", ip = .address.ip(), remedy = detection_remedy(*.detection))]
     Detection {
-        /// What was to be bound.
+        /// The address to bind.
         address: SocketAddr,
         /// The state of the detection.
         detection: Detection,
     },
-    /// There can be no runtime for the listener.
+    /// The listener's runtime cannot be created.
     #[error("cannot start the listener: {0}")]
     Runtime(io::Error),
-    /// The system does not speak the address's protocol.
+    /// The system does not support the address family.
     #[error("this system has no {family}: set HOST to an address of the other family, 0.0.0.0 or ::",
         family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
     NoSuchFamily(SocketAddr),
-    /// A limit on the memory is too small.
+    /// A memory limit is too small.
     #[error(transparent)]
     Memory(#[from] TooSmall),
-    /// The operator's endpoint cannot be bound.
+    /// The HTTP endpoint cannot be bound.
     #[error("cannot bind TCP {address} for metrics and the status page ({error}): {remedy}, or HTTP_ADDR=none to go without",
         remedy = http_remedy(*address, error))]
     Http {
-        /// `HTTP_ADDR`.
+        /// The value of `HTTP_ADDR`.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the failed call.
         error: io::Error,
     },
     /// A thread cannot be started.
     #[error(transparent)]
     Thread(io::Error),
-    /// The service manager handed something else over.
+    /// The handed-over socket cannot be used.
     #[error("cannot serve the socket that was handed over, see wakeupd.socket: {0}")]
     HandedOver(io::Error),
-    /// Anything else.
+    /// Any other error while binding.
     #[error("cannot bind UDP {address}: {error}")]
     Bind {
-        /// What was to be bound.
+        /// The address to bind.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the failed call.
         error: io::Error,
     },
 }
 
-/// Why a running daemon had to end: without one of its tasks it would only seem to be alive.
+/// Why a running daemon ended. Without one of its tasks it would only appear to be alive.
 #[derive(Debug, Error)]
 pub enum TaskEnded {
-    /// The socket cannot be received from any more.
+    /// The socket is broken and cannot receive any more.
     #[error("cannot receive any more: {0}")]
     Listener(io::Error),
-    /// A worker's socket cannot be sent from any more, so its clients would be silenced.
+    /// A worker's socket is broken, so its clients would get no more pings.
     #[error("cannot send any more: {0}")]
     Worker(io::Error),
-    /// The operator's endpoint has no thread.
+    /// The HTTP thread cannot be started.
     #[error("cannot serve HTTP: {0}")]
     Http(io::Error),
     /// A thread of the daemon cannot be started.
@@ -100,10 +100,10 @@ pub enum TaskEnded {
     Panicked,
 }
 
-/// Why the process of the daemon fails.
+/// Why the daemon process fails.
 #[derive(Debug, Error)]
 pub enum Failure {
-    /// The service manager handed over a socket of another kind.
+    /// The service manager handed over a socket of the wrong type.
     #[error(transparent)]
     WrongSocket(#[from] WrongSocket),
     /// The daemon did not start.
@@ -118,7 +118,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The exit code of the process: [`EXIT_CONFIG`] if the configuration of the unit is wrong, else 1.
+    /// The exit code of the process: [`EXIT_CONFIG`] if the configuration of the unit is wrong, otherwise 1.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {

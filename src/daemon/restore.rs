@@ -13,12 +13,12 @@ use crate::net::Socket;
 use crate::shared::Shared;
 use crate::snapshot::{self, Found, Keeper, Moment, Snapshot};
 
-/// The clients, and where the workers begin.
+/// The restored clients, and the time at which the workers start.
 #[derive(Debug)]
 pub(super) struct Restored {
     pub(super) keeper: Option<Keeper>,
     pub(super) shared: Shared,
-    /// The workers begin with the slots that are due from then on.
+    /// The workers start at the slots due from this time on.
     pub(super) from: Time,
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn restore(config: &Config, bound: &Bound) -> Result<Restored, 
     Ok(Restored { keeper, shared, from: from.unwrap_or(begun.now) })
 }
 
-/// Starts the thread that reads and writes the snapshot, if one is configured, and waits for its first read.
+/// Starts the thread that reads and writes the snapshot, if configured, and waits for its first read.
 async fn start_keeper(config: &Config, port: u16) -> Result<(Option<Keeper>, Found), StartError> {
     let Some(path) = config.snapshot_path.clone() else {
         return Ok((None, Found::default()));
@@ -61,7 +61,7 @@ async fn start_keeper(config: &Config, port: u16) -> Result<(Option<Keeper>, Fou
     Ok((Some(keeper), found))
 }
 
-/// Restores the clients of a snapshot. Returns until when the daemon that wrote it served.
+/// Restores the clients of a snapshot. Returns the time until which the previous daemon served.
 fn restore_clients(
     snapshot: &Snapshot,
     socket: &Socket,

@@ -1,4 +1,4 @@
-//! The log line of each minute.
+//! The summary that is logged every minute.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use crate::metrics::Totals;
 use crate::output::counted;
 use crate::shared::Shared;
 
-/// A summary a minute.
+/// The number of samples, one a second, per summary.
 const LOOKS_A_SUMMARY: u32 = 60;
 
-/// What is logged every minute.
+/// Accumulates the data for the next summary.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
-    /// The looks since the last one.
+    /// The samples since the last summary.
     looks: u32,
-    /// What had been counted at the last one.
+    /// The totals at the last summary.
     last: Totals,
     worst_lateness: Duration,
 }
 
 impl Summary {
-    /// Adds what a look saw, and says whether it is time to tell.
+    /// Adds a sample. Returns whether a summary is due.
     pub(super) fn add(&mut self, worst_lateness: Duration) -> bool {
         self.looks += 1;
         self.worst_lateness = self.worst_lateness.max(worst_lateness);
         self.looks >= LOOKS_A_SUMMARY
     }
 
-    /// Tells what happened since the last time, and begins anew. Returns the same in short.
+    /// Logs the summary since the last one, and starts the next. Returns a short form.
     pub(super) fn tell(&mut self, shared: &Shared) -> String {
         let totals = shared.totals();
         let recent = totals.since(&self.last);

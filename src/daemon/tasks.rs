@@ -12,7 +12,7 @@ use crate::sampler::Sampler;
 use crate::threads;
 use crate::worker::WorkerThreads;
 
-/// What runs beside the main thread, and how to end it.
+/// The threads beside the main thread, and the handles to end them.
 #[derive(Debug)]
 pub(super) struct Threads {
     pub(super) monitor: Sampler,
@@ -23,7 +23,7 @@ pub(super) struct Threads {
     pub(super) end_listener: oneshot::Sender<()>,
 }
 
-/// The threads without which a daemon would only seem to be alive.
+/// The essential threads: without one, the daemon would only appear to be alive.
 #[derive(Debug, Default)]
 pub(super) struct Tasks(JoinSet<Result<(), TaskEnded>>);
 
@@ -36,17 +36,17 @@ impl Tasks {
         let (says, ended) = oneshot::channel();
         let started = threads::start(name, move || drop(says.send(run())));
         let thread = started.map_err(TaskEnded::Thread)?;
-        // A thread that panics says nothing.
+        // A thread that panics drops its sender without a result.
         self.0.spawn(async { ended.await.unwrap_or(Err(TaskEnded::Panicked)) });
         Ok(thread.thread().clone())
     }
 
-    /// Waits for the next that ends.
+    /// Waits for the next thread to end.
     pub(super) async fn next(&mut self) -> Option<Result<(), TaskEnded>> {
         Some(self.0.join_next().await?.unwrap_or(Err(TaskEnded::Panicked)))
     }
 
-    /// Waits until all have ended.
+    /// Waits for all threads to end.
     pub(super) async fn all(&mut self) {
         while self.next().await.is_some() {}
     }

@@ -1,4 +1,4 @@
-//! The addresses of this machine, and what `HOST` makes of them.
+//! Checks the machine's addresses and how `HOST` selects among them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -12,14 +12,14 @@ use crate::net::linux::socket_address;
 
 const CHECK: &str = "addresses";
 
-/// An address of an interface that is up and not the loopback.
+/// An address of an interface that is up and is not the loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Local {
     pub(super) interface: String,
     pub(super) ip: IpAddr,
 }
 
-/// The addresses by which others may know this machine.
+/// Lists the machine's addresses on which clients may reach it.
 pub(super) fn locals() -> io::Result<Vec<Local>> {
     let is_of_use = |flags: InterfaceFlags| {
         flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_LOOPBACK)
@@ -28,24 +28,24 @@ pub(super) fn locals() -> io::Result<Vec<Local>> {
     Ok(addresses
         .filter_map(|address| {
             let ip = socket_address(address.address.as_ref()?)?.ip();
-            // What follows a colon is the label of the address.
+            // An address label follows the colon.
             let interface = address.interface_name.split(':').next()?.to_owned();
             Some(Local { interface, ip })
         })
         .collect())
 }
 
-/// What `HOST` stands for.
+/// The addresses to which `HOST` resolves.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// The address that the daemon binds; it takes an IPv4 one if there is one.
+    /// The address that the daemon binds: the first IPv4 one if there is any.
     pub(super) bound: SocketAddr,
-    /// The addresses of the name that it does not bind.
+    /// The other addresses of the name, which the daemon does not bind.
     pub(super) others: Vec<IpAddr>,
 }
 
 impl Host {
-    /// Looks `HOST` up as the daemon does at its start.
+    /// Resolves `HOST` as the daemon does at startup.
     pub(super) fn resolve(name: &str, port: u16) -> io::Result<Self> {
         let all: Vec<_> = match name.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip.to_canonical(), port)],
@@ -62,7 +62,7 @@ impl Host {
         Some(Self { bound, others })
     }
 
-    /// Binds its address, at a port of the system's choice.
+    /// Binds the address on a port of the system's choice.
     pub(super) fn bind(&self) -> io::Result<()> {
         let mut address = self.bound;
         address.set_port(0);
@@ -70,7 +70,7 @@ impl Host {
     }
 }
 
-/// Judges what `HOST` means here. `bind` is what came of binding it.
+/// Judges `HOST` on this machine. `bind` is the outcome of a trial bind.
 pub(super) fn judge(
     name: &str,
     host: &io::Result<Host>,
@@ -109,7 +109,7 @@ pub(super) fn judge(
             "# set HOST to the one address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
         );
     }
-    // As the own name of a machine, which is often 127.0.1.1 in /etc/hosts.
+    // A machine's own name, which /etc/hosts often maps to 127.0.1.1, is not meant as loopback.
     let is_meant = name == "localhost" || name.parse::<IpAddr>().is_ok();
     if ip.is_loopback() && !is_meant {
         return Diagnosis::finding(

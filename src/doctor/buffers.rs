@@ -1,4 +1,4 @@
-//! How large a socket's buffers may be.
+//! Checks the sizes of the socket buffers.
 
 use std::io;
 
@@ -7,31 +7,31 @@ use crate::machine::{Machine, set_sysctl};
 use crate::net::{self, Buffers};
 use crate::status;
 
-/// `CAP_NET_ADMIN` of `linux/capability.h`, which lifts the limits.
+/// `CAP_NET_ADMIN` of `linux/capability.h`, which lifts the limits on buffer sizes.
 const NET_ADMIN: u32 = 12;
 
-/// A socket keeps what it was granted when it was opened.
+/// A restart is necessary because a socket keeps the size granted when it was opened.
 const RESTART: &str = "sudo systemctl restart wakeupd\n# in a container: docker restart wakeupd";
 
-/// What is known of one of the two buffers.
+/// The facts about one of the two buffers.
 struct Buffer {
     check: &'static str,
-    /// The kernel parameter that limits it.
+    /// The kernel parameter that limits the size.
     limit_name: &'static str,
     wanted: usize,
-    /// What the running daemon says that it was granted.
+    /// The size reported by the running daemon.
     told: Option<usize>,
-    /// What this process is granted.
+    /// The size granted to this process.
     granted: Result<usize, String>,
-    /// `None` where it is not to be seen, as in containers on older kernels.
+    /// `None` if the parameter is not visible, as in containers on older kernels.
     limit: Result<Option<usize>, String>,
     /// Whether the daemon may exceed the limit.
     is_privileged: bool,
-    /// What is lost where it is small.
+    /// The consequence of a small buffer.
     why: &'static str,
 }
 
-/// Asks for buffers as the daemon does. `daemon` is the one that is running, and `told` what it says.
+/// Requests buffers as the daemon does. `daemon` is the pid of the running daemon, and `told` its report.
 pub(super) fn check(
     machine: &Machine,
     daemon: Option<u32>,
@@ -46,7 +46,7 @@ pub(super) fn check(
         let path = format!("proc/sys/{}", name.replace('.', "/"));
         machine.number_if_any(&path).map_err(|error| error.to_string())
     };
-    // The service has no privilege, whoever runs this.
+    // Only the daemon's privileges count: the service has none even if root runs the doctor.
     let is_privileged = daemon.is_some_and(|pid| is_privileged(machine, pid).unwrap_or(false));
     [
         judge(Buffer {
@@ -57,7 +57,7 @@ pub(super) fn check(
             granted: granted(|buffers| buffers.receive),
             limit: limit("net.core.rmem_max"),
             is_privileged,
-            why: "heartbeats that come while it is full are lost, and whose heartbeats are lost is pinged no more",
+            why: "heartbeats that arrive while the buffer is full are lost, and a client that loses all its heartbeats gets no more pings",
         }),
         judge(Buffer {
             check: "send buffer",

@@ -1,4 +1,4 @@
-//! Whether the clocks and timers are good for an even beat.
+//! Checks whether the clocks and timers allow evenly spaced pings.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ const WALL: &str = "wall clock";
 
 const SOURCES: &str = "sys/devices/system/clocksource/clocksource0";
 
-/// Each takes a slow read of hardware, or counts the ticks of the kernel and nothing between.
+/// Clock sources that need a slow hardware read or only count kernel ticks.
 const SLOW: [&str; 5] = ["hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"];
 
-/// How much later than asked a thread may wake without harm.
+/// The acceptable delay of a thread's wake-up.
 const SLACK: Duration = Duration::from_millis(1);
 
-/// Nothing of what is written here was, before 2025.
+/// The start of 2025. A wall clock before this program was written is wrong.
 const EARLIEST: Duration = Duration::from_secs(1_735_689_600);
 
-/// The programs that keep the wall clock right, by the first 15 letters of their names.
+/// Time synchronisation daemons, by the first 15 letters of their names.
 const KEEPERS: [&str; 6] =
     ["systemd-timesyn", "chronyd", "ntpd", "openntpd", "ntpsec-ntpd", "ptp4l"];
 
-/// Looks at the clock from which the kernel takes the time.
+/// Checks the kernel's clock source.
 pub(super) fn check_source(machine: &Machine) -> Diagnosis {
     let read = |name: &str| machine.text(&format!("{SOURCES}/{name}"));
     match read("current_clocksource") {
@@ -58,13 +58,13 @@ fn judge_source(current: &str, available: &str) -> Diagnosis {
     )
 }
 
-/// Looks at how exactly threads can sleep. `daemon` is the one that is running.
+/// Checks the precision of sleeping threads. `daemon` is the pid of the running daemon.
 pub(super) fn check_timers(machine: &Machine, daemon: Option<u32>) -> Diagnosis {
     let slack = |process: &str| {
         let nanos = machine.number(&format!("proc/{process}/timerslack_ns"));
         nanos.ok().map(Duration::from_nanos)
     };
-    // To see another process's takes a privilege.
+    // Reading another process's slack requires a privilege.
     let slack = match daemon {
         Some(pid) => slack(&pid.to_string()),
         None => slack("self"),
@@ -96,7 +96,7 @@ fn judge_timers(resolution: Duration, slack: Option<Duration>) -> Diagnosis {
     }
 }
 
-/// Looks at whether the wall clock may be right.
+/// Checks whether the wall clock is plausible and synchronised.
 pub(super) fn check_wall(machine: &Machine) -> Diagnosis {
     let is_synchronised = machine.path("run/systemd/timesync/synchronized").exists();
     let keeper = sockets::names(machine)

@@ -1,4 +1,4 @@
-//! Whether the table of connections has room for the clients.
+//! Checks whether the connection tracking table has room for the clients.
 
 use std::io;
 
@@ -10,33 +10,33 @@ const CHECK: &str = "connection tracking";
 const COUNT: &str = "proc/sys/net/netfilter/nf_conntrack_count";
 const LIMIT: &str = "proc/sys/net/netfilter/nf_conntrack_max";
 
-/// A file that is where those of the table would be, in every network.
+/// A file beside those of the table that exists in every network namespace.
 const SEEN: &str = "proc/sys/net/core/somaxconn";
 
-/// The table is nearly full from this share on.
+/// The percentage from which the table counts as nearly full.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
-/// What is advised is a multiple of this.
+/// The suggested limit is a multiple of this.
 const ROUND: u64 = 1 << 16;
 
-/// How full the table is.
+/// The fill level of the table.
 #[derive(Clone, Copy, Debug)]
 struct Table {
     count: u64,
     limit: u64,
 }
 
-/// The clients of a daemon, and the port that it serves.
+/// The daemon's port and its clients.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Served {
     pub(super) port: u16,
     /// `MAX_CLIENTS`.
     pub(super) most: u64,
-    /// How many there are, if the daemon says.
+    /// The current number of clients, if the daemon reports it.
     pub(super) now: Option<u64>,
 }
 
-/// Looks at the table of this network.
+/// Checks the table of this network namespace.
 pub(super) fn check(machine: &Machine, served: Served) -> Diagnosis {
     match read(machine) {
         Ok(table) => judge(table, served),
@@ -44,9 +44,9 @@ pub(super) fn check(machine: &Machine, served: Served) -> Diagnosis {
     }
 }
 
-/// `None` where nothing is tracked at all.
+/// Reads the table; `None` if `nf_conntrack` is not loaded.
 fn read(machine: &Machine) -> io::Result<Option<Table>> {
-    // Else nothing could be told from there being no files of the table.
+    // Without this file the kernel's parameters are not visible, so a missing table would prove nothing.
     machine.text(SEEN)?;
     let (count, limit) = (machine.number_if_any(COUNT)?, machine.number_if_any(LIMIT)?);
     Ok(count.zip(limit).map(|(count, limit)| Table { count, limit }))
@@ -57,7 +57,7 @@ fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     let Some(Table { count, limit }) = table else {
         return Diagnosis::ok(CHECK, "nf_conntrack is not loaded");
     };
-    // A kernel that tracks knows one connection at least, such as the operator's own.
+    // A kernel that tracks connections has at least one, such as the operator's own.
     if count == 0 {
         return Diagnosis::ok(CHECK, "nf_conntrack is loaded, but tracks nothing in this network");
     }
@@ -66,7 +66,7 @@ fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     if !is_nearly_full && limit >= max_clients {
         return Diagnosis::ok(CHECK, told);
     }
-    // Each that is tracked is a connection.
+    // Every tracked client takes an entry, so most clients are not tracked.
     if let Some(clients) = now.filter(|clients| *clients > count) {
         return Diagnosis::ok(
             CHECK,
@@ -78,7 +78,7 @@ fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     } else {
         format!("the table holds at most {limit} connections, and MAX_CLIENTS={max_clients}")
     };
-    // What there is now, and twice the clients, whose ports change.
+    // Room for the current entries and for twice the clients, because client ports change.
     let enough = count.saturating_add(max_clients.saturating_mul(2)).max(count.saturating_mul(2));
     let enough = enough.div_ceil(ROUND).saturating_mul(ROUND);
     let mend = format!(
@@ -98,7 +98,7 @@ fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     )
 }
 
-/// The command that leaves the port out of tracking until the machine is started again.
+/// Returns the command that exempts the port from tracking until the next reboot.
 fn notrack(port: u16) -> String {
     let chain = |name, hook, end| {
         format!(
@@ -107,7 +107,7 @@ fn notrack(port: u16) -> String {
     };
     let (heartbeats, pings) =
         (chain("heartbeats", "prerouting", "dport"), chain("pings", "output", "sport"));
-    // Deleted first, because rules are added and not replaced.
+    // The table is deleted first, because nft appends rules instead of replacing them.
     format!(
         "sudo nft 'add table inet wakeupd; delete table inet wakeupd; table inet wakeupd {{ {heartbeats}; {pings}; }}'"
     )

@@ -1,4 +1,4 @@
-//! What a check says, and how it is shown.
+//! The result of a check, and its presentation.
 
 use std::fmt::{self, Display};
 
@@ -7,28 +7,28 @@ use serde::Serialize;
 
 use crate::output::printable;
 
-/// How a check came out.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Outcome {
-    /// All is well.
+    /// The check found no problem.
     Ok,
-    /// Something is wrong, or will be.
+    /// The check found a problem, present or imminent.
     Finding,
-    /// The check cannot be made here.
+    /// The check cannot run here.
     Unknown,
 }
 
-/// What a check says.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Diagnosis {
     pub(super) check: &'static str,
     pub(super) result: Outcome,
-    /// What was seen, or why nothing was.
+    /// The observation, or the reason why there is none.
     pub(super) seen: String,
-    /// Why a finding matters.
+    /// The consequence of a finding.
     pub(super) why: Option<String>,
-    /// What mends it, as a script of the shell: each command on a line of its own, and advice in comments.
+    /// The remedy as a shell script: one command per line, with advice in comments.
     pub(super) mend: Option<String>,
 }
 
@@ -58,13 +58,13 @@ impl Diagnosis {
     }
 }
 
-/// All that was found, for a person to read.
+/// A human-readable report of all results.
 pub(super) struct Report<'a> {
     pub(super) diagnoses: &'a [Diagnosis],
     pub(super) is_coloured: bool,
 }
 
-/// The column in which the text begins.
+/// The column at which the text starts.
 const INDENT: usize = 9;
 
 impl Report<'_> {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     /// Checks that each line is a comment or a command that a shell can parse. Every finding that a test
-    /// makes goes through here.
+    /// produces passes through here.
     pub(super) fn assert_runnable(mend: &str) {
         const COMMANDS: [&str; 4] = ["docker ", "sudo ", "systemctl ", "ulimit "];
         for line in mend.lines() {

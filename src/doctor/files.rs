@@ -1,4 +1,4 @@
-//! Whether the service's user can read and write the files that the settings name.
+//! Checks whether the service's user can read and write the configured files.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -24,10 +24,10 @@ use crate::snapshot::lock_path;
 const SNAPSHOT: &str = "snapshot";
 const DENY: &str = "deny file";
 
-/// What is written on trial, so that a full disk shows.
+/// The content of the trial write, large enough to reveal a full disk.
 const TRIAL: [u8; 4096] = [0; 4096];
 
-/// The files that the daemon keeps or reads.
+/// The files that the daemon reads or writes.
 #[derive(Debug)]
 pub(super) struct Paths {
     snapshot: Option<PathBuf>,
@@ -35,8 +35,8 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Those of the running daemon as far as its environment names them, because that of a unit sets some
-    /// that no file for the operator holds; else those of these settings.
+    /// Takes the paths from the running daemon's environment where it sets them, because a unit sets some that
+    /// the operator's files do not. Otherwise takes them from `config`.
     pub(super) fn new(config: &Config, theirs: Option<&Theirs>) -> Self {
         let path = |name, ours| {
             let value = theirs.and_then(|theirs| theirs.value(name));
@@ -49,7 +49,7 @@ impl Paths {
         }
     }
 
-    /// The folder of the snapshot, if there is to be one.
+    /// The folder of the snapshot, if snapshots are enabled.
     pub(super) fn snapshot_folder(&self) -> Option<PathBuf> {
         let folder = self.snapshot.as_ref()?.parent()?;
         let is_here = folder.as_os_str().is_empty();
@@ -57,7 +57,7 @@ impl Paths {
     }
 }
 
-/// Tries to write a file where the snapshot is to be, and leaves none.
+/// Tries to write a file in the folder of the snapshot, and removes it again.
 pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Diagnosis {
     let (Some(path), Some(folder)) = (&paths.snapshot, paths.snapshot_folder()) else {
         return Diagnosis::ok(SNAPSHOT, "SNAPSHOT_PATH is none, so a restart forgets the clients");
@@ -75,13 +75,14 @@ pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Di
         disk::within_patience(move || open_folder(&folder))
     };
     let tried = match opened {
-        // Root may open a folder below one that is closed to the service, as /var/lib/private is outside
-        // of its namespace.
+        // Root can open a folder even if its parent is closed to the service, such as /var/lib/private outside
+        // of the service's namespace.
         Ok(opened) => {
             let lock = lock_path(path).file_name().unwrap_or_default().to_owned();
             user.act(move || write_in(&opened, &lock))
         }
-        // The service may reach it: systemd keeps a folder of DynamicUser= in one that is closed to others.
+        // The service may still reach the folder: systemd keeps the state of DynamicUser= below a folder that
+        // is closed to others.
         Err(error) if error.kind() == ErrorKind::PermissionDenied && !user.shares_reach() => None,
         Err(error) => Some(Err(error)),
     };
@@ -91,10 +92,10 @@ pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Di
     }
 }
 
-/// Whether something is mounted on this very file, as with `docker run -v file:file`.
+/// Whether the file itself is a mount point, as with `docker run -v file:file`.
 fn is_mount_point(machine: &Machine, path: &Path) -> bool {
     let mounts = machine.text("proc/self/mountinfo").unwrap_or_default();
-    // Spaces and the like are escaped in the fifth column, and then do not match.
+    // The fifth column escapes spaces and the like, so such paths do not match.
     mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|place| Path::new(place) == path))
 }
 
@@ -141,13 +142,12 @@ fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -> Diagnosis
     )
 }
 
-/// Opens a folder for nothing but what is in it.
+/// Opens a folder only as a base for paths.
 fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
     Ok(open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// Opens the file that is locked, if it exists, and writes one without a name, which is gone in any case when
-/// it is closed.
+/// Opens the lock file, if it exists, and writes an unnamed file, which disappears when it is closed.
 fn write_in(folder: &OwnedFd, lock: &OsStr) -> io::Result<()> {
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
@@ -160,7 +160,7 @@ fn write_in(folder: &OwnedFd, lock: &OsStr) -> io::Result<()> {
     }
     match openat(folder.as_fd(), ".", flags | OFlag::O_TMPFILE, mode) {
         Ok(file) => write_to(file),
-        // Not every file system has such files.
+        // Not all file systems support unnamed files.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR) => {
             let name = format!(".wakeupd-doctor-{}", process::id());
             let name = name.as_str();
@@ -177,7 +177,7 @@ fn write_to(file: OwnedFd) -> io::Result<()> {
     File::from(file).write_all(&TRIAL)
 }
 
-/// Tries to read the file of the networks that are denied, which the caller has read already.
+/// Tries to read `DENY_FILE` as the user. The caller has already read its content.
 pub(super) fn check_deny_file(paths: &Paths, user: User) -> Diagnosis {
     let Some(path) = paths.deny_file.clone() else {
         return Diagnosis::ok(DENY, "DENY_FILE is none");

@@ -1,4 +1,4 @@
-//! Whether a gateway hides the clients, as Docker's does where the address of each is lost.
+//! Checks whether a gateway, such as Docker's, hides the clients' addresses.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ use crate::status::{Client, Prefix, Status};
 
 const CHECK: &str = "gateway";
 
-/// Fewer clients may well be at one address.
+/// Fewer clients than this may plausibly share an address.
 const FEW: u64 = 20;
 
-/// From this share on it is nearly all clients.
+/// The percentage that counts as nearly all clients.
 const NEARLY_ALL_PERCENT: u64 = 90;
 
 #[derive(Debug, Deserialize)]
@@ -29,19 +29,19 @@ struct Clients {
     clients: Vec<Client>,
 }
 
-/// The clients of a daemon.
+/// The clients of a daemon and their distribution.
 #[derive(Debug)]
 struct Crowd {
-    /// The port that they send to.
+    /// The daemon's port.
     port: u16,
     total: u64,
-    /// The share of them in the network that has the most, in per cent.
+    /// The percentage of the clients in the densest network.
     densest_percent: u64,
-    /// Some of those in that network.
+    /// Some clients of that network.
     sample: Vec<IpAddr>,
 }
 
-/// Asks for the clients of a daemon that has said how it is.
+/// Queries the daemon for its clients, if it reported its status.
 pub(super) fn check(ask: Ask, status: &Result<Status, String>) -> Diagnosis {
     let status = status.as_ref().map_err(Clone::clone);
     match status.and_then(|status| look(ask, status)) {
@@ -56,7 +56,7 @@ fn look(ask: Ask, status: &Status) -> Result<Crowd, String> {
     let Some(Prefix { prefix, clients, .. }) = densest else {
         return Ok(Crowd { port, total, densest_percent: 0, sample: Vec::new() });
     };
-    // What is asked for next must be nothing but a network.
+    // Only a valid network may go into the next request's path.
     let network = network(&prefix).map_err(|error| error.to_string())?;
     let sample: Clients = read(ask, &format!("/clients?network={network}&limit=1000"))?;
     let sample = sample.clients.into_iter().map(|client| client.address.ip()).collect();
@@ -98,7 +98,7 @@ fn judge(crowd: &Crowd) -> Diagnosis {
     }
 }
 
-/// Whether an address is of a private network, though not of this machine alone.
+/// Whether an address belongs to a private network. Loopback addresses do not.
 fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_private(),

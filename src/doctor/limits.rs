@@ -1,4 +1,4 @@
-//! Whether files and memory suffice.
+//! Checks the limits on open files and memory.
 
 use std::io;
 
@@ -12,22 +12,22 @@ use crate::memory::{Limit, Needs, megabytes};
 const FILES: &str = "open files";
 const MEMORY: &str = "memory";
 
-/// The name of what is no limit that somebody set.
+/// The name of the available memory, which is a bound but not a configured limit.
 const AVAILABLE: &str = "what this machine has available";
 
-/// What the daemon has open besides a socket for each worker and the operators' connections: standard
-/// streams, the runtimes, `DENY_FILE`.
+/// Files open in addition to a socket per worker and the HTTP connections: the standard streams, the runtimes,
+/// `DENY_FILE`.
 const SPARE_FILES: u64 = 32;
 
-/// Whose limits to look at.
+/// The process subject to the limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject {
-    /// The running daemon, or else a daemon that is started as this process was.
+    /// The running daemon. `None` stands for a daemon started in the same way as this process.
     pub(super) daemon: Option<u32>,
 }
 
 impl Subject {
-    /// The folder of its process.
+    /// The process's folder in procfs, relative to the root folder.
     fn process(self) -> String {
         self.daemon.map_or_else(|| "proc/self".to_owned(), |pid| format!("proc/{pid}"))
     }
@@ -40,7 +40,7 @@ impl Subject {
     }
 }
 
-/// Looks at the limit on open files.
+/// Checks the limit on open files.
 pub(super) fn check_files(machine: &Machine, subject: Subject, config: &Config) -> Diagnosis {
     match machine.soft_limit(&subject.process(), "Max open files") {
         Ok(limit) => {
@@ -53,16 +53,16 @@ pub(super) fn check_files(machine: &Machine, subject: Subject, config: &Config) 
 
 fn judge_files(limit: Option<u64>, subject: Subject, sockets: u64) -> Diagnosis {
     let needed = sockets + SPARE_FILES;
-    let who = subject.describe();
+    let process = subject.describe();
     match limit {
-        None => Diagnosis::ok(FILES, format!("{who} may open any number")),
+        None => Diagnosis::ok(FILES, format!("{process} may open any number")),
         Some(limit) if limit >= needed => {
-            Diagnosis::ok(FILES, format!("{who} may open {limit}, and needs up to {needed}"))
+            Diagnosis::ok(FILES, format!("{process} may open {limit}, and needs up to {needed}"))
         }
         Some(limit) => Diagnosis::finding(
             FILES,
-            format!("{who} may open {limit}, and needs up to {needed}"),
-            "each worker has a socket of its own, and each operator who looks at the daemon: it does not start, or does not answer them",
+            format!("{process} may open {limit}, and needs up to {needed}"),
+            "each worker and each HTTP connection needs a socket: with fewer descriptors the daemon does not start, or does not answer HTTP requests",
             format!(
                 "# systemd: `sudo systemctl edit wakeupd`, and there, below [Service], LimitNOFILE={0}\n\
                  # Docker: docker run --ulimit nofile={0}\n\
@@ -74,7 +74,7 @@ fn judge_files(limit: Option<u64>, subject: Subject, sockets: u64) -> Diagnosis 
     }
 }
 
-/// Looks at what bounds the memory.
+/// Checks the bounds on memory.
 pub(super) fn check_memory(
     machine: &Machine,
     subject: Subject,
@@ -93,7 +93,7 @@ pub(super) fn check_memory(
     }
 }
 
-/// All that bounds the memory, and the last of it may change at any time.
+/// Lists all bounds on memory. The last one, the available memory, may change at any time.
 fn bounds(machine: &Machine, subject: Subject, needs: Needs) -> io::Result<Vec<Limit>> {
     let process = subject.process();
     let mut bounds = Vec::new();
@@ -131,7 +131,7 @@ fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> Diagnosis {
     }
     let (why, more) = if bound.name == AVAILABLE {
         (
-            "a flood of forged heartbeats can bring as many clients as that; then the daemon is ended for want of memory, and nobody is pinged",
+            "a flood of forged heartbeats can register that many clients; then the kernel OOM-kills the daemon and all pings stop",
             bound.raise.to_owned(),
         )
     } else {

@@ -1,4 +1,4 @@
-//! Whether the port is free, or held by a daemon.
+//! Checks whether the port is free or held by the daemon.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -9,13 +9,13 @@ use super::user::User;
 use super::words::list;
 use crate::machine::Machine;
 
-/// What goes before the name of Docker's process that passes a published port on.
+/// The prefix of the names of Docker's processes that forward published ports.
 const DOCKER_PROXY: &str = "docker-proxy";
 
-/// The process that holds what it hands over to a service.
+/// systemd holds the sockets that it passes to services.
 const SYSTEMD: &str = "systemd";
 
-/// The daemon that holds the port, if one does.
+/// Returns the pid of the daemon that holds the port, if there is one.
 pub(super) fn daemon(holder: &io::Result<Holder>) -> Option<u32> {
     match holder {
         Ok(Holder::Processes(holders)) => {
@@ -26,18 +26,18 @@ pub(super) fn daemon(holder: &io::Result<Holder>) -> Option<u32> {
     }
 }
 
-/// A port that the daemon wants.
+/// A port that the daemon needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Port {
     pub(super) check: &'static str,
-    /// The variable that names it.
+    /// The setting that selects the port.
     pub(super) variable: &'static str,
     pub(super) protocol: Protocol,
     pub(super) address: SocketAddr,
 }
 
-/// Binds a free port for a moment, because the kernel may refuse a port that its tables show as free.
-/// Returns nothing if the user may bind it.
+/// Tries to bind a free port, because the kernel may refuse a port that its tables show as free. Returns `None`
+/// if the port is not free or the user may bind it.
 pub(super) fn attempt(
     port: Port,
     holder: &io::Result<Holder>,
@@ -87,7 +87,7 @@ fn judge_attempt(
     Some(Diagnosis::finding(check, seen, "the daemon does not start", mend))
 }
 
-/// Judges who holds a port. `may_hold` tells whether a process may.
+/// Judges the holder of a port. `may_hold` decides whether a process is a legitimate holder.
 pub(super) fn judge(
     port: Port,
     holder: &io::Result<Holder>,
@@ -151,7 +151,7 @@ pub(super) fn judge(
     Diagnosis::finding(
         check,
         format!("{port_of} is held by {}", list(&names)),
-        "the daemon shares its port with nobody, so it does not start",
+        "the daemon needs the port for itself, so it does not start",
         mend,
     )
 }

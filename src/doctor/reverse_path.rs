@@ -1,4 +1,4 @@
-//! Whether the kernel drops what comes in where the way back does not go out.
+//! Checks whether reverse-path filtering may drop heartbeats.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,18 +11,18 @@ use crate::machine::{Machine, if_any, set_sysctl};
 
 const CHECK: &str = "reverse path filter";
 
-/// As `ip-sysctl` of the kernel's documentation has it: 0 is off, 2 is loose.
+/// The strict mode of `rp_filter`, per the kernel's `ip-sysctl` documentation: 0 is off, 2 is loose.
 const STRICT: u32 = 1;
 
-/// An interface by which IPv4 clients may come.
+/// An interface that may receive heartbeats over IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Interface {
     name: String,
-    /// Its `rp_filter` as it is in force.
+    /// The effective `rp_filter`.
     filter: u32,
 }
 
-/// Looks at the interfaces of these addresses.
+/// Checks the interfaces of `locals`.
 pub(super) fn check(
     machine: &Machine,
     host: Option<IpAddr>,
@@ -59,7 +59,7 @@ fn read(machine: &Machine, locals: &[Local]) -> io::Result<Vec<Interface>> {
             matches!(fields[..], [interface, "00000000", _, _, _, _, _, "00000000", ..] if interface == name)
         })
     };
-    // On a bridge that leads nowhere else there are containers and virtual machines of this one.
+    // A bridge without a default route connects only this machine's containers and virtual machines.
     let is_inside = |name: &str| {
         machine.path(&format!("sys/class/net/{name}/bridge")).exists() && !has_default_route(name)
     };

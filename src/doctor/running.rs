@@ -1,4 +1,4 @@
-//! What the running daemon says of itself.
+//! Queries the running daemon and reports its own findings.
 
 use std::net::SocketAddr;
 
@@ -14,13 +14,13 @@ use crate::status::{Finding, Status};
 
 const CHECK: &str = "running daemon";
 
-/// What it says of its buffers, which are looked at in any case.
+/// The daemon's findings about buffers. The doctor checks the buffers itself.
 const OF_BUFFERS: [&str; 2] = ["receive_buffer_small", "send_buffer_small"];
 
-/// Asks a daemon's endpoint for a path, and returns the answer or why there is none.
+/// Requests a path from a daemon's endpoint, and returns the response or the reason for its absence.
 pub(super) type Ask<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 
-/// Asks the endpoint that these settings name.
+/// Sends a request to the endpoint of these settings.
 pub(super) fn ask(config: &Config, path: &str) -> Result<Vec<u8>, String> {
     let Some(address) = config.http_address else {
         return Err("HTTP_ADDR is none, so it cannot be asked".to_owned());
@@ -35,13 +35,13 @@ pub(super) fn ask(config: &Config, path: &str) -> Result<Vec<u8>, String> {
     Err(format!("http://{address}{path} answers {}: {detail}", answer.status))
 }
 
-/// What is at a path.
+/// Requests a path and parses the response.
 pub(super) fn read<T: DeserializeOwned>(ask: Ask, path: &str) -> Result<T, String> {
     serde_json::from_slice(&ask(path)?)
         .map_err(|error| format!("what {path} says is not understood: {error}"))
 }
 
-/// The status of the daemon that is to serve `address`.
+/// Returns the status of the daemon on `address`.
 pub(super) fn status(ask: Ask, address: SocketAddr) -> Result<Status, String> {
     let status: Status = read(ask, "/status")?;
     let port = status.address.port();
@@ -53,7 +53,7 @@ pub(super) fn status(ask: Ask, address: SocketAddr) -> Result<Status, String> {
     Ok(status)
 }
 
-/// Judges what it finds itself.
+/// Judges the daemon's own findings.
 pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
     let status = match status {
         Ok(status) => status,
@@ -81,12 +81,12 @@ pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
         CHECK,
         join(&|finding| finding.summary.clone(), " "),
         "clients miss pings or are turned away, or may be before long",
-        // A daemon could put commands of its own on lines of their own.
+        // Escaped line by line, so that a daemon cannot inject a command on a line of its own.
         join(&|finding| advice(&printable(&finding.advice)), "\n"),
     )
 }
 
-/// A status as tests need it.
+/// Builds a status for tests.
 #[cfg(test)]
 pub(super) fn fake(port: u16, clients: u64, receive_bytes: usize) -> Value {
     serde_json::json!({

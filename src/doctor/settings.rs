@@ -1,4 +1,4 @@
-//! Whether the settings are those that were meant.
+//! Checks whether the settings are the intended ones.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,15 +12,15 @@ use crate::machine::Machine;
 
 const CHECK: &str = "settings";
 
-/// The variables on which what is checked depends.
+/// The variables that affect the other checks.
 const DECISIVE: [&str; 5] = ["HOST", "PORT", "WORKER_POOL_SIZE", "MAX_CLIENTS", "HTTP_ADDR"];
 
-/// What the caller may see of the environment of the running daemon.
+/// The environment of the running daemon, as far as the caller may read it.
 #[derive(Debug)]
 pub(super) struct Theirs {
     pid: u32,
     variables: Vec<(OsString, OsString)>,
-    /// Whether the daemon may have more variables from an env file.
+    /// Whether an env file may add variables.
     may_have_env_file: bool,
 }
 
@@ -39,25 +39,25 @@ impl Theirs {
         Some(Self { pid, variables, may_have_env_file })
     }
 
-    /// The value of a variable, as text.
+    /// The value of a variable, if it is valid UTF-8.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.variables.iter().find(|(other, _)| other == name)?.1.to_str()
     }
 
-    /// The decisive settings.
+    /// The daemon's settings, parsed from its [`DECISIVE`] variables alone.
     fn config(&self) -> Option<Config> {
         let decisive = |name: &OsString| DECISIVE.iter().any(|it| name == it);
         let variables = self.variables.iter().filter(|(name, _)| decisive(name)).cloned();
         Config::from_vars(variables).ok().map(|(config, _)| config)
     }
 
-    /// Whether the value of a variable follows from the environment alone.
+    /// Whether the environment alone determines the value of a variable.
     fn determines(&self, name: &str) -> bool {
         self.value(name).is_some() || !self.may_have_env_file
     }
 }
 
-/// Looks at the variables of this process, and at those of the daemon that is running.
+/// Checks the variables of this process against those of the running daemon.
 pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
     let Given { config, misspelt, file } = *given;
     if !misspelt.is_empty() {
@@ -94,7 +94,7 @@ pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
     }
 }
 
-/// The decisive settings of the daemon that differ from `ours`.
+/// Lists the daemon's [`DECISIVE`] settings that differ from `ours`.
 fn differing(theirs: &Theirs, ours: &Config) -> Vec<String> {
     let Some(config) = theirs.config() else { return Vec::new() };
     let pairs = config.values().into_iter().zip(ours.values());

@@ -1,4 +1,4 @@
-//! Which sockets there are, and which processes hold them.
+//! Lists the open sockets and the processes that hold them.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,14 +7,14 @@ use std::{fs, io};
 
 use crate::machine::{Machine, if_any};
 
-/// What a port is of.
+/// The transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Udp,
     Tcp,
 }
 
-/// The state of a TCP socket that listens (`include/net/tcp_states.h`).
+/// The listening state of a TCP socket (`include/net/tcp_states.h`).
 const LISTEN: &str = "0A";
 
 impl Protocol {
@@ -41,20 +41,20 @@ pub(super) struct Process {
     pub(super) is_wakeupd: bool,
 }
 
-/// Who is bound to a port.
+/// The holder of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     Nobody,
     Processes(Vec<Process>),
-    /// Somebody whose sockets may not be looked at.
+    /// Processes with file descriptors that the caller may not read.
     Hidden {
         uid: u32,
-        /// A wakeupd of that user.
+        /// The pid of a wakeupd of that user.
         wakeupd: Option<u32>,
     },
 }
 
-/// A line of such a table.
+/// A row of a socket table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Socket {
     address: SocketAddr,
@@ -63,7 +63,7 @@ struct Socket {
     inode: u64,
 }
 
-/// Who is in the way of, or has already made, a socket that is bound to `address`.
+/// Finds the holder of `address`: the processes with a socket there, or with one that prevents binding it.
 pub(super) fn holder(
     machine: &Machine,
     protocol: Protocol,
@@ -74,10 +74,10 @@ pub(super) fn holder(
     let [of_ipv4, of_ipv6] = protocol.tables();
     for path in [of_ipv4, of_ipv6] {
         let table = machine.text(path);
-        // There may be none of IPv6.
+        // The IPv6 table is missing if the kernel lacks IPv6.
         let table = if path == of_ipv6 { if_any(table)? } else { Some(table?) };
         let Some(table) = table else { continue };
-        // The first line is the title.
+        // The first line is a header.
         for line in table.lines().skip(1) {
             let socket = socket(line).ok_or_else(|| machine.malformed(path, line))?;
             let is_bound = protocol == Protocol::Udp || socket.listens;
@@ -98,7 +98,7 @@ pub(super) fn holder(
     Ok(Holder::Processes(holders.into_iter().map(|pid| process(machine, pid)).collect()))
 }
 
-/// The names of all processes.
+/// Lists the names of all processes.
 pub(super) fn names(machine: &Machine) -> io::Result<Vec<String>> {
     Ok(pids(machine)?.into_iter().map(|pid| process(machine, pid).name).collect())
 }
@@ -108,7 +108,7 @@ fn pids(machine: &Machine) -> io::Result<Vec<u32>> {
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// What a process says of itself; little where it has ended.
+/// Describes a process. Most fields are empty if it has exited.
 fn process(machine: &Machine, pid: u32) -> Process {
     let name = machine.text(&format!("proc/{pid}/comm")).unwrap_or_default();
     let program = |process: &str| fs::read_link(machine.path(&format!("proc/{process}/exe"))).ok();
@@ -120,7 +120,7 @@ fn owner(machine: &Machine, pid: u32) -> Option<u32> {
     fs::metadata(machine.path(&format!("proc/{pid}"))).ok().map(|process| process.uid())
 }
 
-/// Whether one of the sockets is a process's, as far as one may look.
+/// Whether a process holds one of the sockets, as far as the caller may read its file descriptors.
 fn holds(machine: &Machine, pid: u32, inodes: &BTreeSet<u64>) -> bool {
     let files = fs::read_dir(machine.path(&format!("proc/{pid}/fd")));
     files.into_iter().flatten().filter_map(Result::ok).any(|file| {
@@ -142,7 +142,7 @@ fn socket(line: &str) -> Option<Socket> {
     })
 }
 
-/// An address of a table: words of 32 bits as the machine orders their bytes, in hexadecimal.
+/// Parses an address of a table: hexadecimal 32-bit words in the machine's byte order.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words = ip.as_bytes().chunks_exact(8);
@@ -162,7 +162,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// Whether two sockets cannot both be bound so. `::` is every address of both families.
+/// Whether two sockets cannot both be bound. `::` covers all addresses of both families.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let covers = |wide: IpAddr, ip: IpAddr| match wide {
         IpAddr::V6(wide) => wide.is_unspecified(),
@@ -181,7 +181,7 @@ mod tests {
 
     const TITLE: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
-    /// A line of the table of a machine that has the least significant byte first.
+    /// Builds a row as a little-endian machine shows it.
     fn line(address: &str, uid: u32, inode: u64) -> String {
         line_in_state("07", address, uid, inode)
     }

@@ -1,4 +1,4 @@
-//! The user that the daemon runs as, and what that user may do.
+//! The daemon's user and its access rights.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -11,10 +11,10 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 use crate::disk;
 use crate::machine::Machine;
 
-/// An overflow user that owns nothing: what it may read, every user may read.
+/// The overflow user, which owns nothing: a file that it can read is world-readable.
 const NOBODY: u32 = 65_534;
 
-/// Whether the service's user is known.
+/// The source from which the user was derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Daemon,
@@ -22,7 +22,7 @@ enum Source {
     Caller,
 }
 
-/// A user to try the access to files as.
+/// The user for trial accesses to files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct User {
     pub(super) uid: u32,
@@ -30,8 +30,8 @@ pub(super) struct User {
     source: Source,
 }
 
-/// The user of the running daemon; else the owner of the snapshot's folder, unless that is root, because
-/// `StateDirectory=` gives the folder to the user of the unit; else the caller.
+/// Determines the service's user: the user of the running daemon, else the owner of the snapshot's folder, else
+/// the caller. `StateDirectory=` gives the folder to the unit's user, so root as its owner does not count.
 pub(super) fn of_service(machine: &Machine, daemon: Option<u32>, folder: Option<&Path>) -> User {
     let of_daemon = daemon.and_then(|pid| {
         let id = |name| {
@@ -51,29 +51,29 @@ pub(super) fn of_service(machine: &Machine, daemon: Option<u32>, folder: Option<
 }
 
 impl User {
-    /// A user with no rights but those of everybody.
+    /// The overflow user, with only the rights that all users have.
     pub(super) const fn nobody() -> Self {
         Self { uid: NOBODY, gid: NOBODY, source: Source::Caller }
     }
 
-    /// Whether root runs this and the user of the service is unknown.
+    /// Whether the doctor runs as root and the service's user is unknown.
     pub(super) fn is_unknown(self) -> bool {
         self.source == Source::Caller && self.uid == 0
     }
 
-    /// Whether a folder that the caller cannot enter is out of the daemon's reach too.
+    /// Whether the daemon cannot enter a folder either if the caller cannot.
     pub(super) fn shares_reach(self) -> bool {
         let is_the_callers = self.source == Source::Daemon && self.uid == geteuid().as_raw();
         is_the_callers || geteuid().is_root()
     }
 
-    /// Whether root tries in the place of this other user.
+    /// Whether root acts on behalf of this other user.
     pub(super) fn is_impersonated(self) -> bool {
         geteuid().is_root() && self.uid != 0
     }
 
-    /// Does something with files as this user does it, unless the disk does not answer. None if the caller
-    /// is another user, and not root.
+    /// Runs a file operation as this user, with the timeout of [`disk::within_patience`]. Returns `None` if the
+    /// caller is neither this user nor root.
     pub(super) fn act<T: Send + 'static>(
         self,
         action: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -90,13 +90,13 @@ impl User {
         }))
     }
 
-    /// Gives this thread, and no other, the user's access to files. Without root's id the kernel takes its
-    /// privileges over files from the thread.
+    /// Gives only this thread the user's access to files. When the file system uid changes from 0, the kernel
+    /// also drops the thread's privileges over files.
     fn take_over_thread(self) -> io::Result<()> {
         let (gid, uid) = (Gid::from_raw(self.gid), Uid::from_raw(self.uid));
         setfsgid(gid);
         setfsuid(uid);
-        // The calls return the id of before, also when they fail.
+        // The calls return the previous id even if they fail.
         if (setfsgid(gid), setfsuid(uid)) == (gid, uid) {
             return Ok(());
         }

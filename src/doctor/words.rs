@@ -1,11 +1,11 @@
-//! What is said in more than one diagnosis.
+//! Phrases shared by several diagnoses.
 
-/// A remedy that is no command, as a comment of the shell: all that mends can be pasted into one.
+/// Formats a remedy without a command as shell comments, so that every remedy can be pasted into a shell.
 pub(super) fn advice(text: &str) -> String {
     text.lines().map(|line| format!("# {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// `names` as a sentence lists them.
+/// Formats `names` as a list within a sentence.
 pub(super) fn list(names: &[String]) -> String {
     match names {
         [] => "none".to_owned(),

@@ -1,4 +1,4 @@
-//! The heartbeats that may be waiting in the receive buffer.
+//! Tracks the heartbeats that may still be in the receive buffer.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-/// Knows until when every heartbeat was received, and which of the waiting ones are too old to count.
+/// Tracks how far the receive buffer has been drained, and detects stale heartbeats.
 ///
-/// A heartbeat's age follows from the kernel's timestamp, which comes from the wall clock. An administrator can
-/// set that clock, so a timestamp matters only if, by the boot clock, the listener left the receive buffer
-/// alone for longer than a client lives.
+/// A heartbeat's age comes from the kernel's timestamp, and so from the wall clock, which an administrator
+/// can set. The age therefore counts only if, by the boot clock, the listener left the receive buffer
+/// undrained for longer than a client lives.
 #[derive(Debug)]
 pub(super) struct Backlog {
     expiration: Duration,
-    /// A number of datagrams that the receive buffer cannot hold.
+    /// Upper bound on the number of datagrams in the receive buffer.
     capacity: usize,
-    /// Everything that arrived before was received. In nanoseconds.
+    /// All datagrams that arrived before this time have been received. In nanoseconds.
     drained_until: AtomicU64,
-    /// While the buffer is not empty: when the listener began to drain it, and the datagrams received since.
+    /// While the buffer is not empty: the start of the drain, and the datagrams received since.
     draining: Mutex<Option<(Time, usize)>>,
 }
 
@@ -31,15 +31,15 @@ impl Backlog {
         Self { expiration, capacity, drained_until, draining: Mutex::default() }
     }
 
-    /// Everything that arrived before this time was received.
+    /// All datagrams that arrived before this time have been received.
     pub(super) fn drained_until(&self) -> Time {
         Time::from_nanos(self.drained_until.load(Acquire))
     }
 
-    /// Takes note that a receive call at `now` returned `count` datagrams, and whether it left the buffer empty.
+    /// Records that a receive call at `now` returned `count` datagrams, and whether it left the buffer empty.
     ///
-    /// A flood never leaves it empty. But the datagrams that were waiting when the listener began to drain have
-    /// all been received once it has received more than the buffer holds.
+    /// During a flood the buffer is never empty. But once the listener has received more datagrams than the
+    /// buffer holds, it has received all that were waiting when the drain began.
     pub(super) fn received(&self, now: Time, count: usize, is_empty: bool) {
         let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
         let (began, before) = draining.unwrap_or((now, 0));
@@ -59,10 +59,10 @@ impl Backlog {
         self.drained_until.store(time.as_nanos(), Release);
     }
 
-    /// Whether a heartbeat is too old that is received at `now` and waited for so long by the wall clock.
+    /// Whether a heartbeat received at `now` is too old, given its wait by the wall clock.
     pub(super) fn is_stale(&self, now: Time, waited: Duration) -> bool {
         let longest_wait = now.since(self.drained_until());
-        // A longer wait means that the wall clock was set, so the age is unknown. The extra 64th allows for a
+        // A longer wait means that the wall clock was set, so the age is unknown. The extra 1/64 tolerates a
         // slewed clock.
         longest_wait > self.expiration
             && waited > self.expiration

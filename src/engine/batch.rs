@@ -1,4 +1,4 @@
-//! The pings of a slot, grouped so that one system call can send many.
+//! The pings of a slot, grouped for batched system calls.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use wakeupd_protocol::PING;
 
 use super::registry::{LocalAddresses, Removal, Sweep, Target};
 
-/// A datagram that the engine wants to be sent.
+/// A datagram for the caller to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emission {
     /// The wake-up ping.
@@ -14,7 +14,7 @@ pub enum Emission {
 }
 
 impl Emission {
-    /// Its bytes on the wire.
+    /// The bytes on the wire.
     #[must_use]
     pub const fn payload(self) -> &'static [u8] {
         match self {
@@ -23,18 +23,18 @@ impl Emission {
     }
 }
 
-/// The same datagram for several clients, from the same source address.
+/// One datagram to several clients, from the same source address.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
-    /// The datagram.
+    /// The datagram to send.
     pub emission: Emission,
     /// The local address that the clients send to; `None` lets the kernel choose.
     pub source: Option<IpAddr>,
-    /// The clients.
+    /// The recipients.
     pub destinations: &'a [SocketAddr],
 }
 
-/// What a slot gives out. A worker uses the same batch for every slot, which keeps its memory.
+/// The output of a slot. A worker reuses one batch for all its slots, so the allocations persist.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub(super) sweep: Sweep,
@@ -67,7 +67,7 @@ impl Batch {
     /// Calls `transmit` for each group of datagrams to send.
     ///
     /// # Errors
-    /// The first error of `transmit`, which ends the loop.
+    /// If `transmit` fails. The first error ends the loop.
     pub fn try_for_each<E>(
         &mut self,
         mut transmit: impl FnMut(Transmit<'_>) -> Result<(), E>,

@@ -1,10 +1,10 @@
-//! What the engine counts.
+//! The engine's counters.
 
 use super::guard::Refused;
 use super::registry::Removal;
 use crate::counter::Counter;
 
-/// The engine's decisions since it was created.
+/// Counts of the engine's decisions since its creation.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Accepted heartbeats.
@@ -15,15 +15,14 @@ pub struct Counters {
     pub restored: Counter,
     /// Removed clients, by [`Removal`].
     pub removed: [Counter; Removal::ALL.len()],
-    /// Times that a client was muted because its port is closed, or would have been muted if the guard enforced
-    /// its rules.
+    /// Times a client was muted because its port is closed. In observe mode: times it would have been muted.
     pub muted: Counter,
-    /// Datagrams that were refused, or would have been refused if the guard enforced its rules, by [`Refused`].
+    /// Refused datagrams, by [`Refused`]. In observe mode: datagrams that would have been refused.
     pub refused: [Counter; Refused::ALL.len()],
-    /// Slots that were not skipped.
+    /// Slots served, including the empty ones that a worker slept through.
     pub served_slots: Counter,
-    /// Slots skipped because their worker was a whole second late.
+    /// Slots skipped because their worker was at least a second late.
     pub skipped_slots: Counter,
-    /// The pings of the skipped slots, muted clients included.
+    /// Pings lost with the skipped slots, including those to muted clients.
     pub skipped_pings: Counter,
 }

@@ -1,8 +1,8 @@
-//! Which sources may register, how many of them, and whom the network says it cannot reach.
+//! Access control: decides which sources may register, and caps the clients per address and network.
 //!
-//! Any source address may be forged, so what matters is where pings may go: not to where they could do
-//! harm ([`Guard::admit`]), and to no address or network more than so many at a time
-//! ([`Guard::reserve`]). `docs/security.md` says against whom.
+//! Any source address may be forged, so the rules limit where pings go: never to destinations that they could
+//! harm ([`Guard::admit`]), and to a limited number of clients per address and network (`Guard::reserve`).
+//! `docs/security.md` describes the threats.
 
 mod counts;
 mod nat64;
@@ -23,17 +23,16 @@ pub use self::nat64::{Nat64Prefixes, NotPrefixes};
 pub use self::networks::{Networks, NotANetwork, network};
 pub use self::refused::Refused;
 
-/// The ports below are those of services (RFC 6335, section 6), many of which answer whatever comes.
-/// NATs map clients to ports above.
+/// The ports below are system ports (RFC 6335, section 6). Many services there answer any datagram. NATs map
+/// clients to ports above.
 const FIRST_USER_PORT: u16 = 1024;
 
-/// What the guard does with what it finds.
+/// Whether the guard enforces its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It refuses.
+    /// Refuse every violation.
     Enforce,
-    /// It reports what it would refuse, and refuses only sources that no ping can be sent to and heartbeats
-    /// that are too old.
+    /// Report violations. Refuse only stale heartbeats and sources that no ping can reach.
     Observe,
 }
 
@@ -58,19 +57,19 @@ impl Display for Mode {
     }
 }
 
-/// How many clients there may be at a time.
+/// The maximum numbers of concurrent clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// Altogether.
+    /// In total.
     pub clients: u32,
-    /// At one IPv4 address or in one IPv6 /64, outside the local networks.
+    /// Per IPv4 address or IPv6 /64, outside the local networks.
     pub per_address: u32,
-    /// In one IPv4 /24 or IPv6 /56, outside the local networks.
+    /// Per IPv4 /24 or IPv6 /56, outside the local networks.
     pub per_prefix: u32,
 }
 
 impl Caps {
-    /// Whether an address and its prefix with so many clients may have one more.
+    /// Checks that an address and a prefix with these counts have room for one more client.
     fn check(self, Count { of_address, of_prefix }: Count) -> Result<(), Refused> {
         if of_address >= self.per_address {
             Err(Refused::MaxClientsPerAddress)
@@ -82,22 +81,23 @@ impl Caps {
     }
 }
 
-/// The rules that stay as they are while the daemon runs.
+/// The rules that are fixed while the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Whether to refuse or only to tell.
+    /// Whether to enforce the rules or only report violations.
     pub mode: Mode,
-    /// From where nobody may register.
+    /// `REFUSE_NETS`: networks whose sources may not register.
     pub refuse_nets: Networks,
-    /// Where an address may stand for a crowd, so that the caps of addresses and prefixes do not apply.
+    /// `LOCAL_NETS`: networks exempt from the caps per address and prefix, because one address there may
+    /// stand for many clients.
     pub local_nets: Networks,
-    /// The translation prefixes. Addresses behind them obey the rules for their embedded IPv4 addresses too.
+    /// The translation prefixes. An address behind one also obeys the rules for its embedded IPv4 address.
     pub nat64_prefixes: Nat64Prefixes,
-    /// How many may register.
+    /// The caps on the number of clients.
     pub caps: Caps,
 }
 
-/// Watches over who may register. Its counts are those of the registry's clients.
+/// Applies the rules, and counts the registry's clients per address and prefix.
 #[derive(Debug)]
 pub struct Guard {
     rules: Rules,
@@ -109,7 +109,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard of a daemon at `own_port` that has no clients.
+    /// Creates a guard without clients for a daemon that listens on `own_port`.
     #[must_use]
     pub(super) fn new(rules: Rules, own_port: u16, denied: Networks) -> Self {
         Self {
@@ -122,22 +122,22 @@ impl Guard {
         }
     }
 
-    /// Whether what is found to be refused must be refused.
+    /// Whether the guard enforces its rules.
     #[must_use]
     pub fn enforces(&self) -> bool {
         self.rules.mode == Mode::Enforce
     }
 
-    /// How many clients there may be.
+    /// The caps on the number of clients.
     #[must_use]
     pub fn caps(&self) -> Caps {
         self.rules.caps
     }
 
-    /// Decides whether a heartbeat from `source` counts at all, whoever is live.
+    /// Decides whether a heartbeat from `source` is valid, regardless of the number of clients.
     ///
     /// # Errors
-    /// With the reason if it does not.
+    /// If a rule refuses the source. The error is the reason.
     pub fn admit(&self, source: SocketAddr) -> Result<(), Refused> {
         let port = source.port();
         if port == 0 {
@@ -164,12 +164,12 @@ impl Guard {
         Ok(())
     }
 
-    /// Takes other networks than before from the file of those to deny.
+    /// Replaces the networks of `DENY_FILE`.
     pub(super) fn deny(&self, networks: Networks) {
         *self.denied.write().unwrap_or_else(PoisonError::into_inner) = networks;
     }
 
-    /// Takes the broadcast addresses of the networks that this machine is on. No ping can be sent there.
+    /// Replaces the broadcast addresses of this machine's networks. The kernel refuses pings to them.
     pub(super) fn set_broadcasts(&self, mut addresses: Vec<Ipv4Addr>) {
         addresses.sort_unstable();
         *self.broadcasts.write().unwrap_or_else(PoisonError::into_inner) = addresses;
@@ -180,7 +180,7 @@ impl Guard {
         self.broadcasts.read().unwrap_or_else(PoisonError::into_inner).binary_search(&ip).is_ok()
     }
 
-    /// How many networks the file says to deny.
+    /// The number of networks in `DENY_FILE`.
     #[must_use]
     pub fn denied(&self) -> usize {
         self.denied_networks().len()
@@ -190,37 +190,37 @@ impl Guard {
         self.denied.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a datagram with such a fault is refused, and not only reported.
+    /// Whether the guard refuses a datagram for `reason`, rather than only reporting it.
     #[must_use]
     pub fn refuses(&self, reason: Refused) -> bool {
         self.enforces() || reason.is_unconditional()
     }
 
-    /// Whether the file denies `ip` or the IPv4 address embedded in it.
+    /// Whether `DENY_FILE` denies `ip` or its embedded IPv4 address.
     #[must_use]
     pub fn denies(&self, ip: IpAddr) -> bool {
         is_any_in(&self.denied_networks(), ip, self.embedded(ip))
     }
 
-    /// The IPv4 address that a translator has embedded in `ip`.
+    /// The IPv4 address that a translator embedded in `ip`.
     #[must_use]
     pub fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
         self.rules.nat64_prefixes.embedded(ip)
     }
 
-    /// The address that the clients of `ip` count under. A host has one count, with or without a translator
-    /// in between.
+    /// The address under which the clients of `ip` are counted. A host shares one count whether or not its
+    /// packets pass a translator.
     fn count_key(&self, ip: IpAddr) -> Address {
         self.embedded(ip).map_or(ip, IpAddr::from).into()
     }
 
-    /// Counts one client more at `ip`, which was admitted, if there is room for it or the guard only
-    /// observes. One thread alone may do this.
+    /// Counts a new client at the admitted address `ip`, if the caps have room or the guard only observes.
+    /// Only one thread may call this.
     ///
     /// # Errors
-    /// With the cap that is reached, mostly.
+    /// If a cap is reached, or `ip` is a broadcast address or has been denied since it was admitted.
     pub(super) fn reserve(&self, ip: IpAddr) -> Result<(), Refused> {
-        // It may have been denied since it was admitted.
+        // `DENY_FILE` may have changed since `ip` was admitted.
         if self.enforces() && self.denies(ip) {
             return Err(Refused::DenyFile);
         }
@@ -249,11 +249,10 @@ impl Guard {
         verdict
     }
 
-    /// Decides whether a heartbeat from `source` would register it now, if it is not a client yet. Changes no
-    /// count.
+    /// Decides whether a heartbeat from `source` would register a new client now. Changes no counts.
     ///
     /// # Errors
-    /// The rule that the heartbeat would break.
+    /// If a rule would refuse the heartbeat. The error is the reason.
     pub fn would_admit(&self, source: SocketAddr) -> Result<(), Refused> {
         self.admit(source)?;
         if self.is_broadcast(source.ip()) {
@@ -265,7 +264,8 @@ impl Guard {
         self.rules.caps.check(self.count(source.ip()))
     }
 
-    /// The number of clients that share the address and the prefix of `ip`. Local networks are not counted.
+    /// The number of clients at the address and in the prefix of `ip`. Zero in local networks, which are not
+    /// counted.
     #[must_use]
     pub fn count(&self, ip: IpAddr) -> Count {
         if self.rules.local_nets.contains(ip) {
@@ -275,7 +275,7 @@ impl Guard {
         self.counts.table(address).count(address)
     }
 
-    /// Counts one client less at `ip`.
+    /// Subtracts a removed client at `ip` from the counts.
     pub(super) fn release(&self, ip: IpAddr) {
         if !self.rules.local_nets.contains(ip) {
             let address = self.count_key(ip);
@@ -290,8 +290,8 @@ impl Guard {
         self.total.load(Relaxed)
     }
 
-    /// Whether the room for clients at `ip` is more than three quarters full, so that one that has not
-    /// repeated its heartbeat should make way.
+    /// Whether the caps that apply to `ip` are more than three quarters used, so unconfirmed clients should
+    /// be evicted.
     #[must_use]
     pub fn is_pressed(&self, ip: IpAddr) -> bool {
         if !self.enforces() {
@@ -307,18 +307,18 @@ impl Guard {
     }
 }
 
-/// Whether `networks` contain a source's own address or the IPv4 address embedded in it.
+/// Whether `networks` contain a source address or its embedded IPv4 address.
 fn is_any_in(networks: &Networks, ip: IpAddr, embedded: Option<Ipv4Addr>) -> bool {
     networks.contains(ip) || embedded.is_some_and(|embedded| networks.contains(embedded.into()))
 }
 
-/// Why an address with `ip` embedded may never register, if so. A translator must not forward such packets,
-/// but a careless one does.
+/// The reason to refuse any address that embeds `ip`, if there is one. A translator must not forward such
+/// packets, but a careless one does.
 fn forbidden_embedded(ip: Ipv4Addr) -> Option<Refused> {
     if ip.is_loopback() { Some(Refused::TranslatedLoopback) } else { forbidden_source(ip.into()) }
 }
 
-/// Why nobody may ever register from `ip`, if so (RFC 6890).
+/// The reason to refuse any heartbeat from `ip`, if there is one (RFC 6890).
 fn forbidden_source(ip: IpAddr) -> Option<Refused> {
     match ip {
         IpAddr::V4(ip) => match ip.octets() {

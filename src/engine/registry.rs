@@ -1,11 +1,11 @@
-//! The clients: who is live, since when, and where their pings leave from.
+//! The registry of clients: which ones are live, since when, and from which local address to ping them.
 //!
-//! Two [`DashMap`]s, one for IPv4 and one for IPv6 clients, whose shards of the same number are
-//! together a slot of the second: a client's shard says when in each second it is pinged. A shard's
-//! lock is held while its entries are copied out, never longer.
+//! It holds two [`DashMap`]s, one for IPv4 and one for IPv6 clients. The shards with the same number in both
+//! maps form one slot of the second, so a client's shard sets when in each second it is pinged. A shard's
+//! lock is held only while its entries are copied out.
 //!
-//! Memory is mostly the clients' tables, so an entry is small: 24 bytes for an IPv4 client and 36 for
-//! an IPv6 one.
+//! The client tables dominate the memory use, so entries are small: 24 bytes for an IPv4 client and 36 for an
+//! IPv6 client.
 
 mod client;
 mod key;
@@ -33,43 +33,43 @@ pub(super) use self::sweep::{Sweep, Target};
 pub use self::view::View;
 use crate::clock::Time;
 
-/// The number of shards of a daemon's registry, and so of slots in a second: one each 4 ms, so that
-/// pings leave in an even stream, and a thread is not woken for a handful of them.
+/// The number of shards in a daemon's registry, and of slots in a second. A slot every 4 ms spreads the pings
+/// evenly without waking a thread for only a few of them.
 pub const SHARDS: usize = 256;
 
-/// What a heartbeat did.
+/// The result of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshed {
-    /// It made its source a client.
+    /// The heartbeat registered a new client.
     Registered {
-        /// The shard that the client belongs to.
+        /// The client's shard.
         shard: usize,
-        /// Whether no other client of the same address family is in that shard, so that its worker
-        /// may not have known of anything to do in it.
+        /// Whether the client is the only one of its address family in the shard, so its worker may be
+        /// sleeping past the slot.
         is_first: bool,
     },
-    /// Its source was a client before.
+    /// The heartbeat renewed an existing client.
     Renewed,
-    /// Its source was no client and was not let in.
+    /// The source was not a client and was not admitted.
     Refused,
 }
 
 /// Why a client was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// Its time was over.
+    /// No heartbeat arrived within the expiration.
     Expired,
-    /// Others wanted its room before it had repeated its heartbeat.
+    /// The client was evicted to make room before it had repeated its heartbeat.
     MadeWay,
-    /// An operator denied its network.
+    /// `DENY_FILE` denies the client's network.
     Denied,
 }
 
 impl Removal {
-    /// Every reason, each at the index `removal as usize`.
+    /// Every reason, at the index `removal as usize`.
     pub const ALL: [Self; 3] = [Self::Expired, Self::MadeWay, Self::Denied];
 
-    /// The reason as it stands in logs and counters.
+    /// The name of the reason in logs and counters.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl Removal {
     }
 }
 
-/// What both families have in common in a sweep.
+/// The parameters that a sweep of either address family shares.
 struct Pass<'a, P> {
     now: Time,
     drained_until: Time,
@@ -92,7 +92,7 @@ struct Pass<'a, P> {
 
 type Clients<K> = DashMap<K, Client, Seed>;
 
-/// All clients.
+/// All live clients.
 #[derive(Debug)]
 pub struct Registry {
     v4: Clients<SocketAddrV4>,
@@ -102,8 +102,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry, whose clients live until `expiration` after their last heartbeat, the time
-    /// of which is cut off to a millisecond. The `seed` decides into which shard a client goes.
+    /// Creates an empty registry. Clients expire `expiration` after their last heartbeat, whose time is
+    /// truncated to a millisecond. The `seed` assigns clients to shards.
     ///
     /// # Panics
     /// Unless `shards` is a power of two above 1.
@@ -117,8 +117,8 @@ impl Registry {
         }
     }
 
-    /// Records a heartbeat from `client`, a canonical address, that hit the address `local`. One that
-    /// is no client yet becomes one if `admit` says so.
+    /// Records a heartbeat from the canonical address `client` to the address `local`. If `client` is not
+    /// registered, it becomes a client if `admit` returns true.
     pub(super) fn refresh(
         &self,
         client: SocketAddr,
@@ -134,20 +134,19 @@ impl Registry {
         self.enter(client, renew, admit, || Client::new(self.locals.take(local), now))
     }
 
-    /// Takes a client over that another registry knew, if `admit` says so. One that is here already stays
-    /// as it is.
+    /// Restores a client of another registry, if `admit` returns true. Leaves an existing client unchanged.
     pub(super) fn restore(&self, client: &View, admit: impl FnOnce() -> bool) -> Refreshed {
         let new = || Client::restored(client, self.locals.take(client.local));
         self.enter(client.address, |_| {}, admit, new)
     }
 
-    /// What a client that holds `local` holds after a heartbeat that hit `address`. It keeps what it holds if
-    /// the kernel did not say what was hit.
+    /// The reference for a client that holds `local`, after a heartbeat to `address`. The client keeps
+    /// `local` if the kernel did not report an address.
     fn moved(&self, local: LocalId, address: Option<IpAddr>) -> LocalId {
         if address.is_none() || self.locals.fits(local, address) {
             return local;
         }
-        // In this order, so that a client that is alone with its address leaves its place to itself.
+        // Release first, so that the only client of an address can reuse its place in the table.
         self.locals.release(local);
         self.locals.take(address)
     }
@@ -165,7 +164,7 @@ impl Registry {
         }
     }
 
-    /// When the last heartbeat of `client` came, if it is live and gets pings.
+    /// The time of the last heartbeat of `client`, if it is live and not muted.
     #[must_use]
     pub fn last_heartbeat(&self, client: SocketAddr, now: Time) -> Option<Time> {
         let View { last_heartbeat, is_muted, .. } = self.view(client, now)?;
@@ -173,7 +172,7 @@ impl Registry {
         (is_live && !is_muted).then_some(last_heartbeat)
     }
 
-    /// What is known of `client`, if it is one.
+    /// The state of `client`, if it is registered.
     #[must_use]
     pub fn view(&self, client: SocketAddr, now: Time) -> Option<View> {
         let view =
@@ -184,9 +183,9 @@ impl Registry {
         }
     }
 
-    /// Looks at every client of `shard`. Its locks are held meanwhile, so `look` must be quick.
+    /// Calls `look` for every client of `shard`. It runs under the shard's locks, so it must be quick.
     pub fn look_at(&self, shard: usize, now: Time, mut look: impl FnMut(View)) {
-        // Most clients send to the same address.
+        // Most clients send to the same local address, so the last lookup is cached.
         let mut last = (LocalId::NONE, None);
         let mut view = |client: SocketAddr, known: &Client| {
             if known.local() != last.0 {
@@ -200,12 +199,12 @@ impl Registry {
         });
     }
 
-    /// Sends `client` no pings until its next heartbeat.
+    /// Mutes `client` until its next heartbeat.
     pub(super) fn mute(&self, client: SocketAddr) {
         self.change(client, Client::mute);
     }
 
-    /// Says that the last ping of `client` could not be sent.
+    /// Subtracts the last ping of `client` from its count, because the send failed.
     pub(super) fn take_ping_back(&self, client: SocketAddr) {
         self.change(client, Client::unping);
     }
@@ -221,7 +220,7 @@ impl Registry {
         };
     }
 
-    /// Removes those clients of `shard` whose addresses are `unwanted`, and appends them to `removed`.
+    /// Removes the clients of `shard` whose addresses are `unwanted`, and appends them to `removed`.
     pub(super) fn evict(
         &self,
         shard: usize,
@@ -242,12 +241,12 @@ impl Registry {
         });
     }
 
-    /// Finds the clients of `shard` to ping at `now`, and removes the expired ones. If the address of a client
-    /// `is_pressed`, the client is removed after [`Self::probation`] already, unless it has repeated its heartbeat.
+    /// Collects the clients of `shard` to ping at `now`, and removes the expired ones. If a client's address
+    /// `is_pressed`, an unconfirmed client is evicted after [`Self::probation`].
     ///
-    /// Every heartbeat that arrived before `drained_until` has been recorded. A client that is silent beyond
-    /// that time stays, because its heartbeat may be waiting in the receive buffer, but gets no ping once it
-    /// seems to have expired.
+    /// Every heartbeat that arrived before `drained_until` has been recorded. A client expires only by its
+    /// silence until then, because a later heartbeat may be in the receive buffer. A client that seems expired
+    /// by `now` is kept in that case, but gets no ping.
     pub(super) fn sweep(
         &self,
         shard: usize,
@@ -297,7 +296,7 @@ impl Registry {
         });
     }
 
-    /// Why a client is to be removed, if so.
+    /// The reason to remove a client, if there is one.
     fn removal(
         &self,
         client: Client,
@@ -313,51 +312,51 @@ impl Registry {
         (is_on_probation && (pass.is_pressed)(address().ip())).then_some(Removal::MadeWay)
     }
 
-    /// How long a client lives that has not repeated its heartbeat and whose room others want: three
-    /// eighths of the expiration. Who follows the protocol has repeated it after a third.
+    /// How long an unconfirmed client lives under pressure, without a second heartbeat: three eighths of the
+    /// expiration. A client that follows the protocol repeats its heartbeat after a third.
     #[must_use]
     pub fn probation(&self) -> Duration {
         self.expiration * 3 / 8
     }
 
-    /// How full the table of local addresses is.
+    /// The usage of the table of local addresses.
     #[must_use]
     pub fn local_use(&self) -> LocalUse {
         self.locals.usage()
     }
 
-    /// Whether there is no client in `shard`.
+    /// Whether `shard` has no clients.
     #[must_use]
     pub fn is_shard_empty(&self, shard: usize) -> bool {
         self.shard_len(shard) == 0
     }
 
-    /// How many clients there are in `shard`.
+    /// The number of clients in `shard`.
     #[must_use]
     pub fn shard_len(&self, shard: usize) -> usize {
         self.v4.shards()[shard].read().len() + self.v6.shards()[shard].read().len()
     }
 
-    /// The number of IPv4 and of IPv6 clients.
+    /// The numbers of IPv4 and IPv6 clients.
     #[must_use]
     pub fn families(&self) -> (usize, usize) {
         (self.v4.len(), self.v6.len())
     }
 
-    /// The number of clients.
+    /// The number of clients of both families.
     #[must_use]
     pub fn len(&self) -> usize {
         let (v4, v6) = self.families();
         v4 + v6
     }
 
-    /// What decides into which shard a client goes.
+    /// The seed that assigns clients to shards.
     #[must_use]
     pub fn seed(&self) -> Seed {
         *self.v4.hasher()
     }
 
-    /// The number of shards.
+    /// The number of shards per address family.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.v4.shards().len()
@@ -369,15 +368,15 @@ impl Registry {
         self.expiration
     }
 
-    /// Whether there is no client.
+    /// Whether there are no clients.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 }
 
-/// Renews a client or makes it one in one go under the lock of its shard. It is exclusive also for a
-/// client that is known, because nobody else needs a shard more than once a second.
+/// Renews or inserts a client atomically, under the lock of its shard. The lock is exclusive even to renew,
+/// because no other thread needs a shard more than once a second.
 fn enter<K: Eq + Hash>(
     clients: &Clients<K>,
     client: K,

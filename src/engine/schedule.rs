@@ -1,12 +1,11 @@
 //! When each shard is due.
 //!
-//! A second is divided into as many slots as the registry has shards: shard *s* of *S* is due at
-//! phase *s / S* of each second of the clock. Worker *w* of *N* owns the shards *s ≡ w (mod N)*.
-//! Deadlines are absolute, so that neither lateness nor rounding ever adds up, and on the same machine they
-//! are the same for whoever comes next.
+//! A second has as many slots as the registry has shards: shard *s* of *S* is due at phase *s / S* of each
+//! second of the clock. Worker *w* of *N* owns the shards *s ≡ w (mod N)*. Deadlines are absolute, so neither
+//! lateness nor rounding accumulates, and a restarted daemon on the same machine has the same deadlines.
 //!
-//! A worker that is a whole second late skips whole seconds and goes on at the same shard. So one
-//! that never catches up still serves all its shards equally often.
+//! A worker that is at least a second late skips whole seconds and continues at the same shard. So even a
+//! worker that never catches up serves all its shards equally often.
 
 use std::time::Duration;
 
@@ -21,15 +20,15 @@ const PERIOD_NANOS: u64 = PERIOD.as_secs() * 1_000_000_000;
 pub struct Slot {
     /// The shard to serve.
     pub shard: usize,
-    /// When the slot was due, which is less than a second ago.
+    /// When the slot was due, less than a second ago.
     pub due: Time,
     /// When the worker's next slot is due.
     pub next_due: Time,
-    /// Whole seconds that the worker was late. All its slots of those seconds are skipped for good.
+    /// Whole seconds that the worker was late. Its slots of those seconds are skipped for good.
     pub skipped_seconds: u64,
 }
 
-/// The number of the worker, of `workers`, that owns `shard`.
+/// The number of the worker that owns `shard`, of `workers` workers.
 #[must_use]
 pub const fn owner(shard: usize, workers: usize) -> usize {
     shard % workers
@@ -41,18 +40,18 @@ pub struct Schedule {
     shards: usize,
     worker: usize,
     workers: usize,
-    /// The one that the walk is in.
+    /// The second of the next slot.
     second: Time,
-    /// The shard that is due next.
+    /// The shard of the next slot.
     shard: usize,
 }
 
 impl Schedule {
-    /// The walk of worker number `worker` of `workers` through a registry of `shards`, from the first slot
-    /// on that is not due before `from`.
+    /// Creates the walk of worker number `worker` of `workers` through `shards` shards. It starts at the
+    /// first slot due at `from` or later.
     ///
     /// # Panics
-    /// Where the worker would have no shard of its own.
+    /// If the worker would own no shard.
     #[must_use]
     pub fn new(from: Time, shards: usize, worker: usize, workers: usize) -> Self {
         assert!(worker < workers && workers <= shards, "each worker owns at least one shard");
@@ -74,7 +73,7 @@ impl Schedule {
         self.second + phase
     }
 
-    /// The slots from the next on, without end: the shard of each and when it is due.
+    /// The endless sequence of slots from the next one on: the shard of each, and when it is due.
     pub fn upcoming(&self) -> impl Iterator<Item = (usize, Time)> + use<> {
         let mut walk = self.clone();
         std::iter::repeat_with(move || {
@@ -84,18 +83,18 @@ impl Schedule {
         })
     }
 
-    /// The shards of the worker whose walk this is.
+    /// The shards that the worker owns.
     pub fn shards(&self) -> impl Iterator<Item = usize> + use<> {
         (self.worker..self.shards).step_by(self.workers)
     }
 
-    /// The number of the worker whose walk this is.
+    /// The worker's number.
     #[must_use]
     pub fn worker(&self) -> usize {
         self.worker
     }
 
-    /// Takes the next slot, or the same shard's a few seconds on if it is a whole second late.
+    /// Takes the next slot. If it is at least a second late, takes the same shard's latest due slot instead.
     pub fn take(&mut self, now: Time) -> Slot {
         let seconds = now.since(self.deadline()).as_secs();
         self.second = self.second + Duration::from_secs(seconds);
@@ -104,7 +103,7 @@ impl Schedule {
         Slot { shard, due, next_due: self.deadline(), skipped_seconds: seconds }
     }
 
-    /// Passes the slots that are due before `until` over, and returns how many they are.
+    /// Skips the slots due before `until`, and returns their number.
     pub fn pass(&mut self, until: Time) -> u64 {
         let mut passed = 0;
         while self.deadline() < until {
@@ -219,7 +218,7 @@ mod tests {
             let least = served.iter().skip(worker).step_by(workers).min().unwrap();
             let most = served.iter().max().unwrap();
             assert!(most - least <= 1, "{served:?}");
-            // Serving a slot takes 2.5 times as long as there is for it.
+            // Serving a slot takes 2.5 times the length of a slot.
             now = now + PERIOD * 5 / 2 / u32::try_from(slots).unwrap();
         }
         assert_eq!(taken, 40 * slots);

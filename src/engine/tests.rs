@@ -40,7 +40,7 @@ fn heartbeat(engine: &Engine, now: Time, source: SocketAddr) -> Outcome {
     engine.handle_datagram(now, &datagram)
 }
 
-/// The clients that get a ping from the slots that are due.
+/// The clients pinged by the slots that are due.
 fn pings(engine: &Engine, now: Time, worker: usize) -> Vec<SocketAddr> {
     let (mut batch, mut pinged) = (Batch::default(), Vec::new());
     while engine.poll_slot(now, worker, &mut batch).is_some() {
@@ -95,7 +95,7 @@ fn a_full_table_refuses_and_an_observer_only_says_so() {
             }
             assert!(outcome.reasons().any(|reason| reason == broken));
         }
-        // With a system port the fourth client exceeds the cap as well.
+        // With a system port, the fourth client also exceeds the cap.
         let refused: u64 = engine.counters().refused.iter().map(Counter::get).sum();
         assert_eq!(refused, if mode == Mode::Observe { 3 } else { 2 });
     }
@@ -136,7 +136,7 @@ fn a_slot_that_came_after_the_wake_up_is_served() {
         panic!("it is not registered")
     };
     assert_eq!(registered.wakes, Some(0));
-    // The worker oversleeps its client's slot.
+    // The worker sleeps past its client's slot.
     let due = registered.shard as u64 * 250;
     assert_eq!(pings(&engine, at(due + 400), 0).len(), usize::from(due > 0));
 }

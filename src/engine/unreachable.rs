@@ -1,4 +1,4 @@
-//! ICMP errors about pings: which clients have closed their port, and how many errors to look at.
+//! ICMP errors about pings: detects closed client ports, and rate-limits the errors.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-/// The reports about a client that it takes, and the least time from the first to the last.
+/// The number of reports that mute a client, and the least time from the first to the last.
 const ENOUGH: u8 = 3;
 const LEAST_TIME: Duration = Duration::from_secs(2);
 
-/// The least time for which reports about a client are remembered.
+/// The least time for which reports about a client are kept.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// The memory holds this many seconds of reports, which is more than [`MEMORY`].
+/// The seconds of reports, at the rate limit, that fit in memory: more than [`MEMORY`].
 const SECONDS_REMEMBERED: usize = 16;
 
-/// How long the engine takes no ICMP errors after too many of them.
+/// How long the engine ignores ICMP errors after the rate limit is exceeded.
 pub const PAUSE: Duration = Duration::from_secs(60);
 
-/// The clients that are reported as unreachable, as long as the reports stay within a rate limit.
+/// The clients reported as unreachable, up to a rate limit on the reports.
 #[derive(Debug)]
 pub(super) struct Unreachable {
     max_per_second: u32,
@@ -43,17 +43,18 @@ struct Reports {
 }
 
 impl Unreachable {
-    /// Takes up to `max_per_second` ICMP errors a second (`MAX_ICMP_ERRORS_PER_SECOND`).
+    /// Accepts up to `max_per_second` ICMP errors per second (`MAX_ICMP_ERRORS_PER_SECOND`).
     pub(super) fn new(max_per_second: u32) -> Self {
         Self { max_per_second, state: Mutex::default() }
     }
 
-    /// Whether there is no pause at `now`.
+    /// Whether ICMP errors are accepted at `now`, with no pause in effect.
     pub(super) fn is_listening(&self, now: Time) -> bool {
         self.state().paused_until.is_none_or(|until| until <= now)
     }
 
-    /// Counts an ICMP error. Returns whether it is within the rate limit; if not, a pause of [`PAUSE`] begins.
+    /// Counts an ICMP error. Returns whether it is within the rate limit. An excess error starts a pause of
+    /// [`PAUSE`].
     pub(super) fn spend(&self, now: Time) -> bool {
         let mut state = self.state();
         if state.paused_until.is_some_and(|until| now < until) {
@@ -68,10 +69,11 @@ impl Unreachable {
         is_within
     }
 
-    /// Takes a report that the port of `client` is closed. The client is live, gets pings, and sent its last
-    /// heartbeat at `last_heartbeat`. Returns whether the reports suffice to believe it.
+    /// Records a report that the port of `client` is closed. The client is live, is not muted, and sent its
+    /// last heartbeat at `last_heartbeat`. Returns whether there are enough reports to believe them.
     ///
-    /// A report may be forged. So it takes three over two seconds or more, without a heartbeat in between.
+    /// A report may be forged, so muting takes three reports over two seconds or more, without a heartbeat in
+    /// between.
     pub(super) fn report(&self, client: SocketAddr, last_heartbeat: Time, now: Time) -> bool {
         let capacity = self.max_per_second as usize * SECONDS_REMEMBERED;
         let known = &mut self.state().reports;

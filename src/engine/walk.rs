@@ -1,4 +1,4 @@
-//! A worker's walk through its slots, and its sleep past the empty ones.
+//! A worker's walk through its slots, and its sleep through the empty ones.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -13,14 +13,14 @@ use crate::clock::Time;
 #[derive(Debug)]
 pub(super) struct Walk {
     position: Mutex<Position>,
-    /// When the worker was first woken since it last looked for slots with clients, in nanoseconds.
+    /// When the worker was first woken since its last search for slots with clients, in nanoseconds.
     woken: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Position {
     schedule: Schedule,
-    /// The end of the sleep, while the worker sleeps.
+    /// The end of the sleep. `None` while the worker is awake.
     asleep_until: Option<Time>,
 }
 
@@ -35,13 +35,13 @@ impl Walk {
         self.position().schedule.restart(time);
     }
 
-    /// Wakes the worker: since `now` a client is in a shard that was empty.
+    /// Wakes the worker, because a client registered at `now` in an empty shard.
     pub(super) fn wake(&self, now: Time) {
         self.woken.fetch_min(now.as_nanos(), AcqRel);
     }
 
-    /// Ends the sleep, if the worker slept. Passes over the slots of that time, which had no clients, and
-    /// returns their number. A slot that came after a wake-up is served, if late.
+    /// Ends the sleep, if the worker was asleep. Skips the slots it slept through, which had no clients, and
+    /// returns their number. Slots after a wake-up are still served, if late.
     pub(super) fn wake_up(&self, now: Time) -> u64 {
         let mut position = self.position();
         let Some(asleep_until) = position.asleep_until.take() else { return 0 };
@@ -52,7 +52,8 @@ impl Walk {
     /// Sleeps until the next slot whose shard is not empty, or until `latest`. Returns the end of the sleep.
     pub(super) fn fall_asleep(&self, latest: Time, is_empty: impl Fn(usize) -> bool) -> Time {
         let mut position = self.position();
-        // Before the look at the shards, so that a client who registers during it wakes the worker.
+        // Store before checking the shards, so that a client that registers during the check wakes the
+        // worker.
         self.woken.store(u64::MAX, Release);
         let mut upcoming = position.schedule.upcoming().take_while(|(_, due)| *due < latest);
         let next = upcoming.find(|(shard, _)| !is_empty(*shard)).map_or(latest, |(_, due)| due);

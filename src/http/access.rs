@@ -1,4 +1,4 @@
-//! Who may ask for what.
+//! Access control: which requests may see which data.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -8,10 +8,10 @@ use hyper::{Request, StatusCode, Version};
 use super::response::Failure;
 use crate::config::{Hosts, Token};
 
-/// The rules of access.
+/// The access rules.
 #[derive(Debug)]
 pub(super) struct Access {
-    /// Whether only this machine can ask.
+    /// Whether the endpoint is bound to loopback, so only this machine can connect.
     is_loopback: bool,
     hosts: Hosts,
     token: Option<Token>,
@@ -22,15 +22,15 @@ impl Access {
         Self { is_loopback: address.ip().is_loopback(), hosts, token }
     }
 
-    /// Refuses a request that names a host by which the endpoint is not known. A page of a stranger
-    /// could have made the browser take the stranger's name for our address (DNS rebinding).
+    /// Refuses a request with an unknown host name. A malicious page may have resolved its own name to this
+    /// address in the browser (DNS rebinding).
     pub(super) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Failure> {
         let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
         let mut fields = request.headers().get_all(HOST).iter();
         let field = fields.next().map(HeaderValue::as_bytes);
         let is_single = fields.next().is_none();
         let host = match authority.or(field) {
-            // What asks without a name cannot be a browser.
+            // A client that sends no Host field is not a browser.
             None if request.version() < Version::HTTP_11 => return Ok(()),
             None => return Err(Failure::new(StatusCode::BAD_REQUEST, "the Host field is missing")),
             Some(host) => str::from_utf8(host).ok().filter(|_| is_single).and_then(name_of),
@@ -47,7 +47,7 @@ impl Access {
         ))
     }
 
-    /// Refuses a request for clients' addresses by somebody who may not see them.
+    /// Refuses an unauthorized request for clients' addresses.
     pub(super) fn check_admin<B>(&self, request: &Request<B>) -> Result<(), Denial> {
         if self.is_loopback {
             return Ok(());
@@ -72,7 +72,7 @@ pub(super) enum Denial {
     /// The endpoint is open to other machines, and `ADMIN_TOKEN` is not set.
     NotConfigured,
     NoToken,
-    /// Possibly a guess.
+    /// Possibly a guessing attempt.
     WrongToken,
 }
 
@@ -104,7 +104,7 @@ fn name_of(authority: &str) -> Option<&str> {
     }
 }
 
-/// Whether it is an IP address as it stands in a URL.
+/// Whether `host` is an IP address in URL form.
 fn is_address(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),

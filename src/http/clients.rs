@@ -1,4 +1,4 @@
-//! Who is there.
+//! Lists the clients.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -28,29 +28,29 @@ use crate::status::{Client, Refusal};
 
 pub(super) type Parameters<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
-/// The most clients on a page, and how many there are if nobody says.
+/// The maximum and the default number of clients per page.
 const MOST: usize = 1_000;
 const USUAL: usize = 100;
 
-/// So many clients of a listing without end are sent at a time.
+/// The number of clients per chunk of an unlimited listing.
 const PIECE: usize = 512;
 
-/// Some clients, and where to go on.
+/// A page of clients, and the cursor of the next page.
 #[derive(Debug, Serialize)]
 struct Page {
     clients: Vec<Client>,
     next: Option<String>,
 }
 
-/// An address that is no client.
+/// The response for an address that is not a client.
 #[derive(Debug, Serialize)]
 struct NoClient {
     error: String,
-    /// Why the guard would not let it become one.
+    /// The reason why the guard would refuse a heartbeat from it.
     refused: Option<Refusal>,
 }
 
-/// What is needed to show a client.
+/// The times and the expiration needed to show a client.
 #[derive(Clone, Copy)]
 struct Instant {
     now: Time,
@@ -73,7 +73,7 @@ impl Instant {
         Client {
             address: view.address,
             family: if view.address.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
-            // It was cut off to a second, and is again.
+            // Truncated to a second in the registry and again here: half a second makes it round.
             first_seen: rfc3339::seconds(wall(view.first_seen) + Duration::from_millis(500)),
             last_heartbeat: rfc3339::millis(wall(view.last_heartbeat)),
             heartbeats: view.heartbeats,
@@ -84,7 +84,7 @@ impl Instant {
     }
 }
 
-/// One client.
+/// The response with one client.
 pub(super) fn one(shared: &Shared, address: &str) -> Result<Response<Body>, Failure> {
     let address = address.parse().map(net::canonical).map_err(|_| {
         Failure::bad_request(
@@ -110,7 +110,7 @@ pub(super) async fn list(
         return Ok(stream(Arc::clone(shared), query.network));
     };
     let instant = Instant::of(shared);
-    // One more than is shown tells whether there are more.
+    // One client more than the page shows: it reveals whether there is a next page.
     let mut page = BinaryHeap::with_capacity(limit + 2);
     let mut found = Vec::new();
     for shard in 0..SHARDS {
@@ -135,7 +135,7 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &Page { clients, next }))
 }
 
-/// All clients, as they come, shard by shard.
+/// Streams all clients, unsorted, shard by shard.
 fn stream(shared: Arc<Shared>, network: Option<IpNet>) -> Response<Body> {
     let (mut sender, body) = Channel::<Bytes>::new(1);
     let query = Query { network, ..Query::default() };
@@ -170,7 +170,7 @@ fn stream(shared: Arc<Shared>, network: Option<IpNet>) -> Response<Body> {
     response
 }
 
-/// By what clients are put in order.
+/// The sort key of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Sort {
     #[default]
@@ -186,7 +186,7 @@ impl Sort {
         Some(match name {
             "address" => Self::Address,
             "first_seen" => Self::FirstSeen,
-            // The same order: all live equally long after their last heartbeat.
+            // The same order: all clients expire equally long after their last heartbeat.
             "last_heartbeat" | "expires_in" => Self::LastHeartbeat,
             "heartbeats" => Self::Heartbeats,
             "pings" => Self::Pings,
@@ -213,15 +213,15 @@ fn is_descending(order: &str) -> Option<bool> {
     }
 }
 
-/// Which clients are asked for.
+/// The parameters of a listing.
 #[derive(Clone, Copy, Debug, Default)]
 struct Query {
     network: Option<IpNet>,
     sort: Sort,
     is_descending: bool,
-    /// Without end if not given.
+    /// `None` means no limit.
     limit: Option<usize>,
-    /// The last one of the page before.
+    /// The last client of the previous page.
     after: Option<Rank>,
 }
 
@@ -276,7 +276,7 @@ impl Query {
         Ok(query)
     }
 
-    /// Appends the matching clients of a shard.
+    /// Appends the matching clients of a shard to `found`.
     fn find(&self, shared: &Shared, number: usize, now: Time, found: &mut Vec<View>) {
         shared.engine.registry().look_at(number, now, |view| {
             let ip = view.address.ip();
@@ -302,13 +302,13 @@ impl Query {
     }
 }
 
-/// How many are asked for.
+/// Parses the page size.
 pub(super) fn limit(text: &str) -> Result<usize, Failure> {
     let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
     limit.ok_or_else(|| Failure::bad_request(format!("limit is a whole number from 1 to {MOST}")))
 }
 
-/// A client's place in the order of a listing.
+/// A client's position in the order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rank {
     sort: Sort,
@@ -347,7 +347,7 @@ impl Rank {
     }
 }
 
-/// A client with its place.
+/// A client with its position.
 struct Ranked {
     rank: Rank,
     view: View,

@@ -1,8 +1,8 @@
-//! Which connections stay open when more are wanted than the endpoint serves.
+//! Chooses which connections to keep when clients open more than the endpoint serves.
 //!
-//! The daemon cannot know what a connection is for until its request has arrived, so it always accepts a
-//! new one: if the limits leave no room, it closes the least useful connection of the address that has the
-//! most. A health check therefore gets its answer, however many connections idle or stream.
+//! The purpose of a connection is unknown until its request arrives, so the daemon always accepts a new one.
+//! If the limits leave no room, it closes the least useful connection of the address with the most
+//! connections. A health check therefore gets its response, no matter how many connections idle or stream.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -18,19 +18,19 @@ use tokio::sync::Notify;
 use super::response::Body;
 use crate::clock::{self, Time};
 
-/// The most connections at a time.
+/// The maximum number of concurrent connections.
 pub const MOST_CONNECTIONS: usize = MOST_REMOTE + MOST_PER_ADDRESS;
 
-/// The most connections at a time from other machines. Loopback has room of its own.
+/// The maximum number of concurrent connections from other machines. Loopback has separate room.
 const MOST_REMOTE: usize = 96;
 
-/// The most connections at a time from one address: an IPv4 address, an IPv6 /64, or loopback.
+/// The maximum number of concurrent connections from one address: an IPv4 address, an IPv6 /64, or loopback.
 const MOST_PER_ADDRESS: usize = 32;
 
-/// The most event streams at a time to other machines: half of their connections.
+/// The maximum number of concurrent event streams to other machines: half of their connections.
 const MOST_REMOTE_STREAMS: usize = MOST_REMOTE / 2;
 
-/// The most event streams at a time to one address: half of its connections.
+/// The maximum number of concurrent event streams to one address: half of its connections.
 const MOST_STREAMS_PER_ADDRESS: usize = MOST_PER_ADDRESS / 2;
 
 /// A connection that has waited longer than this for a request is closed before busy ones.
@@ -58,15 +58,15 @@ struct Open {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// No request has arrived yet, or not the whole of its head.
+    /// No complete request head has arrived yet.
     Waiting,
     Answering,
     Streaming,
 }
 
 impl Connections {
-    /// Makes room for a connection from `peer`, and returns it with the peer of the connection that was
-    /// closed for it, if any.
+    /// Makes room for a connection from `peer`. Returns the connection, and the peer of the connection that
+    /// was closed for it, if any.
     pub(super) fn admit(&self, peer: SocketAddr, now: Time) -> (Connection, Option<SocketAddr>) {
         let site = site_of(peer.ip());
         let mut table = self.lock();
@@ -87,8 +87,9 @@ impl Connections {
 }
 
 impl Table {
-    /// The connection to close for one from `newcomer`, if there is no room: of the address with the most,
-    /// one that waits for a request if any, and otherwise the least recently active one.
+    /// The connection to close for one from `newcomer`, if there is no room. Chooses from the address with
+    /// the most connections: preferably one that waits for a request, otherwise the least recently active
+    /// one.
     fn victim(&self, newcomer: IpAddr, now: Time) -> Option<u64> {
         let mut counts = HashMap::new();
         for open in self.open.values() {
@@ -110,11 +111,11 @@ impl Table {
         victim.map(|(id, _)| *id)
     }
 
-    /// Turns a connection into an event stream, if the limits allow another. Where other machines have all
-    /// that they may, an address takes the oldest stream of the one with the most, unless that would leave
-    /// it with more.
+    /// Turns a connection into an event stream, if the limits allow another. If other machines already have
+    /// their maximum, it closes the oldest stream of the address with the most streams, unless this address
+    /// would then have more.
     fn stream(&mut self, id: u64) -> bool {
-        // A connection that is being closed streams nothing.
+        // A closing connection cannot stream.
         let Some(site) = self.open.get(&id).map(|open| open.site) else { return false };
         let mut counts = HashMap::from([(site, 0)]);
         for open in self.open.values().filter(|open| open.phase == Phase::Streaming) {
@@ -155,7 +156,7 @@ impl Table {
     }
 }
 
-/// An open connection, which counts until it is dropped.
+/// An open connection. It counts towards the limits until it is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     connections: Connections,
@@ -165,12 +166,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Waits until another connection needs the room of this one.
+    /// Waits until this connection is closed to make room for another.
     pub(super) async fn closed(&self) {
         self.close.notified().await;
     }
 
-    /// Says that a request has arrived. The connection waits for the next one when the result is dropped.
+    /// Marks the arrival of a request. Dropping the result makes the connection wait for the next request.
     pub(super) fn answer(self: &Arc<Self>) -> Answering {
         self.enter(Phase::Answering);
         Answering(Arc::clone(self))
@@ -198,12 +199,13 @@ impl Answering {
         self.0.peer
     }
 
-    /// Turns the answer into an event stream, if the limits allow another.
+    /// Turns the response into an event stream, if the limits allow another.
     pub(super) fn stream(&self) -> bool {
         self.0.connections.lock().stream(self.0.id)
     }
 
-    /// The body of the answer, which keeps its connection in this phase until hyper has taken all of it.
+    /// Wraps the body of the response, to keep the connection in this phase until hyper has taken the whole
+    /// body.
     pub(super) fn with(self, body: Body) -> Held {
         Held { body, _answering: self }
     }
@@ -215,7 +217,7 @@ impl Drop for Answering {
     }
 }
 
-/// The body of an answer.
+/// The body of a response, which holds its connection in the answering phase.
 #[derive(Debug)]
 pub(super) struct Held {
     body: Body,
@@ -242,8 +244,8 @@ impl body::Body for Held {
     }
 }
 
-/// The address to count a peer under. An IPv6 host usually has a whole /64, and any local user has all of
-/// loopback.
+/// The address under which a peer is counted. An IPv6 host usually has a whole /64, and any local user has
+/// all of loopback.
 fn site_of(peer: IpAddr) -> IpAddr {
     let peer = peer.to_canonical();
     match peer {

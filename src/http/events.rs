@@ -1,8 +1,8 @@
-//! Server-sent events: the last ten minutes, and then every second how the daemon is. When the wall clock was
-//! set, the last ten minutes once more, by that.
+//! Server-sent events: the samples of the last ten minutes, and then the status every second. If the wall
+//! clock was set, the last ten minutes are sent again with corrected times.
 //!
-//! A stream ends after [`STREAM_LIFETIME`], and a browser asks for the next one by itself. So each viewer
-//! gets a turn when there are more of them than the endpoint serves.
+//! A stream ends after [`STREAM_LIFETIME`], and the browser reconnects by itself. So all viewers get a turn,
+//! even if there are more than the endpoint serves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::connections::Answering;
 use super::response::{Body, Failure};
 use crate::sampler::Board;
 
-/// The longest life of a stream.
+/// The maximum lifetime of a stream.
 const STREAM_LIFETIME: Duration = Duration::from_secs(120);
 
-/// How long a browser waits before it asks for the next stream.
+/// The delay before a browser reconnects.
 const RETRY: Duration = Duration::from_secs(3);
 
-/// Tells nginx to pass each event on at once, even where its `proxy_buffering` is on.
+/// Disables nginx's response buffering for the stream, even if its `proxy_buffering` is on.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 pub(super) fn events(board: &Arc<Board>, answering: &Answering) -> Result<Response<Body>, Failure> {
@@ -34,7 +34,7 @@ pub(super) fn events(board: &Arc<Board>, answering: &Answering) -> Result<Respon
             "too many event streams are open: close another page, or ask /status instead",
         ));
     }
-    // At most one event waits, so a slow reader skips some.
+    // At most one event is queued, so a slow reader skips events.
     let (sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(tokio::time::timeout(STREAM_LIFETIME, send(sender, Arc::clone(board))));
     let mut response = Response::new(body.boxed());

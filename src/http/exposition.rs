@@ -19,7 +19,7 @@ use crate::status::{Buffers, DenyFile, Guard, Snapshot, Status};
 
 pub(super) const TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// All metrics. What changes slowly is that of `status`, a second old at the most.
+/// All metrics. Slowly changing values come from `status`, which is at most a second old.
 pub(super) fn metrics(shared: &Shared, status: &Status) -> String {
     let totals = shared.totals();
     let (ipv4, ipv6) = shared.engine.registry().families();
@@ -188,7 +188,7 @@ fn snapshot(snapshot: &Snapshot) -> [MetricFamily; 6] {
         ),
         float(
             "wakeupd_snapshot_interval_seconds",
-            "Age that the snapshot is to reach at the most.",
+            "Maximum age of the snapshot under normal conditions.",
             snapshot.interval_seconds,
         ),
         float(

@@ -13,7 +13,7 @@ use super::response::{Body, text};
 use crate::engine::guard::Refused;
 use crate::status::Refusal;
 
-/// The page, in which the words for each reason to refuse a heartbeat are those of `/clients/{address}`.
+/// The page. It describes the refusal reasons in the same words as `/clients/{address}`.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     let refusals = Refused::ALL.map(Refusal::from);
     let refusals: BTreeMap<_, _> =
@@ -22,7 +22,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
     include_str!("page.html").replace("REFUSALS_OF_THE_DAEMON", &refusals)
 });
 
-/// The page runs its own script and uses its own style, which their hashes name, and asks nobody but the
+/// The page may run only its own script and style, identified by their hashes, and may connect only to the
 /// daemon.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
@@ -39,7 +39,7 @@ pub(super) fn page() -> Response<Body> {
     response
 }
 
-/// The hash of what stands in the only element of this name.
+/// The hash of the content of the page's only element with this name.
 fn hash_of(element: &str) -> String {
     let (_, rest) = PAGE.split_once(&format!("<{element}>")).expect("the page has it");
     let (content, _) = rest.split_once(&format!("</{element}>")).expect("it ends");

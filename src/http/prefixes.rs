@@ -1,4 +1,4 @@
-//! Where the clients are: the networks with the most of them.
+//! The networks with the most clients.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,11 +14,11 @@ use crate::engine::registry::{SHARDS, View};
 use crate::shared::Shared;
 use crate::status::Prefix;
 
-/// How many are shown if nobody says.
+/// The default number of prefixes.
 const USUAL: usize = 20;
 
-/// So many prefixes are counted at a time. One that has more than this share of the clients is found for
-/// sure, and so is every one if there are no more than these.
+/// The number of prefixes counted at a time. A prefix with more than this fraction (1/8192) of the clients is
+/// always found. If there are no more prefixes than this, all are found.
 const CANDIDATES: usize = 8_192;
 
 /// The networks with the most clients: /24s of IPv4 and /56s of IPv6.
@@ -33,7 +33,7 @@ pub(super) async fn list(
             _ => return Err(Failure::bad_request("there is the parameter limit")),
         }
     }
-    // Clients behind a translator are shown where they count.
+    // Clients behind a translator appear under the prefix that counts them.
     let prefix_of = |view: &View| {
         let ip = view.address.ip();
         prefix_of(shared.engine.guard().embedded(ip).map_or(ip, IpAddr::from))
@@ -79,8 +79,8 @@ fn prefix_of(ip: IpAddr) -> IpNet {
     }
 }
 
-/// The prefixes that may be among those with the most clients, found in one pass without counting them
-/// all (Misra and Gries, Finding repeated elements, 1982).
+/// The prefixes that may have the most clients, found in one pass without counting all prefixes (Misra and
+/// Gries, Finding repeated elements, 1982).
 #[derive(Debug, Default)]
 struct Candidates(HashMap<IpNet, u64>);
 

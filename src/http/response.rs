@@ -1,4 +1,4 @@
-//! Responses, and the header fields that each of them has.
+//! Responses, and the header fields that they share.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ pub(super) type Body = BoxBody<Bytes, Infallible>;
 /// The media type of JSON.
 pub(super) const JSON: &str = "application/json";
 
-/// Forbid caches, frames and content sniffing.
+/// Header fields that forbid caching, framing and content sniffing.
 const ALWAYS: [(HeaderName, &str); 5] = [
     (CACHE_CONTROL, "no-store"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -27,7 +27,7 @@ const ALWAYS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// A refused request.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) status: StatusCode,
@@ -57,14 +57,14 @@ impl From<Failure> for Response<Body> {
     }
 }
 
-/// Adds the header fields that every response has.
+/// Adds the shared header fields to a response.
 pub(super) fn finish(response: &mut Response<Body>) {
     for (field, value) in ALWAYS {
         response.headers_mut().insert(field, HeaderValue::from_static(value));
     }
 }
 
-/// A successful response of this media type.
+/// A successful response of media type `content_type`.
 pub(super) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(text.into()).boxed());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

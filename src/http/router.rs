@@ -1,4 +1,4 @@
-//! Finds the response to a request by its path, and checks the right to see it.
+//! Routes a request to its response by path, and checks access.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,20 +20,20 @@ use crate::shared::Shared;
 use crate::throttle::Throttle;
 use crate::watchdog::Watchdog;
 
-/// How long the answer to a wrong token is held back. Only the connection that showed it waits.
+/// The delay of the response to a wrong token. Only the connection that sent it waits.
 const DELAY_AFTER_WRONG_TOKEN: Duration = Duration::from_secs(1);
 
-/// The data that requests are answered from.
+/// The data from which requests are answered.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) access: Access,
     pub(super) shared: Arc<Shared>,
     pub(super) board: Arc<Board>,
-    /// Limits the log lines about wrong tokens.
+    /// Rate-limits the log lines about wrong tokens.
     pub(super) wrong_tokens: Throttle,
 }
 
-/// Answers a request.
+/// The response to a request.
 pub(super) async fn respond<B>(
     request: &Request<B>,
     endpoint: &Endpoint,
@@ -75,7 +75,7 @@ async fn route<B>(
             if stuck(&shared.watchdog).await.iter().any(|task| task == "monitor") {
                 return Err(Failure::new(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "the monitor is stuck, so nobody knows how the daemon is: restart it",
+                    "the monitor is stuck, so the state of the daemon is unknown: restart the daemon",
                 ));
             }
             let status = Arc::clone(&board.status.borrow());
@@ -101,8 +101,8 @@ async fn route<B>(
     }
 }
 
-/// Refuses a request for clients' addresses that lacks the right to see them. A wrong token is counted,
-/// logged, and answered late, so that guessing is slow and does not go unnoticed.
+/// Refuses an unauthorized request for clients' addresses. A wrong token is counted, logged and answered with
+/// a delay, so that guessing is slow and visible.
 async fn check_admin<B>(
     request: &Request<B>,
     endpoint: &Endpoint,
@@ -122,7 +122,7 @@ async fn check_admin<B>(
     Err(denial.into())
 }
 
-/// The tasks that are stuck, and still are a second later.
+/// The tasks that are stuck now and still stuck a second later.
 async fn stuck(health: &Watchdog) -> Vec<String> {
     let suspects = health.stuck(clock::now());
     if suspects.is_empty() {
@@ -137,7 +137,7 @@ const fn ok_if(condition: bool) -> StatusCode {
     if condition { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-/// The parameters of a query, each of which may be there once.
+/// Parses the parameters of a query. Each may appear only once.
 fn parameters(query: &str) -> Result<BTreeMap<Cow<'_, str>, Cow<'_, str>>, Failure> {
     let mut parameters = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

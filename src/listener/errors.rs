@@ -1,4 +1,4 @@
-//! Reads the ICMP errors about pings, and stops reading them when the engine has had too many.
+//! Reads the ICMP errors about pings, and pauses when the engine's rate limit is exceeded.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::engine::ICMP_PAUSE;
 use crate::net::{BATCH, NetworkError, Socket};
 use crate::shared::Shared;
 
-/// Hands ICMP errors to the engine.
+/// Passes ICMP errors to the engine.
 #[derive(Debug)]
 pub(super) struct IcmpErrors {
     max_per_second: u32,
@@ -23,7 +23,7 @@ impl IcmpErrors {
         Self { max_per_second, is_on: true, batch: Vec::new() }
     }
 
-    /// Takes all waiting errors.
+    /// Reads all pending errors.
     pub(super) fn drain(&mut self, socket: &Socket, shared: &Shared, now: Time) -> io::Result<()> {
         self.switch(socket, shared, now)?;
         loop {
@@ -49,7 +49,7 @@ impl IcmpErrors {
         }
     }
 
-    /// Switches the error queue on or off, as the engine wants it.
+    /// Switches the error queue on or off, as the engine requests.
     fn switch(&mut self, socket: &Socket, shared: &Shared, now: Time) -> io::Result<()> {
         let is_wanted = shared.engine.wants_icmp_errors(now);
         if is_wanted == self.is_on {

@@ -1,44 +1,44 @@
-//! The reads of `DENY_FILE`.
+//! Statistics on the reads of `DENY_FILE`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Counter;
 use crate::clock::Time;
 
-/// How often `DENY_FILE` could not be read, and the outcome of the last read.
+/// Counts failed reads of `DENY_FILE` and keeps the outcome of the last one.
 #[derive(Debug, Default)]
 pub struct DenyFileReads {
-    /// Whether there is such a file.
+    /// Whether `DENY_FILE` is set.
     pub is_set: bool,
-    /// Failed reads.
+    /// The number of failed reads.
     pub failed: Counter,
     last: Mutex<(Option<Time>, Option<FailedRead>)>,
 }
 
-/// A failed read.
+/// A failed read of `DENY_FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedRead {
-    /// When it failed, by the wall clock.
+    /// The wall-clock time of the failure.
     pub wall: Time,
-    /// Why.
+    /// The cause.
     pub reason: String,
-    /// The wrong line, from 1, if the content is the reason.
+    /// The number of the invalid line, from 1, if the content is the cause.
     pub line: Option<usize>,
 }
 
 impl DenyFileReads {
-    /// A read succeeded at this time of the wall clock.
+    /// Records a successful read at wall-clock time `wall`.
     pub fn succeed(&self, wall: Time) {
         *self.locked() = (Some(wall), None);
     }
 
-    /// A read failed.
+    /// Records a failed read.
     pub fn fail(&self, failed: FailedRead) {
         self.failed.add(1);
         self.locked().1 = Some(failed);
     }
 
-    /// When a read succeeded last, by the wall clock, and the failure if a later one failed.
+    /// Returns the wall-clock time of the last successful read, and the failure if a later read failed.
     pub fn last(&self) -> (Option<Time>, Option<FailedRead>) {
         self.locked().clone()
     }

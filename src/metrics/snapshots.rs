@@ -1,4 +1,4 @@
-//! What became of the snapshots.
+//! Statistics on snapshots.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,68 +6,68 @@ use std::time::Duration;
 use super::Counter;
 use crate::clock::Time;
 
-/// How often the clients were written to the disk, and how it went the last time.
+/// Counts the snapshots written to disk and keeps the outcome of the last write.
 #[derive(Debug, Default)]
 pub struct Snapshots {
-    /// The time in which one is to be written, if any is.
+    /// The snapshot interval, if snapshots are enabled.
     pub interval: Option<Duration>,
-    /// How often it went well.
+    /// The number of successful writes.
     pub written: Counter,
-    /// How often it did not.
+    /// The number of failed writes.
     pub failed: Counter,
-    /// Why the file found at the start was not used, if it was not.
+    /// The reason if the snapshot found at startup was not used.
     pub unused: Option<String>,
     last: Mutex<(Option<LastSnapshot>, Option<Failure>)>,
 }
 
-/// A snapshot that could not be written.
+/// A failed write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What the system said.
+    /// The error message.
     pub reason: String,
-    /// What to do about it, as the end of a sentence.
+    /// The remedy, as the end of a sentence.
     pub remedy: &'static str,
 }
 
-/// The snapshot that is on the disk.
+/// The snapshot on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastSnapshot {
-    /// When it was begun.
+    /// The time at which the write began.
     pub begun: Time,
-    /// How long it took.
+    /// The duration of the write.
     pub took: Duration,
-    /// The clients in it.
+    /// The number of clients in the snapshot.
     pub clients: u64,
-    /// Its size.
+    /// The size of the file in bytes.
     pub bytes: u64,
 }
 
 impl Snapshots {
-    /// The last one was written.
+    /// Records a successful write.
     pub fn wrote(&self, snapshot: LastSnapshot) {
         self.written.add(1);
         *self.locked() = (Some(snapshot), None);
     }
 
-    /// One could not be written. The last one is still there.
+    /// Records a failed write. The previous snapshot is still in place.
     pub fn fail(&self, failure: Failure) {
         self.failed.add(1);
         self.locked().1 = Some(failure);
     }
 
-    /// The last one still tells all there is to tell.
+    /// Marks the last snapshot as current at `now`, because nothing has changed since.
     pub fn confirm(&self, now: Time) {
         if let Some(snapshot) = &mut self.locked().0 {
             snapshot.begun = now;
         }
     }
 
-    /// The last one.
+    /// Returns the last snapshot.
     pub fn last(&self) -> Option<LastSnapshot> {
         self.locked().0
     }
 
-    /// Why there is no younger one, if one failed after it.
+    /// Returns the failure of the last write, if it failed.
     pub fn failure(&self) -> Option<Failure> {
         self.locked().1.clone()
     }

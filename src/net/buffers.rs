@@ -5,23 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Missing, SocketOption, batch, new_socket};
 
-/// What is asked of the kernel, in bytes. About 10,000 heartbeats fit into the receive buffer,
-/// which is what 200,000 a second bring in 50 ms.
+/// The requested sizes in bytes. The receive buffer holds about 10,000 heartbeats: 50 ms at 200,000 a second.
 pub const BUFFERS: Buffers = Buffers { receive: 8 << 20, send: 4 << 20 };
 
 /// Sizes of a socket's two buffers in bytes, in the unit of `net.core.rmem_max` and `wmem_max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
-    /// Holds what has arrived and was not yet received.
+    /// Size of the receive buffer.
     pub receive: usize,
-    /// Holds what was sent and has not yet left.
+    /// Size of the send buffer.
     pub send: usize,
 }
 
-/// What a socket is granted that asks for [`BUFFERS`] as the daemon's do.
+/// The buffer sizes that the kernel grants to a socket that requests [`BUFFERS`], as the daemon's sockets do.
 ///
 /// # Errors
-/// With what the kernel said.
+/// If no UDP socket can be opened.
 pub fn granted_buffers() -> io::Result<Buffers> {
     let any_family = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let [v4, v6] = any_family.map(|ip: IpAddr| SocketAddr::new(ip, 0));
@@ -39,14 +38,14 @@ pub(super) fn request_buffers(socket: &socket2::Socket, missing: &mut Missing) -
     Buffers { receive: receive_buffer(socket, missing), send: send.map_or(BUFFERS.send, granted) }
 }
 
-/// The size of the receive buffer, or the size that the daemon asks for if the kernel does not say.
+/// The size of the receive buffer, or the requested size if the kernel does not report it.
 fn receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
     let size = missing.note(SocketOption::ReceiveBuffer, socket.recv_buffer_size());
     size.map_or(BUFFERS.receive, granted)
 }
 
-/// Asks for a larger receive buffer, unless it is large enough: whoever made the socket may have been
-/// allowed more than this process is.
+/// Requests a larger receive buffer, unless the current one is large enough. The process that created the
+/// socket may have been allowed a larger one than this process.
 pub(super) fn grow_receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
     if receive_buffer(socket, missing) < BUFFERS.receive {
         let requested = batch::request_receive_buffer(socket, BUFFERS.receive);
@@ -55,8 +54,8 @@ pub(super) fn grow_receive_buffer(socket: &socket2::Socket, missing: &mut Missin
     receive_buffer(socket, missing)
 }
 
-/// What was granted, by what the system says. Linux doubles what it was asked for, to have room for its
-/// own bookkeeping.
+/// The granted size, from the size that the system reports. Linux doubles the requested size to make room for
+/// its bookkeeping.
 fn granted(size: usize) -> usize {
     if cfg!(target_os = "linux") { size / 2 } else { size }
 }

@@ -3,17 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// The part of a payload that is received, in bytes. No datagram of the protocol is longer.
+/// The number of payload bytes that are kept. No datagram of the protocol is longer.
 pub(super) const MAX_PAYLOAD: usize = 80;
 
 /// A received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// Where it came from.
+    /// The sender's address.
     pub source: SocketAddr,
-    /// The local address it was sent to, if the kernel says.
+    /// The local address that the datagram was sent to, if the kernel reports it.
     pub local: Option<IpAddr>,
-    /// The length of its payload in bytes.
+    /// The length of the whole payload in bytes.
     pub length: usize,
     /// The kernel's receive timestamp: wall-clock time since 1970.
     pub arrived: Option<Duration>,
@@ -34,7 +34,7 @@ impl Datagram {
         Self { source, local, length, arrived, payload }
     }
 
-    /// The payload, cut off at [`MAX_PAYLOAD`] bytes.
+    /// The payload, truncated to `MAX_PAYLOAD` bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload[..self.length.min(MAX_PAYLOAD)]

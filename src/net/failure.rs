@@ -1,8 +1,8 @@
-//! Why a send fails, and what the daemon does about it: one row for each errno, and those of a broken socket.
+//! Why a send fails, and how the daemon reacts: one row per errno, and the errnos of a broken socket.
 //!
-//! No failure removes a client. Routes flap, firewalls reload and addresses move, and a client that
-//! heartbeats only when it is pinged would never come back. The client loses that ping, and stays until it
-//! expires. A destination that can never be valid is refused when it registers.
+//! No failure removes a client. Routes flap, firewalls reload and addresses move, and a client that sends
+//! heartbeats only in reply to pings would never come back. The client loses that ping and stays until it
+//! expires. A destination that can never be valid is refused at registration.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use nix::errno::Errno;
 
 use super::BATCH;
 
-/// Why the kernel did not take a datagram.
+/// Why the kernel did not accept a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendFailure {
-    /// The destination or the source address makes no sense, or a blackhole route leads there (EINVAL).
+    /// The destination or the source address is invalid, or a blackhole route applies (EINVAL).
     Invalid,
-    /// A local firewall rule drops it (EPERM).
+    /// A local firewall rule drops the datagram (EPERM).
     NotPermitted,
-    /// A route prohibits it, or it is a broadcast address (EACCES).
+    /// A route prohibits the destination, or it is a broadcast address (EACCES).
     Prohibited,
-    /// No route leads there (ENETUNREACH).
+    /// No route to the destination (ENETUNREACH).
     NetworkUnreachable,
     /// The host is known to be unreachable (EHOSTUNREACH).
     HostUnreachable,
@@ -31,38 +31,38 @@ pub enum SendFailure {
     NoBuffers,
     /// The send buffers are full (EAGAIN).
     WouldBlock,
-    /// It is larger than the path takes (EMSGSIZE).
+    /// The datagram exceeds the path MTU (EMSGSIZE).
     MessageTooLong,
-    /// Anything else.
+    /// Any other errno.
     Other,
 }
 
-/// What the daemon does about a failure.
+/// How the daemon reacts to a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// End the worker, and with it the daemon: no client of the worker could get a ping any more.
+    /// End the worker, and with it the daemon: none of the worker's clients could be pinged any more.
     EndWorker,
-    /// Nothing: that client loses this ping.
+    /// Do nothing: the client loses this ping.
     GiveUp,
-    /// Wait a moment and send it once more: the kernel had no room for it.
+    /// Wait briefly and retry: the kernel had no room for the datagram.
     Wait,
-    /// Check whether the source address is still there. Without it the kernel chooses one, for this client
-    /// and the rest of its group.
+    /// Check whether this machine still has the source address. If not, let the kernel choose one for this
+    /// client and the rest of its group.
     CheckSource,
 }
 
-/// The errno of a failure, and the policy.
+/// An errno, and the policy for it.
 struct Row {
     failure: SendFailure,
     errno: Option<Errno>,
     label: &'static str,
-    /// How often to repeat the call at once. The kernel fails one call for each ICMP error that it has not
-    /// reported yet, and that error may be about another datagram.
+    /// The number of immediate retries. The kernel fails one call for each pending ICMP error, which may be
+    /// about another datagram.
     retries: usize,
     reaction: Reaction,
-    /// How many pings of the batch are lost if the reaction does not help.
+    /// The number of the batch's pings that are lost if the reaction does not help.
     lost_pings: usize,
-    /// What an operator can do about many of these, in the log and in the finding.
+    /// Advice to the operator about repeated failures, for the log and the finding.
     advice: &'static str,
 }
 
@@ -93,7 +93,7 @@ const TABLE: [Row; 11] = {
         row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp, 1, ROUTE),
         row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource, 1, ROUTE),
         row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp, 1, ROUTE),
-        // Never about the ping at hand, and several may be pending.
+        // Never about this ping, and several errors may be pending.
         row(Failure::ConnectionRefused, Some(Errno::ECONNREFUSED), "connection_refused", 4, GiveUp, 1, OTHER),
         row(Failure::AddressNotAvailable, Some(Errno::EADDRNOTAVAIL), "address_not_available", 0, CheckSource, 1, ROUTE),
         row(Failure::NoBuffers, Some(Errno::ENOBUFS), "no_buffers", 0, Wait, 1, ROOM),
@@ -105,7 +105,7 @@ const TABLE: [Row; 11] = {
 };
 
 impl SendFailure {
-    /// Every failure, each at the index `failure as usize`.
+    /// Every failure, at the index `failure as usize`.
     pub const ALL: [Self; TABLE.len()] = {
         let mut all = [Self::Other; TABLE.len()];
         let mut index = 0;
@@ -116,40 +116,40 @@ impl SendFailure {
         all
     };
 
-    /// The failure's name in logs and counters.
+    /// The name of the failure in logs and counters.
     #[must_use]
     pub const fn label(self) -> &'static str {
         TABLE[self as usize].label
     }
 
-    /// How many pings of a batch are lost if the reaction does not help.
+    /// The number of a batch's pings that are lost if the reaction does not help.
     #[must_use]
     pub const fn lost_pings(self) -> usize {
         TABLE[self as usize].lost_pings
     }
 
-    /// What an operator can do about many of these.
+    /// Advice to the operator about repeated failures.
     #[must_use]
     pub const fn advice(self) -> &'static str {
         TABLE[self as usize].advice
     }
 
-    /// How often to repeat the call at once.
+    /// The number of immediate retries.
     pub(super) const fn retries(self) -> usize {
         TABLE[self as usize].retries
     }
 }
 
-/// The errnos of a socket that no later call will succeed on.
+/// The errnos of a socket on which every later call will fail.
 const BROKEN: [Errno; 3] = [Errno::EBADF, Errno::ENOTSOCK, Errno::EFAULT];
 
-/// Whether the socket itself is broken.
+/// Whether the error shows that the socket itself is broken.
 #[must_use]
 pub fn is_broken(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| BROKEN.contains(&Errno::from_raw(errno)))
 }
 
-/// What the daemon does about a failed send.
+/// The reaction to a failed send.
 #[must_use]
 pub fn reaction(error: &io::Error) -> Reaction {
     if is_broken(error) {

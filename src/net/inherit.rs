@@ -1,4 +1,4 @@
-//! Options that a sending socket shares with the receiving one.
+//! Options that the sending sockets inherit from the receiving one.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,11 +8,11 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 
-/// Copies each option that changes how a socket's datagrams leave, such as those that `Mark=`, `IPTOS=` and
+/// Copies each option that affects how a socket's datagrams leave, such as those that `Mark=`, `IPTOS=` and
 /// `BindToDevice=` of a socket unit set.
 ///
 /// # Errors
-/// When an option needs a privilege that this process does not have.
+/// If an option needs a privilege that this process lacks.
 pub(super) fn copy(from: &impl AsFd, to: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
     copy_one(from, to, sockopt::BindToDevice, "SO_BINDTODEVICE")?;
     copy_one(from, to, sockopt::IpTransparent, "IP_TRANSPARENT")?;
@@ -22,26 +22,26 @@ pub(super) fn copy(from: &impl AsFd, to: &impl AsFd, is_ipv6: bool) -> io::Resul
         copy_one(from, to, sockopt::Ipv6Ttl, "IPV6_UNICAST_HOPS")?;
         copy_one(from, to, sockopt::Ipv6TClass, "IPV6_TCLASS")?;
     }
-    // IP_TOS sets the priority too, so this comes later.
+    // After IP_TOS, which also sets the priority.
     copy_one(from, to, sockopt::Priority, "SO_PRIORITY")?;
     copy_one(from, to, sockopt::Mark, "SO_MARK")
 }
 
-/// Lets a socket be bound to an address that this machine does not have.
+/// Allows binding to an address that this machine does not have.
 pub(super) fn allow_any_address(socket: &impl AsFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::IpFreebind, &true)
 }
 
-/// Undoes [`allow_any_address`], unless the other socket allows it too: pings would leave from an IPv6
-/// address that was removed.
+/// Undoes [`allow_any_address`], unless the other socket allows any address too. Otherwise pings would leave
+/// from an IPv6 address that was removed.
 ///
 /// # Errors
-/// When the kernel refuses the option.
+/// If the kernel refuses the option.
 pub(super) fn copy_allowed_addresses(from: &impl AsFd, to: &impl AsFd) -> io::Result<()> {
     copy_one(from, to, sockopt::IpFreebind, "IP_FREEBIND")
 }
 
-/// Leaves an option alone that has the right value already: setting it may need a privilege.
+/// Copies an option unless it already has the right value: setting it may need a privilege.
 fn copy_one<T, O>(from: &impl AsFd, to: &impl AsFd, option: O, name: &str) -> io::Result<()>
 where
     T: PartialEq,
@@ -58,15 +58,15 @@ where
     })
 }
 
-/// The network interface that a socket is bound to; empty if it is bound to none.
+/// The network interface that a socket is bound to; empty if there is none.
 pub(super) fn interface(socket: &impl AsFd) -> nix::Result<OsString> {
     getsockopt(socket, sockopt::BindToDevice)
 }
 
-/// Binds the sockets that have lost their network interface to it again, and returns how many had.
+/// Rebinds the sockets that lost their network interface, and returns their number.
 ///
 /// # Errors
-/// If there is no such interface now, or the process lacks the privilege.
+/// If the interface does not exist, or the process lacks the privilege.
 pub(super) fn restore_interface<'a>(
     mut sockets: impl Iterator<Item = &'a UdpSocket>,
     name: &OsString,
@@ -74,7 +74,7 @@ pub(super) fn restore_interface<'a>(
     sockets.try_fold(0, |restored, socket| {
         let is_lost = match interface(socket) {
             Ok(name) => name.is_empty(),
-            // It stays bound to the number of an interface that was deleted.
+            // A socket stays bound to the index of a deleted interface.
             Err(errno) => errno == Errno::ENODEV,
         };
         if is_lost {

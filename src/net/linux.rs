@@ -1,4 +1,4 @@
-//! Socket options and control messages of Linux, for the daemon and for `wakeupd-bench`.
+//! Linux socket options and control messages, for the daemon and for `wakeupd-bench`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use nix::sys::socket::{ControlMessageOwned, SockaddrStorage, getsockopt, setsock
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
 sockopt_impl!(
-    /// Whether datagrams may be cut up on their way, as `IP_PMTUDISC_DONT` and its like tell.
+    /// Path MTU discovery, with a value such as `IP_PMTUDISC_DONT`.
     MtuDiscover,
     SetOnly,
     libc::IPPROTO_IP,
@@ -17,7 +17,7 @@ sockopt_impl!(
 );
 
 sockopt_impl!(
-    /// What a socket's buffers hold, and how much was dropped.
+    /// The usage of a socket's buffers, and its drop count.
     MemInfo,
     GetOnly,
     libc::SOL_SOCKET,
@@ -25,15 +25,15 @@ sockopt_impl!(
     [u32; 9]
 );
 
-/// The index of the drops in [`MemInfo`] (`SK_MEMINFO_DROPS` of `linux/sock_diag.h`).
+/// The index of the drop count in [`MemInfo`] (`SK_MEMINFO_DROPS` of `linux/sock_diag.h`).
 const DROPS: usize = 8;
 
-/// How many datagrams the kernel has dropped because the receive buffer of this socket was full.
+/// The number of datagrams that the kernel dropped because this socket's receive buffer was full.
 pub(crate) fn receive_drops(socket: &impl AsFd) -> nix::Result<u64> {
     getsockopt(socket, MemInfo).map(|info| info[DROPS].into())
 }
 
-/// Forbids fragmentation, which saves the kernel an identification for each datagram.
+/// Forbids fragmentation, which saves the kernel from generating an identification for each datagram.
 ///
 /// # Errors
 /// If the kernel refuses the option.
@@ -41,7 +41,7 @@ pub fn forbid_fragments(socket: &impl AsFd) -> nix::Result<()> {
     setsockopt(socket, MtuDiscover, &libc::IP_PMTUDISC_PROBE)
 }
 
-/// Asks for a receive buffer of this size, beyond the system's limit if the process has `CAP_NET_ADMIN`.
+/// Requests a receive buffer of this size, above the system's limit if the process has `CAP_NET_ADMIN`.
 ///
 /// # Errors
 /// If the kernel refuses the option.
@@ -62,7 +62,7 @@ pub fn report_local_addresses(socket: &impl AsFd, is_ipv6: bool) -> nix::Result<
     }
 }
 
-/// Makes a datagram leave from this local address.
+/// The control message that makes a datagram leave from this local IPv4 address.
 #[must_use]
 pub fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
     in_pktinfo {
@@ -72,21 +72,21 @@ pub fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
     }
 }
 
-/// Makes a datagram leave from this local address.
+/// The control message that makes a datagram leave from this local IPv6 address.
 #[must_use]
 pub fn from_v6(ip: Ipv6Addr) -> in6_pktinfo {
     in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 }
 }
 
-/// The peer of a received datagram.
+/// The peer address of a received datagram.
 #[must_use]
 pub fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }
 
-/// The local address that a received datagram hit, if this message tells it. It does not where the
-/// datagram arrived before the kernel was asked.
+/// The local address that a received datagram was sent to, if this message reports it. A datagram that
+/// arrived before the option was set has none.
 #[must_use]
 pub fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
     match message {
@@ -101,10 +101,10 @@ pub fn local_address(message: &ControlMessageOwned) -> Option<IpAddr> {
     }
 }
 
-/// Whether this message tells that the peer's host said that nobody listens at the port.
+/// Whether this message reports a "port unreachable" from the peer's host.
 #[must_use]
 pub fn is_port_unreachable(message: &ControlMessageOwned) -> bool {
-    // The types and codes of RFC 792 and RFC 4443, which libc does not have.
+    // Types and codes of RFC 792 and RFC 4443, which libc does not define.
     const ICMP: (u8, u8) = (3, 3);
     const ICMPV6: (u8, u8) = (1, 4);
     match message {

@@ -1,4 +1,4 @@
-//! Many datagrams in one system call: `recvmmsg(2)` and `sendmmsg(2)`.
+//! Batched datagrams: `recvmmsg(2)` and `sendmmsg(2)`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -23,13 +23,14 @@ use super::{
 pub(super) use super::inherit::{interface, restore_interface};
 pub(super) use super::linux::request_receive_buffer;
 
-/// Bounds the number of spare sockets at 63, where the kernel grants less or does not report what it grants.
+/// Caps the number of spare sockets at 63, even if the kernel grants less or does not report the granted
+/// size.
 const LEAST_SEND_BUFFER: usize = 64 << 10;
 
-/// A port to connect to (RFC 863). Nothing is sent there.
+/// A port to connect to (RFC 863). No datagram is sent to it.
 const DISCARD: u16 = 9;
 
-/// Asks for a buffer of this size, beyond the system's limit where the process has `CAP_NET_ADMIN`.
+/// Requests a send buffer of this size, above the system's limit if the process has `CAP_NET_ADMIN`.
 pub(super) fn request_send_buffer(socket: &impl AsFd, size: usize) -> nix::Result<()> {
     setsockopt(socket, sockopt::SndBufForce, &size)
         .or_else(|_| setsockopt(socket, sockopt::SndBuf, &size))
@@ -38,13 +39,12 @@ pub(super) fn request_send_buffer(socket: &impl AsFd, size: usize) -> nix::Resul
 /// Room for the control messages of [`describe_arrivals`]: an `in6_pktinfo` and a `timespec`.
 pub(super) const OWN_CONTROL: usize = 72;
 
-/// Room for the control messages of a handed-over socket. Options that its maker set stay on, and add more;
-/// all of fixed size that Linux has take about 500 bytes, and the kernel writes the two that the daemon reads
-/// before any of variable size.
+/// Room for the control messages of a handed-over socket. Options that its creator set stay on and add more
+/// messages. All fixed-size ones of Linux take about 500 bytes, and the kernel writes the two that the daemon
+/// reads before any of variable size.
 pub(super) const ANY_CONTROL: usize = 512;
 
-/// Makes the kernel tell with each datagram when it arrived and, on a wildcard address, which local address
-/// it hit.
+/// Makes the kernel report each datagram's arrival time and, on a wildcard address, its local address.
 pub(super) fn describe_arrivals(socket: &impl AsFd, address: SocketAddr, missing: &mut Missing) {
     let timestamps = setsockopt(socket, sockopt::ReceiveTimestampns, &true);
     missing.note(SocketOption::Timestamps, timestamps);
@@ -55,7 +55,7 @@ pub(super) fn describe_arrivals(socket: &impl AsFd, address: SocketAddr, missing
     }
 }
 
-/// The control messages of `message`. Cut-off ones are counted: nix does not parse the rest of them.
+/// The control messages of `message`. Counts truncated ones, because nix does not parse the rest of them.
 fn control_messages<'a, S>(
     message: &'a RecvMsg<'_, '_, S>,
     control: &Control,
@@ -75,10 +75,10 @@ pub(super) fn receive(
 ) -> io::Result<()> {
     let mut payloads = [[0; MAX_PAYLOAD]; BATCH];
     let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);
-    // Made afresh for each call: used again, they keep the length of what the kernel wrote last.
+    // A new buffer for each call: a reused one would keep the length of the last control messages.
     let space = Vec::with_capacity(control.room);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(space));
-    // With MSG_TRUNC the kernel tells the true length of a payload that it cuts off.
+    // With MSG_TRUNC the kernel reports the full length of a truncated payload.
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     let messages = recvmmsg(socket.as_fd().as_raw_fd(), &mut headers, &mut slices, flags, None)?;
     received.extend(messages.filter_map(|message| {
@@ -90,7 +90,7 @@ pub(super) fn receive(
             }
         }
         let source = linux::socket_address(&message.address?)?;
-        // On a wire an IPv4-mapped address is not IPv4.
+        // An IPv4-mapped address on the wire is not IPv4.
         let is_ipv6 = local.is_some_and(|local: IpAddr| local.is_ipv6());
         let source = if is_ipv6 { without_flow(source) } else { canonical(source) };
         let payload = message.iovs().next().unwrap_or_default();
@@ -99,10 +99,11 @@ pub(super) fn receive(
     Ok(())
 }
 
-/// Binds the socket that receives.
+/// Binds the receiving socket.
 ///
-/// A tool that disconnects sockets (`ss -K`) takes a port away that the kernel chose, but not one that was
-/// asked for. So where `address` leaves the choice to the kernel, a second socket gets it to choose.
+/// A tool that disconnects sockets (`ss -K`) unbinds a port that the kernel chose, but not an explicitly
+/// requested one. So if `address` leaves the choice to the kernel, a second socket is used to choose the
+/// port.
 pub(super) fn bind(
     socket: &socket2::Socket,
     address: SocketAddr,
@@ -121,10 +122,10 @@ pub(super) fn bind(
     Ok(share_port(&[socket.as_fd()], false)?)
 }
 
-/// Opens more sockets on the port of `receiver`, which stays the one that everything comes to.
+/// Opens more sockets on the port of `receiver`, which still receives all datagrams.
 ///
-/// They are bound to addresses that no datagram is sent to, so the kernel never picks one of them for a
-/// heartbeat. Each ping names its source address itself.
+/// They are bound to addresses that no datagram is sent to, so the kernel never delivers a heartbeat to them.
+/// Each ping sets its source address explicitly.
 pub(super) fn open_senders(
     count: usize,
     receiver: BorrowedFd,
@@ -135,10 +136,10 @@ pub(super) fn open_senders(
     let senders = senders.collect::<io::Result<Vec<_>>>()?;
     for sender in &senders {
         inherit::copy(&receiver, sender, address.is_ipv6())?;
-        // Without it the bind fails while the loopback interface is down.
+        // Without this option, the bind fails while the loopback interface is down.
         let _ = inherit::allow_any_address(sender);
     }
-    // The port is shared for a moment only, lest another process take part.
+    // Share the port only for a moment, so no other process can bind it.
     let all: Vec<_> = senders.iter().map(AsFd::as_fd).chain([receiver]).collect();
     let shared = share_port(&all, true);
     missing.note(SocketOption::ShareAddress, shared);
@@ -151,10 +152,10 @@ pub(super) fn open_senders(
     bound?;
     for sender in &senders {
         inherit::copy_allowed_addresses(&receiver, sender)?;
-        // A connected socket saves the kernel a flow hash for each ping. It works without.
+        // A connected socket saves the kernel a flow hash per ping. Failure is harmless.
         let peer = SocketAddr::new(nowhere(address.ip()), fastrand::u16(1..1024));
         let _ = sender.connect(&native(peer, address.is_ipv6()).into());
-        // Nothing waits there to be received, unless it be forged errors.
+        // These sockets receive nothing except forged errors.
         missing.note(SocketOption::ReceiveBuffer, request_receive_buffer(sender, 0));
         missing.note(SocketOption::SendBuffer, request_send_buffer(sender, BUFFERS.send));
         missing.note(SocketOption::PathMtu, linux::forbid_fragments(sender));
@@ -163,39 +164,40 @@ pub(super) fn open_senders(
     Ok(senders.into_iter().map(UdpSocket::from).collect())
 }
 
-/// Lets these sockets be bound to one port, or no longer.
+/// Turns address sharing on or off, so that the sockets can be bound to one port.
 fn share_port(sockets: &[BorrowedFd], is_shared: bool) -> nix::Result<()> {
     sockets.iter().try_for_each(|socket| setsockopt(socket, sockopt::ReuseAddr, &is_shared))
 }
 
-/// An address that no datagram comes to, of a family that sends to all clients of a socket bound to `ip`.
-/// It is random: a forged ICMP error has to name it to fail a send.
+/// An address that no datagram is sent to, of a family that can reach all clients of a socket bound to `ip`.
+/// It is random, because a forged ICMP error must name it to make a send fail.
 fn nowhere(ip: IpAddr) -> IpAddr {
     let is_ipv4 = ip.is_unspecified() || ip.to_canonical().is_ipv4();
     if is_ipv4 {
-        // Only this machine reaches 127.0.0.0/8, and it hardly uses more than 127.0.0.0/16 of it.
+        // Only this machine reaches 127.0.0.0/8, and it rarely uses addresses beyond 127.0.0.0/16.
         return Ipv4Addr::from_bits(0x7F00_0000 | fastrand::u32(0x1_0000..0xFF_FFFF)).into();
     }
-    // 100::/64 (RFC 6666): routers discard what goes there. A socket with an IPv4 address would keep others
-    // from the port of 0.0.0.0.
+    // Routers discard datagrams to 100::/64 (RFC 6666). A socket with an IPv4 address would block other
+    // processes from the port of 0.0.0.0.
     Ipv6Addr::from_bits(0x0100 << 112 | u128::from(fastrand::u64(..))).into()
 }
 
-/// Whether `ip` is an address of this machine, or the kernel cannot say: a link-local address cannot be
-/// checked without its interface.
+/// Whether this machine has the address `ip`. Also true if the kernel cannot say: a link-local address cannot
+/// be checked without its interface.
 pub(super) fn is_local(sender: &UdpSocket, ip: IpAddr) -> bool {
     if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
         return true;
     }
     let try_source = || -> io::Result<()> {
         let socket = new_socket(SocketAddr::new(ip, 0), &mut Missing::default())?;
-        // An address of a VRF is known within it alone.
+        // An address of a VRF is valid only within that VRF.
         if let Some(device) = SockRef::from(sender).device()? {
             socket.bind_device(Some(&device))?;
         }
         socket.bind(&SocketAddr::new(ip, 0).into())?;
         if ip.is_ipv4() {
-            // net.ipv4.ip_nonlocal_bind allows any address to be bound, but not to be the source of a route.
+            // net.ipv4.ip_nonlocal_bind allows binding to any address, but not using it as the source of a
+            // route.
             socket.connect(&SocketAddr::new(ip, DISCARD).into())?;
         }
         Ok(())
@@ -204,15 +206,14 @@ pub(super) fn is_local(sender: &UdpSocket, ip: IpAddr) -> bool {
     !matches!(refused.map(Errno::from_raw), Some(Errno::EADDRNOTAVAIL | Errno::EINVAL))
 }
 
-/// How many more sockets it takes to have as much room to send as was asked for, if each has `granted` bytes.
-/// Pings to hosts that answer no address resolution wait for seconds in the buffer of the socket that sent
-/// them, and must leave room for the others.
+/// The number of spare sockets needed to reach the requested send buffer size, if each socket has `granted`
+/// bytes. Pings to hosts that do not answer address resolution stay in their socket's buffer for seconds, and
+/// must leave room for the others.
 pub(super) fn spares(granted: usize) -> usize {
     BUFFERS.send.div_ceil(granted.max(LEAST_SEND_BUFFER)) - 1
 }
 
-/// Makes the kernel tell of full queues and of errors that the network reports, or not. The errors that
-/// wait are dropped then.
+/// Turns the reporting of full queues and network errors on or off. Turning it off drops the pending errors.
 pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool, missing: &mut Missing) {
     let switched = setsockopt(socket, sockopt::Ipv4RecvErr, &is_on);
     missing.note(SocketOption::ErrorQueueV4, switched);
@@ -222,13 +223,13 @@ pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool, miss
     }
 }
 
-/// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that no more are waiting.
+/// Appends up to [`BATCH`] pending errors to `errors`. Fewer than that mean that the queue is empty.
 pub(super) fn receive_errors(
     socket: &impl AsFd,
     control: &Control,
     errors: &mut Vec<NetworkError>,
 ) -> io::Result<()> {
-    // The error itself comes last, after the control messages of the datagram that it is about.
+    // The error itself comes last, after the control messages of the datagram it is about.
     let mut space = vec![0; 2 * ANY_CONTROL];
     for _ in 0..BATCH {
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
@@ -245,7 +246,7 @@ pub(super) fn receive_errors(
     Ok(())
 }
 
-/// Sends `payload` to the first of `destinations` (at most [`BATCH`]) and as many more as it can.
+/// Sends `payload` to as many of `destinations` (at most [`BATCH`]) as possible, in order.
 pub(super) fn send(
     socket: &UdpSocket,
     socket_is_ipv6: bool,
@@ -286,7 +287,7 @@ pub(super) fn send(
     send_batch(socket, payload, &addresses, Some(cmsg_space!(in_pktinfo)), &control)
 }
 
-/// The room for control messages, `space`, must be exactly what they fill.
+/// The control message buffer `space` must have exactly the size of the messages.
 fn send_batch<A: SockaddrLike + Copy>(
     socket: &UdpSocket,
     payload: &[u8],

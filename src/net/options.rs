@@ -1,8 +1,9 @@
-//! Socket options that the daemon serves without where a kernel, a sandbox or a seccomp filter refuses them.
+//! Socket options that a kernel, a sandbox or a seccomp filter may refuse, without which the daemon still
+//! serves.
 
 use std::io;
 
-/// An option of the UDP sockets that the daemon asks for and does not depend on.
+/// An optional option of the UDP sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "`name` and `cost` describe each")]
 pub enum SocketOption {
@@ -35,7 +36,7 @@ impl SocketOption {
         Self::PathMtu,
     ];
 
-    /// The name that socket(7), ip(7) and ipv6(7) use.
+    /// The name in socket(7), ip(7) and ipv6(7).
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -53,7 +54,7 @@ impl SocketOption {
         }
     }
 
-    /// What serving without the option costs.
+    /// The cost of serving without the option.
     #[must_use]
     pub const fn cost(self) -> &'static str {
         match self {
@@ -87,12 +88,12 @@ impl SocketOption {
     }
 }
 
-/// The options that the kernel refused, each once with its first error.
+/// The options that the kernel refused, once each, with their first error.
 #[derive(Debug, Default)]
 pub struct Missing(Vec<(SocketOption, io::Error)>);
 
 impl Missing {
-    /// Records `option` if `result` is an error. Returns the value otherwise.
+    /// Records `option` if `result` is an error. Otherwise returns the value.
     pub(super) fn note<T>(
         &mut self,
         option: SocketOption,
@@ -113,7 +114,7 @@ impl Missing {
         self.0.iter().any(|(missing, _)| *missing == option)
     }
 
-    /// Fails with the first error of an option that is not missing in `known`.
+    /// Fails with the first error of an option that `known` does not list as missing.
     pub(super) fn unless_known(self, known: &Self) -> io::Result<()> {
         let new = self.0.into_iter().find(|(option, _)| !known.has(*option));
         new.map_or(Ok(()), |(_, error)| Err(error))

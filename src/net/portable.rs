@@ -1,5 +1,5 @@
-//! One datagram in one system call, for systems other than Linux. Pings leave from the address that
-//! the kernel picks.
+//! One datagram per system call, for systems other than Linux. The kernel chooses the source address of
+//! pings.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,19 +10,19 @@ use socket2::SockRef;
 
 use super::{BATCH, Control, Datagram, Missing, NetworkError, canonical, native};
 
-/// There are no control messages.
+/// These systems use no control messages.
 pub(super) const OWN_CONTROL: usize = 0;
 pub(super) const ANY_CONTROL: usize = 0;
 
-/// Asks for a buffer of this size, or keeps what the system gives unasked: some systems refuse a
-/// size above their limit instead of granting the limit.
+/// Requests a buffer of this size, or keeps the default: some systems refuse a size above their limit instead
+/// of granting the limit.
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
 pub(super) fn request_receive_buffer(socket: &impl AsFd, size: usize) -> io::Result<()> {
     let _ = SockRef::from(socket).set_recv_buffer_size(size);
     Ok(())
 }
 
-/// Likewise.
+/// Requests a buffer of this size, or keeps the default.
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
 pub(super) fn request_send_buffer(socket: &impl AsFd, size: usize) -> io::Result<()> {
     let _ = SockRef::from(socket).set_send_buffer_size(size);
@@ -52,7 +52,7 @@ pub(super) fn receive(
     Ok(())
 }
 
-/// Elsewhere the network's errors are not told with the client that they are about.
+/// Other systems do not report network errors with the client that they are about.
 pub(super) fn report_errors(_: &impl AsFd, _is_ipv6: bool, _is_on: bool, _: &mut Missing) {}
 
 #[expect(clippy::unnecessary_wraps, reason = "the counterpart on Linux can fail")]
@@ -64,7 +64,7 @@ pub(super) fn receive_errors(
     Ok(())
 }
 
-/// Binds the socket that receives.
+/// Binds the receiving socket.
 pub(super) fn bind(
     socket: &socket2::Socket,
     address: SocketAddr,
@@ -87,7 +87,7 @@ pub(super) fn restore_interface<'a>(
     Ok(0)
 }
 
-/// The one socket will do to send from.
+/// All senders share the receiving socket.
 pub(super) fn open_senders(
     count: usize,
     receiver: BorrowedFd,
@@ -97,12 +97,12 @@ pub(super) fn open_senders(
     (0..count).map(|_| Ok(receiver.try_clone_to_owned()?.into())).collect()
 }
 
-/// All senders share one buffer.
+/// All senders share one buffer, so spares would not help.
 pub(super) fn spares(_granted: usize) -> usize {
     0
 }
 
-/// Pings leave from the kernel's choice in any case.
+/// The kernel chooses the source address in any case.
 pub(super) fn is_local(_: &UdpSocket, _: IpAddr) -> bool {
     true
 }

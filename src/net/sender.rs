@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use super::{SendFailure, batch, bound};
 
-/// A socket to send from. Each thread has its own, so that none waits for another in the kernel,
-/// which need not tell the runtime either whenever a datagram has left.
+/// A socket to send from. Each thread has its own, so threads do not contend in the kernel, and the kernel
+/// does not wake the runtime whenever a datagram leaves.
 #[derive(Debug)]
 pub struct Sender {
     pub(super) socket: Arc<UdpSocket>,
-    /// All workers share these. They take over while the buffer of the own socket is full.
+    /// Shared by all workers, for use while the sender's own buffer is full.
     pub(super) spares: Arc<[Arc<UdpSocket>]>,
     pub(super) receiver: Arc<UdpSocket>,
     pub(super) address: SocketAddr,
 }
 
 impl Sender {
-    /// Sends `payload` to each of `destinations` (at most [`BATCH`]) in turn, from `local`, or else from the
-    /// address that the daemon is bound to, until one fails. Returns how many the kernel took, and the error of
-    /// the next one.
+    /// Sends `payload` to each of `destinations` (at most [`BATCH`](super::BATCH)) in turn until one fails. The source
+    /// address is `local`, or else the address that the daemon is bound to. Returns the number of datagrams
+    /// that the kernel accepted, and the error of the next one.
     #[must_use]
     pub fn send(
         &self,
@@ -29,7 +29,7 @@ impl Sender {
         destinations: &[SocketAddr],
     ) -> (usize, Option<io::Error>) {
         let local = local.or(self.bound());
-        // Only the receiving socket leaves the choice of a source address to the kernel.
+        // Only the receiving socket lets the kernel choose the source address.
         let (mut socket, mut spares) = match local {
             Some(_) => (&self.socket, self.spares.iter()),
             None => (&self.receiver, [].iter()),
@@ -50,13 +50,13 @@ impl Sender {
         (sent, None)
     }
 
-    /// The address that the daemon is bound to, unless it serves every address.
+    /// The address that the daemon is bound to, unless it is the wildcard address.
     #[must_use]
     pub fn bound(&self) -> Option<IpAddr> {
         bound(self.address)
     }
 
-    /// Whether pings can still leave from `ip`: whether it is an address of this machine.
+    /// Whether pings can still leave from `ip`, that is, whether this machine has the address.
     #[must_use]
     pub fn is_local(&self, ip: IpAddr) -> bool {
         batch::is_local(&self.socket, ip)

@@ -17,19 +17,18 @@ use super::{
     new_socket,
 };
 
-/// The least memory that a datagram takes in a socket's buffer: the kernel's record of it
-/// (`struct sk_buff`) is 232 bytes.
+/// The least memory that a datagram takes in a socket buffer: the kernel's `struct sk_buff` is 232 bytes.
 const LEAST_IN_BUFFER: usize = 232;
 
-/// The bound UDP socket that receives. [`Sender`]s are made of it.
+/// The bound UDP socket that receives datagrams, and creates the [`Sender`]s.
 #[derive(Debug)]
 pub struct Socket {
     io: tokio::net::UdpSocket,
     address: SocketAddr,
     buffers: Buffers,
-    /// How many datagrams the kernel had dropped before.
+    /// The kernel's drop count when the daemon took over the socket.
     dropped_before: u64,
-    /// The network interface that all sockets are bound to; empty if to none.
+    /// The network interface that all sockets are bound to; empty if there is none.
     interface: OsString,
     /// The sockets of the [`Sender`]s.
     senders: Vec<Arc<UdpSocket>>,
@@ -37,16 +36,16 @@ pub struct Socket {
     missing: Missing,
 }
 
-/// The control messages that come with datagrams.
+/// The buffer size for control messages, and the count of truncated ones.
 #[derive(Debug)]
 pub(super) struct Control {
-    /// Bytes of room for those of one datagram.
+    /// Buffer size in bytes for the control messages of one datagram.
     #[cfg_attr(
         any(not(target_os = "linux"), portable_net),
         expect(dead_code, reason = "only recvmsg(2) takes it")
     )]
     pub(super) room: usize,
-    /// How often the room was too small.
+    /// How often the buffer was too small.
     pub(super) truncated: AtomicU64,
 }
 
@@ -57,10 +56,10 @@ impl Control {
 }
 
 impl Socket {
-    /// Binds to `address`, which nobody else may be bound to. `[::]` serves IPv4 as well.
+    /// Binds exclusively to `address`. `[::]` also serves IPv4.
     ///
     /// # Errors
-    /// With what the kernel said.
+    /// If the address cannot be bound.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let mut missing = Missing::default();
         let socket = new_socket(address, &mut missing)?;
@@ -70,10 +69,10 @@ impl Socket {
         Self::of_bound(socket, buffers, Control::new(batch::OWN_CONTROL), missing)
     }
 
-    /// Takes over a socket that somebody else has bound. What is waiting in it will be received.
+    /// Adopts a socket that another process bound. Datagrams already in its receive buffer will be received.
     ///
     /// # Errors
-    /// With what the kernel said, or why the socket will not do.
+    /// If the socket is unsuitable, or the kernel refuses a call on it.
     pub fn adopt(socket: UdpSocket) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let socket = socket2::Socket::from(socket);
@@ -95,14 +94,15 @@ impl Socket {
             ));
         }
         socket.set_nonblocking(true)?;
-        // A forged heartbeat from a broadcast address must not make a ping to a whole network.
+        // Without broadcast, a forged heartbeat from a broadcast address cannot cause a ping to a whole
+        // network.
         if socket.broadcast().unwrap_or(false) {
             socket.set_broadcast(false)?;
         }
         let receive = grow_receive_buffer(&socket, &mut missing);
         let requested = batch::request_send_buffer(&socket, BUFFERS.send);
         missing.note(SocketOption::SendBuffer, requested);
-        // The senders get what a socket of this process gets.
+        // The senders get the send buffer that a socket of this process gets.
         let send = request_buffers(&new_socket(address, &mut missing)?, &mut missing).send;
         batch::describe_arrivals(&socket, address, &mut missing);
         let control = Control::new(batch::ANY_CONTROL);
@@ -133,44 +133,44 @@ impl Socket {
         &self.missing
     }
 
-    /// Listens to what the network says of the datagrams that were sent, or does not.
+    /// Turns the reporting of network errors about sent datagrams on or off.
     ///
     /// # Errors
-    /// With what the kernel said.
+    /// If the kernel refuses an option that it has not refused before.
     pub fn report_errors(&self, is_on: bool) -> io::Result<()> {
         let mut refused = Missing::default();
         batch::report_errors(&self.io, self.address.is_ipv6(), is_on, &mut refused);
         refused.unless_known(&self.missing)
     }
 
-    /// More datagrams than can wait to be received.
+    /// Upper bound on the number of datagrams in the receive buffer.
     #[must_use]
     pub fn most_waiting(&self) -> usize {
-        // Linux grants twice what it is asked for.
+        // Linux grants twice the requested size.
         2 * self.buffers.receive / LEAST_IN_BUFFER
     }
 
-    /// The address it is bound to.
+    /// The local address that the socket is bound to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether a ping to `client` can leave from here at all: an IPv4 socket reaches no IPv6 client, and one
-    /// that is bound to an IPv6 address no IPv4 client.
+    /// Whether this socket can ping `client`. An IPv4 socket reaches no IPv6 client, and a socket bound to a
+    /// specific IPv6 address reaches no IPv4 client.
     #[must_use]
     pub fn reaches(&self, client: SocketAddr) -> bool {
         let ip = self.address().ip().to_canonical();
         ip.is_ipv6() == client.is_ipv6() || ip == IpAddr::from(Ipv6Addr::UNSPECIFIED)
     }
 
-    /// The buffers that the kernel granted.
+    /// The granted buffer sizes.
     #[must_use]
     pub fn buffers(&self) -> Buffers {
         self.buffers
     }
 
-    /// How many datagrams the kernel has dropped because the receive buffer was full, if it can be known.
+    /// The number of datagrams dropped because the receive buffer was full, if the system reports it.
     #[must_use]
     pub fn receive_drops(&self) -> Option<u64> {
         #[cfg(target_os = "linux")]
@@ -181,28 +181,29 @@ impl Socket {
         None
     }
 
-    /// Datagrams and ICMP errors with truncated control messages: their local address, time of arrival and cause
+    /// Datagrams and ICMP errors with truncated control messages. Their local address, arrival time and cause
     /// are unknown.
     #[must_use]
     pub fn truncated_control(&self) -> u64 {
         self.control.truncated.load(Relaxed)
     }
 
-    /// Waits until there may be something to receive, be it an error.
+    /// Waits until a datagram or an error may be pending.
     ///
     /// # Errors
-    /// Where the runtime is being shut down.
+    /// If the runtime is shutting down.
     pub async fn readable(&self) -> io::Result<()> {
         self.io.ready(Interest::READABLE | Interest::ERROR).await.map(drop)
     }
 
-    /// Appends up to [`BATCH`] waiting datagrams to `received`; fewer mean that no more are waiting.
+    /// Appends up to [`BATCH`] pending datagrams to `received`. Fewer than that mean that the buffer is
+    /// empty.
     ///
-    /// The kernel is asked in any case. The runtime may not have learnt yet that something arrived,
-    /// as after a stop of the process, when its timers fire first.
+    /// The call always asks the kernel. The runtime may not know of an arrival yet: after a stop of the
+    /// process, its timers fire first.
     ///
     /// # Errors
-    /// With what the kernel said; that nothing is waiting is no error.
+    /// If the receive call fails, except because the buffer is empty.
     pub fn receive(&self, received: &mut Vec<Datagram>) -> io::Result<()> {
         let (begin, mut tries) = (received.len(), 0);
         loop {
@@ -225,22 +226,22 @@ impl Socket {
         }
     }
 
-    /// Appends up to [`BATCH`] waiting errors to `errors`; fewer mean that the runtime knows of no
+    /// Appends up to [`BATCH`] pending errors to `errors`. Fewer than that mean that the runtime knows of no
     /// more.
     ///
     /// # Errors
-    /// With what the kernel said; that nothing is waiting is no error.
+    /// If the receive call fails, except because the queue is empty.
     pub fn receive_errors(&self, errors: &mut Vec<NetworkError>) -> io::Result<()> {
         unless_empty(self.io.try_io(Interest::ERROR, || {
             take_batch(errors, |errors| batch::receive_errors(&self.io, &self.control, errors))
         }))
     }
 
-    /// Opens more sockets on the same port, only to send from. They get the options that a service manager
+    /// Opens more sockets on the same port, only for sending. They inherit the options that a service manager
     /// set on this socket.
     ///
     /// # Errors
-    /// If the sockets cannot be opened or given these options. [`shared_senders`] remain.
+    /// If the sockets cannot be opened, or refuse these options. Fall back to [`shared_senders`].
     ///
     /// [`shared_senders`]: Self::shared_senders
     pub fn senders(&mut self, count: usize) -> io::Result<Vec<Sender>> {
@@ -254,11 +255,11 @@ impl Socket {
         Ok(own.iter().map(sender).collect())
     }
 
-    /// Senders that all send from the socket that receives. Threads wait for each other there, and each
-    /// ping that leaves wakes the runtime.
+    /// Creates senders that all use the receiving socket. Threads contend for it, and each ping that leaves
+    /// wakes the runtime.
     ///
     /// # Errors
-    /// When the process may open no more files.
+    /// If the process has reached its limit on open files.
     pub fn shared_senders(&mut self, count: usize) -> io::Result<Vec<Sender>> {
         let size = batch::request_send_buffer(&self.io, BUFFERS.send);
         self.missing.note(SocketOption::SendBuffer, size);
@@ -281,12 +282,12 @@ impl Socket {
         Sender { socket, spares, receiver, address: self.address }
     }
 
-    /// Binds the sockets to their network interface again that have lost it, and returns how many had. That
-    /// happens when a tool disconnects sockets (`ss -K`, Android's netd), so that pings would leave
-    /// elsewhere, and when the interface is deleted and made again under its name.
+    /// Rebinds the sockets that lost their network interface, and returns their number. Sockets lose it if a
+    /// tool disconnects them (`ss -K`, Android's netd), or if the interface is deleted and re-created under
+    /// the same name. Their pings would then leave through another interface.
     ///
     /// # Errors
-    /// If there is no such interface now, or the process lacks the privilege (`CAP_NET_RAW`).
+    /// If the interface does not exist, or the process lacks the privilege (`CAP_NET_RAW`).
     pub fn restore_interface(&self) -> io::Result<usize> {
         if self.interface.is_empty() {
             return Ok(0);
@@ -297,8 +298,8 @@ impl Socket {
     }
 }
 
-/// Takes a batch of what waits in a socket. Less than a full one means that nothing is left, and the
-/// runtime is told so.
+/// Takes a batch from a socket. An incomplete batch means that the socket is empty, so the result tells the
+/// runtime to wait for readiness.
 fn take_batch<T>(
     taken: &mut Vec<T>,
     take: impl FnOnce(&mut Vec<T>) -> io::Result<()>,

@@ -1,11 +1,11 @@
-//! What a probe says at its end.
+//! The closing lines of a probe.
 
 use std::fmt::{self, Display};
 
 use crate::output::counted;
 use crate::ping_stats::PingStats;
 
-/// The pings of one client and how far each was from its second.
+/// The pings of one client, and the deviation of each from one second.
 pub(super) struct Summary<'a> {
     pub(super) stats: &'a PingStats,
     /// In seconds.

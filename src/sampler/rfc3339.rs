@@ -1,16 +1,16 @@
-//! Points in time of the wall clock as text (RFC 3339, in UTC).
+//! Wall-clock times as text (RFC 3339, in UTC).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Time;
 
-/// To the second.
+/// Formats a time with second precision.
 #[must_use]
 pub fn seconds(wall: Time) -> String {
     humantime::format_rfc3339_seconds(system(wall)).to_string()
 }
 
-/// To the millisecond.
+/// Formats a time with millisecond precision.
 #[must_use]
 pub fn millis(wall: Time) -> String {
     humantime::format_rfc3339_millis(system(wall)).to_string()

@@ -1,4 +1,4 @@
-//! A snapshot's file: written beside its place and renamed when it is whole, read at the start, and put
+//! The snapshot file. It is written under a temporary name and renamed when complete, read at startup, and put
 //! aside if it cannot be used.
 
 use std::ffi::OsString;
@@ -18,45 +18,45 @@ use super::{Moment, Snapshot, Written};
 use crate::clock;
 use crate::disk;
 
-/// Others have no business with it: it tells who the clients are, and the seed.
+/// Only the daemon's user may read the file: it holds the clients' addresses and the seed.
 const MODE: u32 = 0o600;
 
-/// How long the start waits for the lock: a predecessor releases it after its last snapshot.
+/// How long startup waits for the lock. The previous daemon releases it after its last snapshot.
 const HANDOVER_TIMEOUT: Duration =
     FINAL_SNAPSHOT_TIMEOUT.saturating_add(Duration::from_millis(500));
 
-/// Between two attempts to take the lock.
+/// The time between two attempts to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// What the start found.
+/// The result of looking for a snapshot at startup.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The snapshot, if this daemon can use it.
     pub snapshot: Option<Snapshot>,
-    /// Why the file was not used, if there is one.
+    /// Why an existing file was not used.
     pub unused: Option<String>,
 }
 
-/// The path of a snapshot, which one daemon at a time uses. Its lock is one on a file of its own, because
-/// the snapshot itself is replaced by each later one. The kernel releases it when the process ends.
+/// The path of a snapshot, for one daemon at a time. The lock is on a file of its own, because each new
+/// snapshot replaces the file of the last one. The kernel releases the lock when the process ends.
 #[derive(Debug)]
 pub(super) struct SnapshotFile {
     path: PathBuf,
     lock: Lock,
-    /// Whether a file lies there that was not used, and that must not be lost.
+    /// True if the file at the path was not used and must be preserved.
     has_unused: bool,
 }
 
 #[derive(Debug)]
 enum Lock {
-    /// Not taken yet, because that failed or was not tried.
+    /// Not taken yet: not tried, or the attempt failed.
     Free,
     Taken {
         _file: Flock<File>,
     },
-    /// The file system has no locks.
+    /// The file system does not support locks.
     Unsupported,
-    /// Another daemon had it at the start, so the file holds the clients of that one.
+    /// Another daemon held the lock at startup, so the file holds that daemon's clients.
     Foreign,
 }
 
@@ -69,8 +69,8 @@ impl SnapshotFile {
         &self.path
     }
 
-    /// Reads the snapshot, if there is one that a daemon at `port` can use. One that it cannot use is put
-    /// aside, unless it belongs to another daemon.
+    /// Reads the snapshot if a daemon at `port` can use it. An unusable one is put aside, unless it belongs to
+    /// another daemon.
     pub(super) fn find(&mut self, port: u16) -> Found {
         let path = self.path.display().to_string();
         if let Err(error) = self.lock_at_the_start()
@@ -102,14 +102,14 @@ impl SnapshotFile {
         Found { snapshot: None, unused: Some(unused) }
     }
 
-    /// The snapshot was read too late to be used.
+    /// Preserves a snapshot that was read too late to be used.
     pub(super) fn found_too_late(&mut self) {
         if !matches!(self.lock, Lock::Foreign) {
             self.has_unused = true;
         }
     }
 
-    /// Without a snapshot, the reason why it is of no use, or `None` if there is no file.
+    /// Fails with the reason why the snapshot is unusable, or with `None` if there is no file.
     fn read(&self, port: u16) -> Result<Snapshot, Option<String>> {
         let bytes = match disk::read(&self.path) {
             Ok(bytes) => bytes,
@@ -125,7 +125,7 @@ impl SnapshotFile {
 
     fn put_aside(&mut self) -> io::Result<()> {
         if self.has_unused {
-            // Without the lock it may be the file of another daemon.
+            // Without the lock the file may belong to another daemon.
             self.lock()?;
             match fs::rename(&self.path, with_ending(&self.path, ".bad")) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -147,10 +147,10 @@ impl SnapshotFile {
         }
     }
 
-    /// Takes the lock, unless this daemon has it.
+    /// Takes the lock, unless this daemon holds it already.
     ///
     /// # Errors
-    /// [`ErrorKind::ResourceBusy`] if another one has it, and those of opening its file.
+    /// [`ErrorKind::ResourceBusy`] if another daemon holds the lock. Other kinds if its file cannot be opened.
     fn lock(&mut self) -> io::Result<()> {
         match self.lock {
             Lock::Free => {}
@@ -175,8 +175,8 @@ impl SnapshotFile {
         Ok(())
     }
 
-    /// Replaces the snapshot by what `write` writes, in one step. With `is_last` it is on the disk when
-    /// this returns.
+    /// Atomically replaces the snapshot by the output of `write`. With `is_last` it is synced to the disk
+    /// before this returns.
     pub(super) fn replace(
         &mut self,
         is_last: bool,
@@ -185,7 +185,8 @@ impl SnapshotFile {
         self.lock()?;
         self.put_aside()?;
         let beside = with_ending(&self.path, ".tmp");
-        // A daemon killed while it wrote leaves one behind. A link that another user made is not followed.
+        // A daemon that was killed during a write leaves this file behind. A link made by another user is not
+        // followed.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -219,7 +220,7 @@ fn foreign() -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, FOREIGN)
 }
 
-/// What to do about an error of [`SnapshotFile::replace`], as the end of a sentence.
+/// The remedy for an error of [`SnapshotFile::replace`], as the end of a sentence.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
@@ -228,7 +229,7 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
         ErrorKind::PermissionDenied => {
             "let the user of the daemon write to its folder and the files in it, or set SNAPSHOT_PATH to another"
         }
-        // The kernel's own EBUSY: a mount point cannot be renamed or replaced.
+        // EBUSY from the kernel: a mount point cannot be renamed or replaced.
         ErrorKind::ResourceBusy if error.raw_os_error().is_some() => {
             "mount the folder of SNAPSHOT_PATH instead of the file, which cannot be replaced while it is a mount point"
         }
@@ -237,7 +238,7 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// The file whose lock a daemon holds while it uses the snapshot at `path`.
+/// The lock file that a daemon holds while it uses the snapshot at `path`.
 #[must_use]
 pub fn lock_path(path: &Path) -> PathBuf {
     with_ending(path, ".lock")

@@ -1,5 +1,5 @@
-//! What a snapshot holds: the [`Header`], a [`Frame::Shard`] for each shard that is not empty, and
-//! [`Frame::End`]. What is changed here makes another version of the format.
+//! The contents of a snapshot: the [`Header`], a [`Frame::Shard`] for each shard with clients, and
+//! [`Frame::End`]. Any change here requires a new version of the format.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -13,64 +13,64 @@ use crate::engine::registry::{Seed, View};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// What is known besides the clients.
+/// The metadata of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// The version of the program that wrote it.
+    /// The version of wakeupd that wrote it.
     pub program: String,
-    /// When that began.
+    /// When the snapshot was started.
     pub taken: Moment,
-    /// The UDP port that the clients know.
+    /// The UDP port of the daemon, from which its clients expect their pings.
     pub port: u16,
-    /// The keys of the hash.
+    /// The keys of the hash that assigns clients to shards.
     pub seed: Seed,
-    /// Where the daemon has ended, if all its workers did: every slot that was due before has been served,
-    /// as far as they were not behind, and none after.
+    /// Set if the daemon stopped and all its workers did: they served every slot due before this time, as far
+    /// as they were not behind, and none after it.
     pub pinged_until: Option<Time>,
 }
 
-/// What follows the header.
+/// The frames after the header.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Frame {
     Shard(Shard),
-    /// The end, and how many clients there were.
+    /// The end, with the total number of clients.
     End(u64),
 }
 
-/// The clients of a shard.
+/// The clients of one shard.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Shard {
-    /// In milliseconds by the clock that nobody can set. The clients' times are told from here backwards.
+    /// When the shard was copied, in milliseconds of the boot clock. The clients' times are relative to this.
     pub(super) at: u64,
-    /// The local addresses that their heartbeats hit.
+    /// The distinct local addresses that received the clients' heartbeats.
     pub(super) locals: Vec<IpAddr>,
     pub(super) v4: Vec<(Ipv4Addr, u16, Known)>,
-    /// With the scope.
+    /// The number after the port is the scope id.
     pub(super) v6: Vec<(Ipv6Addr, u16, u32, Known)>,
 }
 
-/// What is known of a client besides its address.
+/// The state of a client, without its address.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// In milliseconds.
+    /// Milliseconds since the last heartbeat.
     pub(super) silence: u32,
-    /// In seconds since the first heartbeat.
+    /// Seconds since the first heartbeat.
     pub(super) age: u32,
     pub(super) heartbeats: u32,
     pub(super) pings: u32,
     pub(super) is_muted: bool,
-    /// The place among the shard's `locals`, counted from 1, or 0 for the kernel's choice.
+    /// The index into the shard's `locals`, counted from 1. With 0 the kernel chooses the source address.
     pub(super) local: u16,
 }
 
 impl Shard {
-    /// The clients as they were looked at.
+    /// Packs clients as they were at `at`.
     pub(super) fn of(views: &[View], at: Time) -> Self {
         let millis = |time: Time| time.as_nanos() / NANOS_PER_MILLI;
         let saturated = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let mut shard = Self { at: millis(at), ..Self::default() };
         let mut places = HashMap::new();
-        // Most clients hit the address that the one before hit.
+        // Most clients use the same local address as the client before.
         let (mut before, mut local) = (None, 0);
         for view in views {
             if view.local != before {
@@ -100,7 +100,7 @@ impl Shard {
         shard
     }
 
-    /// The clients, their times shifted as if the snapshot had been begun at `taken` instead of `begun`.
+    /// The clients, their times shifted as if the snapshot had been started at `taken` instead of `begun`.
     pub(super) fn clients(&self, begun: Time, taken: Time) -> impl Iterator<Item = View> + '_ {
         let at = Time::from_nanos(self.at.saturating_mul(NANOS_PER_MILLI));
         let at = (taken + at.since(begun)).before(begun.since(at));

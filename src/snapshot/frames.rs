@@ -1,8 +1,8 @@
-//! The bytes of a snapshot.
+//! The binary encoding of a snapshot.
 //!
-//! They begin with [`MAGIC`] and the number of the version, four bytes of it, the least significant first.
-//! Frames follow: the length of the content and its CRC-32 (the one of ISO 3309 and zlib), of four such
-//! bytes each, and the content, in the format of [postcard](https://postcard.jamesmunns.com).
+//! A snapshot begins with [`MAGIC`] and the version, a `u32`. Frames follow. Each has the length of its content
+//! and the CRC-32 of it (as in ISO 3309 and zlib), both `u32`, and then the content in the format of
+//! [postcard](https://postcard.jamesmunns.com). Each `u32` is little-endian.
 
 use std::io::{self, Write};
 use std::mem;
@@ -12,31 +12,31 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// How the file of a snapshot begins.
+/// The first bytes of a snapshot.
 pub const MAGIC: [u8; 8] = *b"wakeupd\0";
 
-/// The version that is written, and the only one so far.
+/// The version that is written, and the only one that can be read.
 pub const VERSION: u32 = 1;
 
 /// Why a snapshot cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unusable {
-    /// It begins otherwise.
+    /// The file does not begin with [`MAGIC`].
     #[error("it is no snapshot of wakeupd")]
     NotOurs,
-    /// A later wakeupd wrote it.
+    /// Another version of the format, as a later wakeupd may write it.
     #[error("it is of version {0}, and this wakeupd reads version {VERSION}")]
     Version(u32),
-    /// It ends too soon.
+    /// The file is truncated.
     #[error("it is cut off after {0} bytes")]
     CutOff(usize),
-    /// What was written is not what is there.
+    /// A checksum or the content of a frame is wrong.
     #[error("it is damaged at byte {0}")]
     Damaged(usize),
-    /// It is of a daemon at another port, whose clients expect no pings from this one.
+    /// A daemon at another port wrote it. Its clients do not expect pings from this one.
     #[error("its clients are those of UDP port {0}, to which they are used")]
     OtherPort(u16),
-    /// Nobody knows how old it is.
+    /// The age is unknown, because the snapshot lies in the future.
     #[error("it will be written only in {0:?}, says the clock, which must have been set back")]
     FromTheFuture(Duration),
 }
@@ -50,7 +50,7 @@ pub(super) struct FrameWriter<W> {
 }
 
 impl<W: Write> FrameWriter<W> {
-    /// Writes what comes before the frames.
+    /// Writes the magic bytes and the version.
     pub(super) fn begin(mut out: W) -> io::Result<Self> {
         out.write_all(&MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
@@ -70,7 +70,7 @@ impl<W: Write> FrameWriter<W> {
         Ok(())
     }
 
-    /// Makes sure that all is written, and returns how many bytes that are.
+    /// Flushes the output and returns the number of bytes written.
     pub(super) fn end(mut self) -> io::Result<u64> {
         self.out.flush()?;
         Ok(self.written)
@@ -85,7 +85,7 @@ pub(super) struct FrameReader<'a> {
 }
 
 impl<'a> FrameReader<'a> {
-    /// Checks what comes before the frames.
+    /// Checks the magic bytes and the version.
     pub(super) fn begin(bytes: &'a [u8]) -> Result<Self, Unusable> {
         let mut reader = Self::at(0, bytes);
         if reader.take().ok() != Some(MAGIC) {
@@ -97,7 +97,7 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// Goes on at this position.
+    /// Continues at this position.
     pub(super) fn at(position: usize, bytes: &'a [u8]) -> Self {
         Self { bytes, position }
     }

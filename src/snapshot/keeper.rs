@@ -1,4 +1,4 @@
-//! Keeps the snapshot young.
+//! The thread that reads the snapshot at startup and rewrites it regularly.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -19,23 +19,23 @@ use crate::metrics::{Failure, LastSnapshot};
 use crate::shared::Shared;
 use crate::threads;
 
-/// How long the last snapshot may take. A disk that does not answer must not keep the daemon from ending.
+/// The time limit for the last snapshot, so that an unresponsive disk cannot block the shutdown.
 pub(super) const FINAL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between two pauses.
+/// The number of clients written between two pauses.
 const CLIENTS_A_PAUSE: usize = 1_000;
 
-/// Where the clients are kept, and how old what is kept there may become.
+/// The file of the snapshot, and its largest age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Who has been a client for as long is in it.
+    /// The longest time until a new client is in the file.
     pub interval: Duration,
 }
 
-/// The thread that reads the snapshot and then writes it. It alone touches the files, in one order, so a
-/// disk that answers late cannot do so in the middle of something else.
+/// The thread that reads the snapshot and then writes it. Only this thread touches the files, one operation at
+/// a time, so a slow disk cannot reorder them.
 #[derive(Debug)]
 pub struct Keeper {
     orders: Sender<Order>,
@@ -44,14 +44,14 @@ pub struct Keeper {
 
 #[derive(Debug)]
 enum Order {
-    /// Write these clients.
+    /// Write the clients from now on.
     Keep(Arc<Shared>),
-    /// Write the last snapshot. The time is that up to which every slot has been served.
+    /// Write the last snapshot. Every slot due before this time has been served.
     End(Option<Time>),
 }
 
 impl Keeper {
-    /// Starts the thread, and returns with it what it finds for a daemon at `port`. If the disk does not
+    /// Starts the thread and returns the snapshot that it finds for a daemon at `port`. If the disk does not
     /// answer within [`disk::TIMEOUT`], the daemon starts without its clients.
     ///
     /// # Errors
@@ -75,13 +75,13 @@ impl Keeper {
         Ok((Self { orders, ended }, found))
     }
 
-    /// Writes the clients from now on.
+    /// Starts to write the clients regularly.
     pub fn keep(&self, shared: Arc<Shared>) {
         let _ = self.orders.send(Order::Keep(shared));
     }
 
-    /// Writes the last snapshot, onto the disk. The daemon has ended: every slot that was due before
-    /// `pinged_until` has been served, and none after, if that can be said.
+    /// Writes the last snapshot and syncs it to the disk. The daemon must have stopped. `pinged_until` is the
+    /// time up to which it served every slot, and after which it served none, if that is known.
     pub async fn end(self, pinged_until: Option<Time>) {
         let _ = self.orders.send(Order::End(pinged_until));
         if timeout(FINAL_SNAPSHOT_TIMEOUT, self.ended).await.is_err() {
@@ -112,19 +112,19 @@ struct Writer {
     shared: Arc<Shared>,
 }
 
-/// When a snapshot is written.
+/// The occasion for a snapshot.
 #[derive(Clone, Copy, Debug)]
 enum When {
-    /// While the daemon serves.
+    /// While the daemon serves clients.
     Meanwhile,
-    /// When it has ended, and where.
+    /// At shutdown, with the time up to which every slot has been served.
     AtTheEnd(Option<Time>),
 }
 
 impl Writer {
     fn run(mut self, orders: &Receiver<Order>) {
-        // Who comes when his shard has just been written is in the next snapshot. So that this is there
-        // after an interval at the latest, it is begun after four fifths and written in less than one.
+        // A client that registers after its shard was written must wait for the next snapshot. That one starts
+        // after four fifths of the interval and takes less than a fifth, so it is complete within one interval.
         let period = self.interval * 4 / 5;
         let mut due = clock::now();
         loop {
@@ -148,7 +148,7 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot in a sixth of the interval and what it takes, unless the end comes.
+    /// Writes a snapshot, paced over a sixth of the interval, unless the daemon stops.
     fn save_slowly<E: Copy>(
         &mut self,
         mut wait: impl FnMut(Duration) -> ControlFlow<E>,
@@ -229,14 +229,13 @@ impl Writer {
     }
 }
 
-/// Spreads a snapshot over the time until `end`. Each pause takes the share of that time that the clients
-/// just written have in those left to write, so clients that register during the snapshot shorten the
-/// pauses and do not prolong the snapshot.
+/// Spreads a snapshot over the time until `end`. Each pause takes a share of that time in proportion to the
+/// clients just written. Clients that register during the snapshot shorten the pauses, so it takes no longer.
 #[derive(Debug)]
 struct Pace {
     end: Time,
     written: usize,
-    /// Since the last pause.
+    /// Clients written since the last pause.
     recent: usize,
 }
 
@@ -245,7 +244,7 @@ impl Pace {
         Self { end, written: 0, recent: 0 }
     }
 
-    /// How long to pause after so many more clients of now `clients` altogether, if it is time to.
+    /// Returns the pause after `more` clients, if one is due. `clients` returns the current total.
     fn pause(
         &mut self,
         more: usize,
@@ -270,7 +269,7 @@ mod tests {
 
     const BUDGET: Duration = Duration::from_millis(800);
 
-    /// Writes shards of 300 clients in no time, and returns how long all pauses take.
+    /// Writes shards of 300 clients in no time and returns the total length of the pauses.
     fn pauses(clients: impl Fn(usize) -> usize) -> Duration {
         let begun = Time::from_secs(1_000);
         let mut pace = Pace::new(begun + BUDGET);

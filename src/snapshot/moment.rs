@@ -1,4 +1,4 @@
-//! When a snapshot was taken, told so that also a daemon on a machine started anew can tell how long ago.
+//! The time of a snapshot. Its age can be computed even after the machine reboots.
 
 use std::fs;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Time};
 
-/// Identifies the clock: the run of the machine, and in a time namespace how far the clock is ahead of the
-/// machine's. It is read each time, because CRIU moves a running process to another machine or namespace.
+/// Identifies the clock by the boot id and, in a time namespace, the offset from the machine's boot clock. It
+/// is read each time, because CRIU moves a running process to another machine or namespace.
 fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     Some(name(&id, &offsets))
 }
 
-/// The name of a clock. Without an offset it is the plain id of the boot.
+/// Combines a boot id and an offset. Without an offset the boot id stands alone.
 fn name(id: &str, offsets: &str) -> String {
     let mut words = offsets.lines().map(str::split_ascii_whitespace);
     let offset = words.find_map(|mut words| {
@@ -28,33 +28,32 @@ fn name(id: &str, offsets: &str) -> String {
 /// A point in time by both clocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
-    /// By the clock that nobody can set, which begins anew with the machine.
+    /// By the boot clock, which is never set and starts from zero at each boot.
     pub now: Time,
     /// By the wall clock.
     pub wall: Time,
-    /// Identifies the run of the machine and the time namespace, if known. Only within
-    /// both may two times of the boot clock be compared.
+    /// Identifies the boot and the time namespace, if known. Times of the boot clock are comparable only if
+    /// both are the same.
     pub boot: Option<String>,
 }
 
 impl Moment {
-    /// The present one.
+    /// Reads both clocks.
     #[must_use]
     pub fn now() -> Self {
         Self { now: clock::now(), wall: clock::wall(), boot: boot() }
     }
 
-    /// Whether the same clock has run all the time between this and the other.
+    /// True if both moments are known to be of the same boot and time namespace.
     #[must_use]
     pub fn is_of_the_same_boot(&self, other: &Self) -> bool {
         self.boot.is_some() && self.boot == other.boot
     }
 
-    /// How long ago `earlier` was: by the clock that nobody can set if that has run on, else by the wall
-    /// clock. If it is yet to come by that clock, this is how far ahead it is.
+    /// The time since `earlier`: by the boot clock if both are of the same boot, else by the wall clock.
     ///
     /// # Errors
-    /// With how far ahead `earlier` is.
+    /// If `earlier` is in the future. The error is the time until then.
     pub fn since(&self, earlier: &Self) -> Result<Duration, Duration> {
         let (now, then) = if self.is_of_the_same_boot(earlier) {
             (self.now, earlier.now)

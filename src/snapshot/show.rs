@@ -1,4 +1,4 @@
-//! `wakeupd snapshot show`: what is in a snapshot.
+//! `wakeupd snapshot show`: prints a summary of a snapshot.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use crate::disk;
 use crate::engine::registry::View;
 use crate::output::{self, printable};
 
-/// Goes before each error.
+/// The prefix of error messages.
 const COMMAND: &str = "wakeupd snapshot";
 
-/// What to do with a snapshot.
+/// Subcommands of `wakeupd snapshot`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print what is in a snapshot
@@ -27,7 +27,7 @@ pub enum Command {
     Show(ShowOptions),
 }
 
-/// What to print.
+/// Options of `wakeupd snapshot show`.
 #[derive(Args, Debug)]
 pub struct ShowOptions {
     /// The file that `SNAPSHOT_PATH` names
@@ -38,7 +38,7 @@ pub struct ShowOptions {
     clients: bool,
 }
 
-/// Does it.
+/// Runs the subcommand. The exit code is 1 if the file cannot be used.
 #[must_use]
 pub fn run(command: &Command) -> ExitCode {
     let Command::Show(options) = command;
@@ -62,16 +62,16 @@ pub fn run(command: &Command) -> ExitCode {
     )
 }
 
-/// What the clients have in common.
+/// Totals and distributions over all clients.
 struct Sums {
-    /// Of an IPv6 address.
+    /// Clients with an IPv6 address.
     v6: u64,
     muted: u64,
     heartbeats: u64,
     pings: u64,
-    /// In milliseconds.
+    /// Time since the last heartbeat, in milliseconds.
     silences: Histogram<u64>,
-    /// In seconds.
+    /// Time since the first heartbeat, in seconds.
     ages: Histogram<u64>,
 }
 
@@ -189,7 +189,7 @@ fn show_client(client: &View, begun: Time, out: &mut impl Write) -> io::Result<(
     )
 }
 
-/// To the tenth of a second below a minute, and to the second above.
+/// Rounds to a tenth of a second below a minute, and down to the second above.
 fn rounded(time: Duration) -> String {
     if time < Duration::from_secs(60) {
         format!("{:.1}s", time.as_secs_f64())

@@ -60,7 +60,7 @@ fn client(number: u16) -> SocketAddr {
     }
 }
 
-/// One whose client *n* of 100 has its last heartbeat at *n* seconds.
+/// Creates 100 clients. Client *n* sends its last heartbeat at *n* seconds.
 fn populated() -> Engine {
     let engine = empty(Seed::random());
     let hit =
@@ -85,7 +85,7 @@ fn bytes_of(engine: &Engine, header: &Header, now: Time) -> Vec<u8> {
     bytes
 }
 
-/// One that is taken and written at once.
+/// Writes a snapshot at `now` and parses it.
 fn snapshot_of(engine: &Engine, now: Time) -> Snapshot {
     let header = header(moment(now, 5_000, "a"), engine);
     Snapshot::parse(bytes_of(engine, &header, now)).unwrap()
@@ -110,7 +110,7 @@ fn on_the_same_boot_everybody_is_restored_as_he_was() {
     header.pinged_until = Some(now);
     let snapshot = Snapshot::parse(bytes_of(&before, &header, now)).unwrap();
     assert_eq!((snapshot.header(), snapshot.len()), (&header, 100));
-    // The wall clock does not count.
+    // On the same boot the wall clock is ignored.
     let later = moment(now + Duration::from_millis(1_500), 1, "a");
     assert_eq!(snapshot.pinged_until(&later), Some(now));
     assert_eq!(snapshot.suits(7561, &later), Ok(()));
@@ -127,13 +127,13 @@ fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
     let snapshot = snapshot_of(&before, now);
-    // The machine was started 10 s ago, and a minute has passed.
+    // The machine was booted 10 s ago, and a minute has passed.
     let later = moment(Time::from_secs(300_000), 5_060, "b");
     assert_eq!(snapshot.pinged_until(&later), None);
     let after = empty(snapshot.seed());
     let restored = snapshot.restore(&after, |_| true, &later);
-    // Of those who were silent for up to 99.993 s before, this minute leaves those below 60. But a
-    // third are at an interface that may be another one now.
+    // The silences at the snapshot range up to 99.993 s. After this minute, those below 60 s have not expired,
+    // but a third of these clients have an interface that may be another one now.
     assert_eq!(restored, Restored { clients: 40, expired: 40, refused: 20 });
     assert_eq!(after.guard().total(), 40);
     for (address, known, ..) in views(&before, now) {
@@ -155,7 +155,7 @@ fn where_the_clock_was_set_back_nobody_gets_more_time() {
     assert_eq!(snapshot.suits(7561, &earlier), Err(ahead));
     let restored = snapshot.restore(&empty(snapshot.seed()), |_| true, &earlier);
     assert_eq!(restored, Restored { expired: 100, ..Restored::default() });
-    // A shard may be younger than the beginning.
+    // A shard may be younger than the start of the snapshot.
     let younger =
         Snapshot::parse(bytes_of(&before, snapshot.header(), now + Duration::from_secs(3)))
             .unwrap();
@@ -181,14 +181,14 @@ fn the_guard_lets_in_whom_it_lets_in_otherwise() {
     }
 }
 
-/// While a snapshot is written, some make way and others come for them.
+/// Clients may be evicted for others while a snapshot is written.
 #[test]
 fn who_has_made_way_takes_no_room_from_who_stays() {
     for room in [30, 51] {
         let before = empty(Seed::random());
         let now = BEGIN + EXPIRATION / 2;
         for n in 0..100 {
-            // The first half has never repeated its heartbeat.
+            // The first half has not repeated its heartbeat.
             heartbeat(&before, BEGIN, client(n), None);
             if n >= 50 {
                 heartbeat(&before, BEGIN, client(n), None);

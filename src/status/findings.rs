@@ -1,4 +1,4 @@
-//! What is wrong with the daemon, in words, and what to do about it.
+//! Detects the daemon's problems and describes each with its remedy.
 
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
@@ -10,35 +10,35 @@ use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
 use crate::output::counted;
 
-/// A ping later than this is late: a client that counts on a beat of a second notices it. The bound of a
-/// bucket of the histogram.
+/// The index of the histogram bound above which a ping counts as late: clients that expect one ping a second
+/// notice the delay.
 const LATE_BOUND: usize = 6;
 
-/// Fewer pings than this in a minute are nobody's problem.
+/// Fewer pings than this in a minute are not worth a finding.
 const SOME: u64 = 10;
 
-/// Something that is wrong.
+/// A problem with the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What kind of thing it is, always the same for the same.
+    /// A stable identifier for the kind of problem.
     pub id: String,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What was seen.
+    /// The observation, as a sentence.
     pub summary: String,
-    /// What to do.
+    /// The remedy.
     pub advice: String,
-    /// Where to read on.
+    /// The section of the operator's handbook about this problem.
     pub more: String,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Clients miss pings, or are turned away.
+    /// Clients miss pings or are turned away.
     Critical,
-    /// They may before long.
+    /// Clients may soon miss pings or be turned away.
     Warning,
 }
 
@@ -49,28 +49,28 @@ impl Finding {
     }
 }
 
-/// What there is to find something in.
+/// The inputs of [`find`].
 #[derive(Debug)]
 pub struct Seen<'a> {
-    /// The tasks that do not turn their loop.
+    /// The names of the tasks with a stalled loop.
     pub stuck: &'a [String],
-    /// The sizes of the sockets' buffers.
+    /// The sizes of the socket buffers.
     pub buffers: &'a Buffers,
-    /// How many clients there are.
+    /// The number of clients and its cap.
     pub clients: &'a Clients,
-    /// The file that keeps the clients over a restart, if there is to be one.
+    /// The snapshot file, if snapshots are enabled.
     pub snapshot: Option<&'a Snapshot>,
-    /// The reads of `DENY_FILE`, if there is one.
+    /// The reads of `DENY_FILE`, if one is set.
     pub deny_file: Option<&'a DenyFile>,
     /// Clients without an entry in the table of local addresses because the table is full.
     pub clients_without_local_address: u32,
-    /// Whether the guard refuses anybody.
+    /// Whether the guard enforces its rules.
     pub is_enforcing: bool,
-    /// What was counted in the last minute.
+    /// The counters of the last minute.
     pub recent: &'a Totals,
 }
 
-/// All that is wrong, the worst first.
+/// Returns all findings, worst first.
 #[must_use]
 pub fn find(seen: &Seen) -> Vec<Finding> {
     let found = [
@@ -130,7 +130,7 @@ fn pings_skipped(seen: &Seen) -> Option<Finding> {
             counted(skipped_pings, "ping was", "pings were"),
             seen.recent.short_percent()
         ),
-        "See with `top -H` who has the processor. Give the daemon more of it, or lower MAX_CLIENTS; `wakeupd-bench` tells what the machine carries. After a suspended machine this is to be expected once.",
+        "See with `top -H` which threads use the processor. Give the daemon more processor time, or lower MAX_CLIENTS; `wakeupd-bench` measures the capacity of the machine. After suspend this finding is expected once.",
     ))
 }
 
@@ -153,7 +153,7 @@ fn receive_drops(seen: &Seen) -> Option<Finding> {
                 set_sysctl("net.core.rmem_max", seen.buffers.wanted_receive_bytes)
             )
         } else {
-            "The buffer is large, so either the processor is not enough, or somebody floods the port: look at what was refused and at the top prefixes.".to_owned()
+            "The buffer is large, so either the processor is too slow, or a flood hits the port: look at the refused datagrams and at the top prefixes.".to_owned()
         },
     ))
 }
@@ -257,7 +257,7 @@ fn pings_late(seen: &Seen) -> Option<Finding> {
             HumanCount(late),
             LATENESS_BOUNDS[LATE_BOUND].as_millis()
         ),
-        "See with `top -H` who else wants the processor, and whether the machine is throttled (`st` in `top`).",
+        "See with `top -H` which other threads use the processor, and whether the machine is throttled (`st` in `top`).",
     ))
 }
 
@@ -309,7 +309,7 @@ fn snapshot_old(seen: &Seen) -> Option<Finding> {
         "snapshot_old",
         Severity::Warning,
         format!(
-            "The snapshot is {:.0} s old, because {reason}. A restart would forget who came since.",
+            "The snapshot is {:.0} s old, because {reason}. A restart would forget the clients that registered since.",
             snapshot.age_seconds
         ),
         advice + " Pings do not suffer.",
@@ -366,7 +366,7 @@ fn not_enforcing(seen: &Seen) -> Option<Finding> {
     Some(Finding::new(
         "not_enforcing",
         Severity::Warning,
-        "GUARD_MODE is observe, so nobody is refused, and the daemon can be made to ping anybody."
+        "GUARD_MODE is observe, so no source is refused, and a forger can make the daemon ping any address."
             .to_owned(),
         "Read what it would refuse, and then set GUARD_MODE=enforce.",
     ))

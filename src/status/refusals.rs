@@ -1,17 +1,17 @@
-//! Why the guard refuses heartbeats, in words, and what to do about each reason.
+//! Describes each reason for which the guard refuses heartbeats, and its remedy.
 
 use serde::Serialize;
 
 use crate::engine::guard::Refused;
 
-/// A reason for which heartbeats are refused.
+/// A reason for refusing heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// The reason as it stands in logs and counters.
+    /// The reason's name in logs and counters.
     pub reason: &'static str,
-    /// What the guard found.
+    /// The guard's observation.
     pub summary: &'static str,
-    /// What to do if a real client sent the heartbeat.
+    /// The remedy if the heartbeat came from a real client.
     pub advice: &'static str,
 }
 

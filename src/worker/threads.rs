@@ -1,25 +1,25 @@
-//! The workers' threads, which sleep between their slots.
+//! The workers' threads, which sleep between slots.
 
 use std::sync::OnceLock;
 use std::thread::Thread;
 
-/// Wakes workers.
+/// Handles to wake the workers.
 #[derive(Debug)]
 pub struct WorkerThreads(Vec<OnceLock<Thread>>);
 
 impl WorkerThreads {
-    /// For so many workers.
+    /// Creates the handles for `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| OnceLock::new()).collect())
     }
 
-    /// Sets the thread of a worker. It must be set before the worker may have to wake.
+    /// Sets the thread of a worker. Call this before the worker may need to be woken.
     pub fn set(&self, worker: usize, thread: Thread) {
         let _ = self.0[worker].set(thread);
     }
 
-    /// Wakes a worker.
+    /// Wakes a worker, if its thread is set.
     pub fn wake(&self, worker: usize) {
         if let Some(thread) = self.0[worker].get() {
             thread.unpark();

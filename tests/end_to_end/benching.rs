@@ -43,7 +43,7 @@ fn bench(arguments: &str) -> Command {
     command
 }
 
-/// Clients of whom many leave. They heartbeat so often that who stays does not expire in 4 s.
+/// Many of these clients leave. The others heartbeat so often that they do not expire in 4 s.
 const CHURN: &str = "--json --clients 100 --register-in 1s --heartbeat-every 1500ms --churn 10";
 
 /// A program that is the daemon with another variable.
@@ -197,14 +197,14 @@ fn clients_leave_and_come_and_each_is_pinged_for_its_time() {
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap();
     // A tenth of 100 leaves in each of the 12 s, settling included.
     assert!((100..150).contains(&count("/churn/clients_left")), "{report:#}");
-    // Those who have left and have not expired are pinged too.
+    // Clients that have left and have not expired yet still get pings.
     assert!((660..1_000).contains(&count("/pings/expected")), "{report:#}");
     assert!((101..150).contains(&count("/daemon/clients_at_end")), "{report:#}");
     assert!(count("/churn/first_resident_bytes") > 100_000, "{report:#}");
     assert_eq!(report["churn"]["is_growth_judged"], false);
 }
 
-/// Runs a bench with clients who leave and come, all of whom are pinged for their time.
+/// Runs a bench with churn, in which each client gets its pings until it expires.
 fn churn(arguments: &str) -> Value {
     let mut bench = bench(&format!("{CHURN} {arguments}"));
     let (status, stdout, stderr) = output(bench.env("CLIENT_EXPIRATION_SECONDS", "4"));
@@ -439,7 +439,7 @@ fn daemon_of(bench: &Child) -> i32 {
 }
 
 fn is_running(process: i32) -> bool {
-    // One that has ended and that nobody has asked about yet is a zombie.
+    // A process that has ended and was not waited for yet is a zombie.
     fs::read_to_string(format!("/proc/{process}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
 }

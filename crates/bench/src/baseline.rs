@@ -1,7 +1,7 @@
-//! What the machine can do by itself: how fast a bare `sendmmsg(2)` loop sends to the same clients,
-//! and how punctually a thread wakes up that does nothing but sleep.
+//! The limits of the machine: how fast a bare `sendmmsg(2)` loop sends to the same clients, and how
+//! punctually a thread that only sleeps wakes up.
 //!
-//! The daemon's batches and its don't-fragment option are here too, because they are the fastest.
+//! The loop uses the daemon's batch size and don't-fragment option, because those are the fastest.
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
@@ -23,20 +23,20 @@ use crate::histogram::{histogram, nanos};
 const SENDING: Duration = Duration::from_secs(3);
 const SLEEPING: Duration = Duration::from_secs(10);
 
-/// The daemon divides a second into so many slots.
+/// The number of slots into which the daemon divides a second.
 const SLOTS: u32 = 256;
 
-/// What one thread can do.
+/// The limits of one thread.
 #[derive(Debug)]
 pub(crate) struct Baseline {
-    /// Processor time for a datagram.
+    /// Processor time per datagram.
     pub(crate) cost: Duration,
     pub(crate) datagrams_per_second: f64,
-    /// How late it woke up for each slot of the second, in nanoseconds.
+    /// Wake-up lateness for each slot of the second, in nanoseconds.
     pub(crate) wakeup_lateness: Histogram<u64>,
 }
 
-/// Measures it through `socket`, which stands where the daemon's did.
+/// Measures the limits with `socket`, which is bound in the daemon's place.
 pub(crate) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline> {
     linux::forbid_fragments(socket)?;
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -51,7 +51,7 @@ pub(crate) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline>
     Ok(Baseline { cost, datagrams_per_second, wakeup_lateness: sleep() })
 }
 
-/// Sends for a while. Returns how many datagrams a second, and the processor time for one.
+/// Sends for [`SENDING`]. Returns the datagrams per second and the processor time of each.
 #[expect(clippy::cast_precision_loss, reason = "far fewer datagrams than 2^52")]
 fn send<A: SockaddrLike + Copy>(
     socket: &UdpSocket,
@@ -66,7 +66,7 @@ fn send<A: SockaddrLike + Copy>(
         let fd = socket.as_raw_fd();
         match sendmmsg(fd, &mut headers, slices, batch, [], MsgFlags::empty()) {
             Ok(results) => sent += results.count(),
-            // A client's socket may be gone by now.
+            // A client's socket may be closed by now.
             Err(Errno::ECONNREFUSED) => {}
             Err(error) => return Err(error.into()),
         }
@@ -78,7 +78,7 @@ fn send<A: SockaddrLike + Copy>(
     Ok((sent as f64 / start.elapsed().as_secs_f64(), cpu.div_f64(sent as f64)))
 }
 
-/// Wakes up as often as the daemon's workers together, for a while.
+/// Sleeps until each slot for [`SLEEPING`], as often as all workers of the daemon together.
 fn sleep() -> Histogram<u64> {
     let mut lateness = histogram();
     let start = clock::now();

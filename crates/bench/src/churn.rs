@@ -1,4 +1,4 @@
-//! Clients that leave, and others that come in their places.
+//! Clients that leave, and new ones that take their places.
 
 use std::time::Duration;
 
@@ -6,40 +6,37 @@ use fastrand::Rng;
 
 use wakeupd::clock::Time;
 
-/// How much longer than until it expires a client keeps its address, so that all is known of it when
-/// another gets that.
+/// How long a client's address rests after the client expires. In that time its last pings are counted, so
+/// none of them is attributed to the next client at that address.
 pub(crate) const REST: Duration = Duration::from_secs(5);
 
-/// What a ping may take on its way through the kernel after its client's time was over, and the
-/// heartbeat before it.
+/// Latency allowed for the kernel to deliver a client's last heartbeat and the last ping before it expires.
 pub(crate) const TOLERANCE: Duration = Duration::from_millis(50);
 
-/// So often somebody is looked for who may leave.
+/// Random picks before giving up on finding a client that has stayed long enough to leave.
 const TRIES: u32 = 64;
 
-/// How a crowd changes.
+/// How fast the crowd changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Churn {
-    /// The share of the crowd that leaves in a second, and that comes.
+    /// The share of the crowd that leaves each second; as many new clients register.
     pub(crate) share: f64,
-    /// How long the daemon pings who has fallen silent.
+    /// How long the daemon pings a client after its last heartbeat.
     pub(crate) expiration: Duration,
 }
 
 impl Churn {
-    /// How many clients the daemon has at a time at the most: a crowd and who has left it, but has not
-    /// expired.
+    /// The most clients the daemon holds at a time: the crowd and the clients that have left but not expired.
     pub(crate) fn most_clients(&self, crowd: u32) -> u32 {
         let silent = self.share * (self.expiration.as_secs_f64() + 1.0);
-        // What does not fit becomes the largest number.
+        // The cast saturates at `u32::MAX`.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         let clients = (f64::from(crowd) * (1.0 + silent)).ceil() as u32;
         clients
     }
 
-    /// How long each client must stay, if the address of a place's first client is used again after so
-    /// many `turns`. None if that is more than half of what they stay on average, so that one who leaves
-    /// could not be picked at random.
+    /// How long each client must stay if each place has addresses for this many `turns`. `None` if that is more
+    /// than half of the average stay, because the leavers could then not be picked at random.
     pub(crate) fn shortest_stay(&self, turns: u32) -> Option<Duration> {
         let turns_between = turns.checked_sub(1).filter(|turns| *turns > 0)?;
         let stay = (self.expiration + REST) / turns_between;
@@ -47,17 +44,17 @@ impl Churn {
     }
 }
 
-/// Who has the places of a crowd.
+/// The client that occupies each place of the crowd.
 #[derive(Debug)]
 pub(crate) struct Places {
     occupants: Vec<Occupant>,
     turns: u32,
     shortest_stay: Duration,
-    /// How many leave in a second.
+    /// Clients that leave each second.
     leave: f64,
-    /// Up to when those who were to leave have left.
+    /// The time up to which the leavers have been replaced.
     left_until: Option<Time>,
-    /// How many are to leave still, mostly a part of one.
+    /// Clients still due to leave. Usually a fraction of one client.
     due: f64,
     random: Rng,
 }
@@ -69,7 +66,7 @@ struct Occupant {
     last_heartbeat: Time,
 }
 
-/// One who falls silent, and who has the place from then on.
+/// A client falls silent, and another one takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) place: u32,
@@ -79,7 +76,7 @@ pub(crate) struct Change {
 }
 
 impl Places {
-    /// Places that are all taken by their first clients from `now` on.
+    /// Fills every place with its first client at `now`.
     pub(crate) fn new(churn: Churn, crowd: u32, turns: u32, now: Time, random: Rng) -> Self {
         let occupant = Occupant { since: now, ..Occupant::default() };
         Self {
@@ -98,13 +95,13 @@ impl Places {
         place + self.occupants[place as usize].turn * self.size()
     }
 
-    /// Remembers when the client in a place sent a heartbeat.
+    /// Records when the client in a place sent its last heartbeat.
     pub(crate) fn heartbeat(&mut self, place: u32, at: Time) {
         self.occupants[place as usize].last_heartbeat = at;
     }
 
-    /// Replaces, at random, those who are to leave between the last time and `now`. With the first time
-    /// the leaving begins.
+    /// Picks the clients due to leave since the last call at random and replaces them. The first call starts
+    /// the churn and replaces none.
     pub(crate) fn change(&mut self, now: Time) -> Vec<Change> {
         let since = self.left_until.replace(now).unwrap_or(now);
         self.due += self.leave * now.since(since).as_secs_f64();
@@ -193,7 +190,7 @@ mod tests {
                 }
             }
         }
-        // Nobody leaves in the first 3 s.
+        // No client may leave in the first 3 s.
         assert!((480..=485).contains(&changes), "{changes}");
         assert!(left_at.len() < changes as usize, "addresses were used again");
     }

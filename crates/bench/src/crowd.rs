@@ -1,12 +1,12 @@
 //! Many clients on a few sockets.
 //!
-//! Where every address of a network is local, as in 127.0.0.0/8, each client is an address, and two
-//! sockets are enough for all: one for the clients that are measured, and one for the rest, whose
-//! pings the kernel drops and counts, so that listening leaves the machine to the daemon. Elsewhere
-//! each client is a socket.
+//! In a network where every address is local, such as 127.0.0.0/8, each client has an address of its own and
+//! two sockets serve all of them. One is for the measured clients. The other is for the rest: the kernel drops
+//! and counts their pings, so that receiving them takes no processor time from the daemon. In other networks
+//! each client has a socket of its own.
 //!
-//! A crowd has so many places, and in each there is one client at a time. A client's number tells its
-//! address and its place: those who follow each other in a place are the crowd's size apart.
+//! A crowd has a fixed number of places, each with one client at a time. A client's number determines its
+//! address and its place: the numbers of successive clients in one place are the crowd's size apart.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -17,24 +17,24 @@ use crate::processes;
 use crate::socket::{self, Received};
 use crate::wire::Wire;
 
-/// At most so many clients are measured.
+/// The most clients that are measured.
 const MEASURED: u32 = 16_384;
 
-/// Fewer are over a wire: what it takes the kernel to deliver their pings it does on the daemon's
-/// time, and that shall not be much of it.
+/// The most clients that are measured over a wire. The kernel delivers their pings in the daemon's processor
+/// time, so fewer keep that cost small.
 const MEASURED_OVER_A_WIRE: u32 = 4_096;
 
-/// A network of this machine's own, without any privilege.
+/// A network of local addresses that needs no privileges.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 1, 0, 0));
 
-/// Simulated clients.
+/// Simulated clients of one daemon.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     /// The number of places. Their first clients have the numbers from 0.
     pub(crate) size: u32,
-    /// In one place of so many the clients are measured.
+    /// One in this many places is measured.
     pub(crate) measured_every: u32,
-    /// How many clients have a place, one after the other, before the first one's address is used again.
+    /// How many clients take each place, one after the other, before the first one's address is used again.
     pub(crate) turns: u32,
     pub(crate) server: SocketAddr,
     server_storage: SockaddrStorage,
@@ -43,14 +43,14 @@ pub(crate) struct Crowd {
 
 #[derive(Debug)]
 enum Home {
-    /// From this address on each is a client.
+    /// Each client is an address, counted from `first`.
     Network { first: IpAddr, measured: UdpSocket, rest: UdpSocket, is_wired: bool },
-    /// Each is a client.
+    /// Each client is a socket.
     Sockets(Vec<UdpSocket>),
 }
 
 impl Crowd {
-    /// Clients whose addresses follow `first`, perhaps at the end of a wire.
+    /// Creates clients at the addresses from `first` on, on loopback or at the end of a wire.
     pub(crate) fn in_network(
         size: u32,
         first: IpAddr,
@@ -69,7 +69,7 @@ impl Crowd {
         Ok(Self { size, measured_every, turns, server, server_storage: server.into(), home })
     }
 
-    /// Clients who share this machine's address.
+    /// Creates clients that share this machine's address.
     pub(crate) fn of_sockets(size: u32, server: SocketAddr) -> io::Result<Self> {
         let sockets = (0..size).map(|_| socket::open(server.ip()));
         let sockets = sockets.collect::<io::Result<_>>().map_err(|error| {
@@ -85,12 +85,12 @@ impl Crowd {
         Ok(Self { size, measured_every: 1, turns: 1, server, server_storage, home })
     }
 
-    /// The number of places whose clients are measured.
+    /// The number of measured places.
     pub(crate) fn measured(&self) -> u32 {
         self.size.div_ceil(self.measured_every)
     }
 
-    /// Where the place of a client stands among those that are measured.
+    /// The position of a client's place among the measured ones. `None` if the client is not measured.
     pub(crate) fn position(&self, client: u32) -> Option<u32> {
         let place = client % self.size;
         place.is_multiple_of(self.measured_every).then_some(place / self.measured_every)
@@ -109,7 +109,7 @@ impl Crowd {
         }
     }
 
-    /// The sockets to listen to.
+    /// The sockets that receive the measured pings.
     pub(crate) fn sockets(&self) -> &[UdpSocket] {
         match &self.home {
             Home::Network { measured, .. } => std::slice::from_ref(measured),
@@ -117,7 +117,7 @@ impl Crowd {
         }
     }
 
-    /// Which of the measured clients a datagram was for that came to the nth socket.
+    /// The measured client that a datagram was sent to. `socket` is the index of the receiving socket.
     pub(crate) fn recipient(&self, socket: usize, received: &Received) -> Option<u32> {
         match &self.home {
             Home::Network { first, .. } => {
@@ -128,7 +128,7 @@ impl Crowd {
         }
     }
 
-    /// Where a client is to be reached.
+    /// The address at which the daemon pings a client.
     pub(crate) fn address(&self, client: u32) -> io::Result<SocketAddr> {
         match &self.home {
             Home::Network { first, measured, rest, .. } => {
@@ -142,7 +142,7 @@ impl Crowd {
         }
     }
 
-    /// How many pings came so far to clients that are not measured.
+    /// Pings so far to the clients that are not measured.
     pub(crate) fn pings_to_the_rest(&self) -> io::Result<u64> {
         match &self.home {
             Home::Network { is_wired: true, .. } => Wire::dropped(),
@@ -151,16 +151,16 @@ impl Crowd {
         }
     }
 
-    /// How many pings the kernel dropped that were to be measured.
+    /// Pings to measured clients that the kernel dropped at a full buffer.
     pub(crate) fn drops(&self) -> io::Result<u64> {
         let ports = self.sockets().iter().map(|socket| Ok(socket.local_addr()?.port()));
         processes::drops(None, &ports.collect::<io::Result<Vec<_>>>()?)
     }
 }
 
-/// How often a network has room for a crowd whose first address is `first`.
+/// How many times a crowd fits into its network, if its first client has the address `first`.
 pub(crate) fn turns(first: IpAddr, size: u32) -> u32 {
-    /// What is left of an IPv4 address in a /8, whose last address is for broadcasts.
+    /// The host part of an IPv4 address in a /8. The last address is for broadcasts.
     const HOST: u32 = 0x00ff_ffff;
     let room = match first {
         IpAddr::V4(ip) => HOST - (ip.to_bits() & HOST),

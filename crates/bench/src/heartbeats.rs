@@ -1,4 +1,4 @@
-//! Sends each client's heartbeats at their times.
+//! Sends the heartbeats of all clients on schedule.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
@@ -14,29 +14,30 @@ use crate::crowd::Crowd;
 use crate::pings::Event;
 use crate::plan::{Plan, Progress};
 
-/// The time between two heartbeats of a client deviates by up to this share of it.
+/// The interval between two heartbeats varies at random by up to this share in either direction.
 pub(crate) const JITTER: f64 = 0.2;
 
-/// The calendar has a page for each tick.
+/// The calendar has one page per tick.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 const PAGES: u32 = 60_000;
 
-/// What was sent.
+/// The result of sending the heartbeats.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) heartbeats: u64,
-    /// Heartbeats that the kernel did not take.
+    /// Heartbeats for which the send call failed.
     pub(crate) failed: u64,
-    /// How long it took until each place had a client.
+    /// Time until every place had a client.
     pub(crate) registered_in: Duration,
-    /// How late the latest heartbeat was after that.
+    /// Delay of the latest heartbeat after that.
     pub(crate) worst_lateness: Duration,
-    /// How many clients left, and came in their places.
+    /// Clients that left; as many took their places.
     pub(crate) changes: u64,
 }
 
-/// Sends heartbeats until told to stop, and tells of the measured clients who come and leave. The first
-/// heartbeats are spread over the time in which all shall register, the later ones by `heartbeat_every`.
+/// Sends heartbeats until [`Progress::is_over`] is set, and reports the measured clients that register and
+/// leave. The first heartbeats are spread over [`Plan::register_in`], the later ones over
+/// [`Plan::heartbeat_every`].
 pub(crate) fn send(
     crowd: &Crowd,
     plan: &Plan,
@@ -46,7 +47,7 @@ pub(crate) fn send(
     let longest = plan.heartbeat_every.mul_f64(1.0 + JITTER).max(plan.register_in);
     let tick = (longest / PAGES).max(SHORTEST_TICK);
     let ticks = |time: Duration| usize::try_from(time.as_nanos() / tick.as_nanos()).unwrap_or(0);
-    // In which places a heartbeat is due, in a circle.
+    // A circular list of pages. Each holds the places with a heartbeat due in that tick.
     let mut calendar = vec![Vec::new(); ticks(longest) + 2];
     for place in 0..crowd.size {
         calendar[ticks(plan.register_in * place / crowd.size)].push(place);
@@ -81,7 +82,7 @@ pub(crate) fn send(
                 progress.registered.store(registered, Relaxed);
                 if registered == crowd.size {
                     mouth.sent.registered_in = start.elapsed();
-                    // Those who had to wait to register need not hurry now.
+                    // Heartbeats delayed by a slow registration are not sent in a burst.
                     due = due.max(Instant::now());
                 }
             }
@@ -99,17 +100,17 @@ pub(crate) fn send(
     mouth.sent
 }
 
-/// Who speaks for all clients.
+/// Sends on behalf of all clients.
 struct Mouth<'a> {
     crowd: &'a Crowd,
     events: &'a mpsc::Sender<Event>,
-    /// Where clients leave and others come.
+    /// Set if clients leave and others take their places.
     places: Option<Places>,
     sent: Sent,
 }
 
 impl Mouth<'_> {
-    /// Sends a heartbeat of who is in a place.
+    /// Sends a heartbeat for the client in a place.
     fn heartbeat(&mut self, place: u32) {
         let client = self.places.as_ref().map_or(place, |places| places.client(place));
         self.sent.heartbeats += 1;
@@ -120,7 +121,8 @@ impl Mouth<'_> {
         }
     }
 
-    /// Replaces those who leave. Who comes keeps to the times of who left, after a first heartbeat.
+    /// Replaces the clients due to leave. A new client sends its first heartbeat at once and then keeps the
+    /// schedule of the client that it replaces.
     fn change(&mut self) {
         let changes = self.places.as_mut().map(|places| places.change(clock::wall()));
         for change in changes.into_iter().flatten() {
@@ -134,7 +136,7 @@ impl Mouth<'_> {
         }
     }
 
-    /// Tells of a client whose first heartbeat is about to be sent.
+    /// Reports a client that is about to send its first heartbeat.
     fn introduce(&self, client: u32) {
         if self.crowd.position(client).is_some() {
             self.tell(Event::Came { client, at: clock::wall() });
@@ -142,7 +144,7 @@ impl Mouth<'_> {
     }
 
     fn tell(&self, event: Event) {
-        // Nobody listens any more if listening failed, and that is told.
+        // The receiver is gone only if listening failed, and the listener returns that error.
         let _ = self.events.send(event);
     }
 }

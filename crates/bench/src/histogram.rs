@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Longer times are recorded as this.
+/// Ten minutes. Longer times are recorded as this.
 const MAX_NANOS: u64 = 600_000_000_000;
 
 /// A histogram of times, in nanoseconds.

@@ -1,7 +1,7 @@
 //! `wakeupd-bench`, a load generator: a crowd of clients that times every ping.
 //!
-//! It knows the daemon by the wire and by its HTTP endpoint only. Linux only: where a whole network is local, one
-//! socket stands for many clients, and the kernel reports when each ping arrived.
+//! It talks to the daemon only over the wire and through the HTTP endpoint. It needs Linux: there a whole
+//! network can be local, so one socket serves many clients, and the kernel timestamps each ping.
 
 #![cfg(target_os = "linux")]
 
@@ -38,10 +38,10 @@ use plan::Plan;
 use report::Report;
 use route::Route;
 
-/// `--ramp` stops when its step is less than this share of what was carried.
+/// `--ramp` stops when its step is less than one part in this many of the largest crowd without a miss.
 const RAMP_PRECISION: u32 = 20;
 
-/// Runs the program.
+/// Runs the program with the arguments of the process.
 #[must_use]
 pub fn run() -> ExitCode {
     let options = Options::parse();
@@ -116,7 +116,7 @@ fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
     best.ok_or_else(|| io::Error::other("not even one client was pinged without a miss"))
 }
 
-/// Prints the figures, unless the reader has closed the pipe.
+/// Prints the figures. A closed pipe is not an error.
 fn print(text: impl Display) -> io::Result<()> {
     match output::print(format_args!("{text}\n")) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -1,4 +1,4 @@
-//! `wakeupd-bench`: the program, which is all in the library, because that is empty on other systems than Linux.
+//! `wakeupd-bench`. All its code is in the library, which is empty on systems other than Linux.
 
 use std::process::ExitCode;
 

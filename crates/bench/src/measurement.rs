@@ -1,4 +1,4 @@
-//! One measurement: everybody registers, the beat settles, and then each ping counts.
+//! One measurement: all clients register, the pings settle, and then each ping counts.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -17,13 +17,13 @@ use crate::plan::{Plan, Progress};
 use crate::processes::Usage;
 use crate::subject::{Restarted, Subject};
 
-/// How long pings that arrived in time may wait to be read.
+/// How long to wait at the end for pings that arrived in time but are still unread.
 const READING: Duration = Duration::from_millis(500);
 
-/// What is counted modulo 2³² is looked at so often.
+/// How often to read the counters that wrap at 2³².
 const COUNTING: Duration = Duration::from_secs(60);
 
-/// What a measurement gave.
+/// The result of a measurement.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) sent: Sent,
@@ -31,24 +31,24 @@ pub(crate) struct Measured {
     pub(crate) watched: Watched,
 }
 
-/// What the kernel counted meanwhile.
+/// The kernel's figures for the measurement.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// How long it was.
+    /// The length of the measurement.
     pub(crate) time: Duration,
-    /// Pings to the clients that were not measured.
+    /// Pings to the clients that are not measured.
     pub(crate) pings_to_the_rest: u64,
-    /// Of the daemon, where that is known: the processor time of the measurement, and its memory.
+    /// The daemon's processor time during the measurement and its memory at the end. `None` with `--target`.
     pub(crate) usage: Option<Usage>,
-    /// Datagrams dropped at a full buffer since the beginning.
+    /// Datagrams dropped at a full receive buffer since the daemon started.
     pub(crate) daemon_drops: Option<u64>,
     pub(crate) own_drops: u64,
     pub(crate) restarted: Option<Restarted>,
-    /// The memory, in bytes, after [`Plan::first_memory`].
+    /// The daemon's resident memory after [`Plan::first_memory`], in bytes.
     pub(crate) first_resident: Option<u64>,
 }
 
-/// Measures.
+/// Runs one measurement.
 pub(crate) fn run(crowd: &Crowd, plan: &Plan, subject: &mut Subject) -> io::Result<Measured> {
     let never = || AtomicU64::new(u64::MAX);
     let progress = Progress {
@@ -149,7 +149,7 @@ fn watch(
     })
 }
 
-/// Sums up what the kernel may count modulo 2³².
+/// Sums up a kernel counter that may wrap at 2³².
 struct Counter {
     sum: u64,
     last: u64,
@@ -168,7 +168,7 @@ impl Counter {
     }
 }
 
-/// Shows how far a phase is, if standard error is a terminal, until it is dropped.
+/// Shows the progress of a phase on standard error, if that is a terminal, until the bar is dropped.
 fn progress_bar(phase: &str, length: u64, unit: &str) -> ProgressBar {
     let target = ProgressDrawTarget::stderr_with_hz(4);
     let bar = ProgressBar::with_draw_target(Some(length), target);

@@ -1,4 +1,4 @@
-//! An operator who looks at the daemon all the while: scrapes its metrics, and has its page open.
+//! Simulates an operator during the measurement: scrapes the metrics and keeps the status page open.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use wakeupd::client;
 
-/// The time between two scrapes. Prometheus itself seldom asks more than once in ten seconds.
+/// The time between two scrapes. A Prometheus server usually scrapes at most every ten seconds.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The time between two looks at where the clients are, as the page takes.
+/// The time between two requests for the clients by prefix, as on the status page.
 const PREFIXES_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a read may wait before it is seen whether all is over.
+/// The read timeout of the event stream. It bounds how long a thread takes to stop.
 const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Asks until it is dropped, or told to stop.
+/// Queries the HTTP endpoint until it is stopped or dropped.
 #[derive(Debug)]
 pub(crate) struct Operator {
     is_over: Arc<AtomicBool>,
@@ -26,7 +26,7 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Begins to ask the endpoint at `http`, in the network of the calling thread.
+    /// Starts to query the endpoint at `http`, in the network namespace of the calling thread.
     pub(crate) fn look_at(http: SocketAddr) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let start = |act: fn(SocketAddr, &AtomicBool) -> io::Result<u64>| {
@@ -37,7 +37,7 @@ impl Operator {
         Self { is_over, threads }
     }
 
-    /// Stops asking, and tells how many answers there were.
+    /// Stops the queries and returns the number of responses.
     pub(crate) fn stop(mut self) -> io::Result<u64> {
         self.is_over.store(true, Relaxed);
         let panicked = |_| io::Error::other("a thread panicked");
@@ -82,7 +82,7 @@ fn ask_every(
     Ok(answers)
 }
 
-/// Takes what the page gets every second.
+/// Reads the event stream, from which the status page gets an update every second.
 fn watch(http: SocketAddr, is_over: &AtomicBool) -> io::Result<u64> {
     let mut stream = TcpStream::connect(http)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -13,16 +13,16 @@ use crate::churn::Churn;
 use crate::plan::{Plan, Restart};
 use crate::{crowd, heartbeats, wire};
 
-/// As many as one network of loopback addresses has room for.
+/// The room in one network of loopback addresses.
 pub(crate) const MOST_CLIENTS: u32 = 10_000_000;
 
-/// A daemon that is restarted half-way needs this long to ping everybody, and so does one before that.
+/// The shortest run with a restart: the daemon needs time to ping every client before and after it.
 const SHORTEST_WITH_RESTART: Duration = Duration::from_secs(4);
 
 /// Load generator for wakeupd: a crowd of clients that times every ping
 ///
-/// It starts a daemon of its own, or measures the one of --target. The exit code is 0 if no client missed a ping, and
-/// with --restart and --churn if no client was lost or pinged for too long; else it is 1.
+/// It starts a daemon of its own, or measures the one of --target. The exit code is 0 if no client missed a
+/// ping, and with --restart and --churn if no client was lost or pinged for too long; else it is 1.
 #[derive(Debug, Parser)]
 #[command(version)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -50,8 +50,8 @@ pub struct Options {
 
     /// Measure this daemon instead of one of the bench's own
     ///
-    /// It lets in `MAX_CLIENTS_PER_ADDRESS` clients of this machine's address, unless that is in one
-    /// of its `LOCAL_NETS`.
+    /// The daemon admits `MAX_CLIENTS_PER_ADDRESS` clients from this machine's address, unless the address
+    /// is in one of its `LOCAL_NETS`.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) target: Option<Target>,
 
@@ -64,45 +64,46 @@ pub struct Options {
         value_parser = clap::value_parser!(u32).range(1..=86_400))]
     expiration: u32,
 
-    /// Agree to send heartbeats to another machine
+    /// Confirm that heartbeats may be sent to another machine
     #[arg(long, requires = "target")]
     pub(crate) yes: bool,
 
-    /// Put a virtual wire between the clients and the daemon (root; wants iproute2 and nftables)
+    /// Put a virtual wire between the clients and the daemon (needs root, iproute2 and nftables)
     ///
-    /// The two live in network namespaces of their own. What goes to clients that are not timed is
-    /// dropped at the far end of the wire, so that the daemon has the processor.
+    /// Each end is in a network namespace of its own. Pings to clients that are not timed are dropped at
+    /// the far end of the wire, which leaves the processor to the daemon.
     #[arg(long, conflicts_with = "target")]
     pub(crate) wire: bool,
 
-    /// Let the clients have IPv6 addresses
+    /// Give the clients IPv6 addresses
     #[arg(short = '6', long, requires = "wire")]
     pub(crate) ipv6: bool,
 
-    /// Measure a bare sendmmsg loop over the same path too: the kernel's limit
+    /// Also measure a bare sendmmsg loop over the same path: the kernel's limit
     #[arg(long, conflicts_with = "target")]
     pub(crate) baseline: bool,
 
-    /// Ask the daemon's endpoint all the while: its metrics ten times a second, and what its page asks for
+    /// Query the daemon's HTTP endpoint during the run: its metrics ten times a second, and its page's data
     #[arg(long, conflicts_with = "target")]
     pub(crate) scrape: bool,
 
-    /// Let the daemon write snapshots of its clients, as it does with --restart too
+    /// Let the daemon write snapshots of its clients, as with --restart
     #[arg(long, conflicts_with_all = ["target", "ramp"])]
     pub(crate) snapshots: bool,
 
     /// Restart the daemon half-way, by SIGTERM or SIGKILL
     ///
-    /// It is started anew on the same port with the same `SNAPSHOT_PATH`, and nobody may be lost: each client
-    /// must be pinged again. Pings that are missed because of the restart are told apart.
+    /// The new process uses the same port and the same `SNAPSHOT_PATH`. Each client must be pinged again. Pings
+    /// missed because of the restart are counted separately.
     #[arg(long, value_name = "SIGNAL", conflicts_with_all = ["target", "ramp", "halve_after"])]
     pub(crate) restart: Option<Restart>,
 
-    /// Let so many per cent of the clients leave each second, and as many come from other addresses
+    /// Replace this percentage of the clients each second by clients at other addresses
     ///
-    /// Who leaves falls silent and must be pinged until `CLIENT_EXPIRATION_SECONDS` after the last
-    /// heartbeat, and not longer: 50 ms are allowed for the way through the kernel. In more than two minutes the
-    /// daemon's memory must not grow by more than 5 %, or a megabyte, after the first minute or the first tenth.
+    /// A client that leaves falls silent. The daemon must ping it until `CLIENT_EXPIRATION_SECONDS` after its
+    /// last heartbeat and no longer, with 50 ms of tolerance for the kernel. In a run of more than two minutes
+    /// the daemon's memory must not grow by more than 5 % (or 1 MB, if that is more) after the first tenth of
+    /// the run (or the first minute, if that is sooner).
     #[arg(long, value_name = "PERCENT", value_parser = percent,
         conflicts_with_all = ["target", "ramp", "halve_after", "restart"])]
     churn: Option<f64>,
@@ -111,20 +112,20 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["target", "halve_after"])]
     pub(crate) ramp: bool,
 
-    /// Print the figures as JSON, or else write that to a file besides
+    /// Print the figures as JSON; with a file name, write them to that file as well as printing the report
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
         default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
 }
 
-/// Reads a share of the crowd.
+/// Parses a percentage above 0, up to 100.
 fn percent(text: &str) -> Result<f64, String> {
     let percent = text.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
     percent.ok_or_else(|| "it must be a number above 0, up to 100".to_owned())
 }
 
 impl Options {
-    /// Checks that the values go together.
+    /// Checks options that depend on each other.
     pub(crate) fn check(&self) -> Result<(), String> {
         let longest = self.heartbeat_every.mul_f64(1.0 - heartbeats::JITTER);
         if self.register_in > longest {
@@ -142,7 +143,7 @@ impl Options {
         let expiration = churn.expiration;
         if self.heartbeat_every.mul_f64(1.0 + heartbeats::JITTER) >= expiration {
             return Err(format!(
-                "--heartbeat-every must be so short that 1.2 times as much is less than CLIENT_EXPIRATION_SECONDS, which is {expiration:?}: who stays must not expire"
+                "--heartbeat-every must be so short that 1.2 times as much is less than CLIENT_EXPIRATION_SECONDS, which is {expiration:?}: clients that stay must not expire"
             ));
         }
         if churn.shortest_stay(crowd::turns(self.first_client(), self.clients)).is_none() {
@@ -162,7 +163,7 @@ impl Options {
         if self.ipv6 { wire::Family::Ipv6 } else { wire::Family::Ipv4 }
     }
 
-    /// The program of the daemon.
+    /// The path of the daemon's program.
     pub(crate) fn program(&self) -> io::Result<PathBuf> {
         if let Some(program) = &self.program {
             return Ok(program.clone());
@@ -180,7 +181,7 @@ impl Options {
         Some(Churn { share: percent / 100.0, expiration: self.expiration() })
     }
 
-    /// What the crowd does.
+    /// The plan that the options describe.
     pub(crate) fn plan(&self) -> Plan {
         Plan {
             heartbeat_every: self.heartbeat_every,

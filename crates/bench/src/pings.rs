@@ -1,4 +1,4 @@
-//! Receives the pings of the clients that are measured, and judges each by the kernel's time.
+//! Receives the pings of the measured clients and judges each by the kernel's receive timestamp.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -20,20 +20,20 @@ use crate::histogram::{histogram, nanos};
 use crate::plan::{Plan, Progress};
 use crate::restart::{Gaps, Pinged};
 
-/// A ping whose period is longer than a second by more than this is late, and out of time is one
-/// whose period is as much shorter too.
+/// A ping is late if its period is longer than a second by more than this. It is out of time if the period
+/// is longer or shorter by more than this.
 pub(crate) const LATE: Duration = Duration::from_millis(100);
 
-/// What is told of measured clients.
+/// A change in the measured part of the crowd.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    /// One is about to send its first heartbeat.
+    /// A client is about to send its first heartbeat.
     Came { client: u32, at: Time },
-    /// One has fallen silent.
+    /// A client has sent its last heartbeat.
     Left { client: u32, last_heartbeat: Time },
 }
 
-/// What a part of the measurement brought.
+/// The pings in one step of the timeline.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Step {
     pub(crate) delivered: u64,
@@ -41,25 +41,25 @@ pub(crate) struct Step {
     pub(crate) worst_deviation: Duration,
 }
 
-/// What came to the measured clients.
+/// The pings that reached the measured clients.
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) delivered: u64,
     pub(crate) late: u64,
     pub(crate) missed: u64,
     pub(crate) duplicated: u64,
-    /// Datagrams that were no pings of this daemon.
+    /// Datagrams that are not pings of this daemon.
     pub(crate) strange: u64,
-    /// Of each period from a second, in nanoseconds.
+    /// Absolute deviation of each period from one second, in nanoseconds.
     pub(crate) deviations: Histogram<u64>,
-    /// From each client's first heartbeat, in nanoseconds.
+    /// Time from each client's first heartbeat to its first ping, in nanoseconds.
     pub(crate) first_pings: Histogram<u64>,
     pub(crate) never_pinged: u64,
-    /// Pings to clients whose time was over, and by how much at the most.
+    /// Pings to clients that had already expired.
     pub(crate) overdue: u64,
     pub(crate) worst_overrun: Duration,
-    /// Of the client that got the fewest and of the one that got the most, without duplicates, among
-    /// those who were there all the time.
+    /// The smallest and the largest number of pings to one client, without duplicates. Only clients present
+    /// for the whole measurement count.
     pub(crate) fewest: u64,
     pub(crate) most: u64,
     pub(crate) timeline: Vec<Step>,
@@ -67,22 +67,22 @@ pub(crate) struct Heard {
     pub(crate) gaps: Option<Gaps>,
 }
 
-/// What followed when half of the clients had fallen silent.
+/// How the daemon recovered after half of the clients fell silent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Halving {
-    /// How long those were pinged still.
+    /// How long the daemon kept pinging the silent clients.
     pub(crate) pinged_on: Duration,
-    /// From then on, how long pings still came out of time; nobody knows if it went on to the end.
+    /// How long pings came out of time after that. `None` if the run ended before they settled.
     pub(crate) recovered_in: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Client {
-    /// When its first heartbeat was sent.
+    /// The wall-clock time of its first heartbeat.
     came: Time,
-    /// When its time is over, once it has left.
+    /// When it expires. `None` while it still sends heartbeats.
     expires: Option<Time>,
-    /// Whether it falls silent half-way.
+    /// True for the clients that fall silent with `--halve-after`.
     leaves: bool,
     was_pinged: bool,
     stats: PingStats,
@@ -93,22 +93,22 @@ struct Ear<'a> {
     crowd: &'a Crowd,
     plan: &'a Plan,
     progress: &'a Progress,
-    /// By their numbers, until nothing can come to them any more.
+    /// Clients by number, for as long as pings can still reach them.
     clients: HashMap<u32, Client>,
-    /// Those who have left, and until when they are remembered.
+    /// Clients that have left, each with the time at which its entry is dropped.
     leavers: VecDeque<(Time, u32)>,
     heard: Heard,
-    /// What the pings' order makes of a restart.
+    /// The effect of a restart on the order of the pings.
     gaps: Gaps,
     /// The fewest and the most pings to one client.
     range: Option<(u64, u64)>,
-    /// When one that had fallen silent was last pinged.
+    /// The last ping to a client that had fallen silent.
     pinged_on_until: Option<Time>,
-    /// When a ping last came out of time.
+    /// The last ping that came out of time.
     out_of_time_at: Option<Time>,
 }
 
-/// Listens until told to stop.
+/// Receives pings until [`Progress::is_over`] is set.
 pub(crate) fn listen(
     crowd: &Crowd,
     plan: &Plan,
@@ -147,7 +147,8 @@ pub(crate) fn listen(
 }
 
 impl Ear<'_> {
-    /// Takes note of who came and who left. Whoever has sent a heartbeat was told of before.
+    /// Applies the queued events. The sender queues a client's event before it sends the first heartbeat, so no
+    /// ping can arrive before its client is known.
     fn learn(&mut self, events: &Receiver<Event>) {
         for event in events.try_iter() {
             match event {
@@ -173,7 +174,7 @@ impl Ear<'_> {
         }
     }
 
-    /// Forgets those who left long ago.
+    /// Drops the clients that left long ago.
     fn forget(&mut self, now: Time) {
         while self.leavers.front().is_some_and(|(until, _)| *until < now) {
             let leaver = self.leavers.pop_front();
@@ -189,7 +190,7 @@ impl Ear<'_> {
             received.clear();
             let may_be_more =
                 match crate::socket::receive(&self.crowd.sockets()[socket], &mut received) {
-                    // What a closed port of the daemon's machine causes; then nothing comes.
+                    // ICMP port unreachable from the daemon's machine. Nothing else is waiting.
                     Err(Errno::EAGAIN | Errno::ECONNREFUSED) => return Ok(()),
                     result => result?,
                 };
@@ -210,7 +211,7 @@ impl Ear<'_> {
 
     fn ping(&mut self, number: u32, at: Time) {
         let Some(mut client) = self.clients.get(&number).copied() else {
-            // Whoever is not known any more has expired long ago.
+            // With churn, an unknown client is one that expired long ago.
             let is_forgotten = self.plan.churn.is_some();
             *if is_forgotten { &mut self.heard.overdue } else { &mut self.heard.strange } += 1;
             return;
@@ -240,7 +241,7 @@ impl Ear<'_> {
         self.clients.insert(number, client);
     }
 
-    /// From when to when a client is measured.
+    /// The start and the end of the time in which pings to this client count.
     fn window(&self, client: &Client) -> (Time, Time) {
         let time = |nanos: &std::sync::atomic::AtomicU64| Time::from_nanos(nanos.load(Relaxed));
         let (start, mut end) = (time(&self.progress.start), time(&self.progress.end));
@@ -250,7 +251,7 @@ impl Ear<'_> {
         (start.max(client.came), client.expires.map_or(end, |expires| end.min(expires)))
     }
 
-    /// Judges a ping by the one before.
+    /// Judges a ping by the time since the one before it.
     fn measure(&mut self, client: &mut Client, at: Time, start: Time) {
         let Heard { delivered, late, missed, deviations, timeline, .. } = &mut self.heard;
         let measured_for = at.since(Time::from_nanos(self.progress.start.load(Relaxed)));
@@ -279,11 +280,11 @@ impl Ear<'_> {
         }
     }
 
-    /// Judges a client to whom nothing will come any more.
+    /// Adds up the figures of a client that can receive no more pings.
     fn conclude(&mut self, client: &Client) {
         let (start, end) = self.window(client);
         client.pinged.conclude(&mut self.gaps);
-        // Whoever had no second was in no slot.
+        // A client that stayed for less than a period may not have had a slot.
         let had_time = end.since(client.came) > PERIOD + LATE;
         self.heard.never_pinged += u64::from(!client.was_pinged && had_time);
         if end <= start {
@@ -350,8 +351,8 @@ impl Heard {
     }
 }
 
-/// How many pings of a client were due until `now` while not one came, from the `start` of what is measured.
-/// The first of one who came later is due within a second.
+/// How many pings were due to a client until `now` if none arrived, counted from the `start` of its window.
+/// A client that registers later is due its first ping within a second.
 fn due_before_the_first(client: &Client, start: Time, now: Time) -> u64 {
     if client.came < start {
         now.since(start).as_secs()

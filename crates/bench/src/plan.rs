@@ -1,4 +1,4 @@
-//! What a measurement is to do, and how far it is.
+//! The plan of a measurement, and its progress.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
@@ -8,16 +8,16 @@ use nix::sys::signal::Signal;
 
 use crate::churn::Churn;
 
-/// From the last first heartbeat to the first ping that counts: everybody has been pinged by then.
+/// From the last client's registration to the first ping that counts. By then every client has been pinged.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// A longer measurement has a timeline of at most so many steps.
+/// The most steps of a timeline. A longer measurement has longer steps.
 const STEPS: u64 = 3_600;
 
-/// After a tenth of the measurement, but no later, the daemon's memory is what it shall be at the end.
+/// The daemon's memory is first read after a tenth of the measurement, but no later than this.
 const FIRST_MEMORY: Duration = Duration::from_secs(60);
 
-/// How the daemon is ended before it is started anew.
+/// The signal that ends the daemon before it is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Restart {
     /// By SIGTERM, as an operator does
@@ -35,7 +35,7 @@ impl Restart {
     }
 }
 
-/// What the crowd does.
+/// The settings of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) heartbeat_every: Duration,
@@ -47,28 +47,29 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whether the client in the nth of the measured places, and those who follow it, fall silent half-way.
+    /// True if the clients in the nth measured place fall silent with `--halve-after`.
     pub(crate) fn leaves(&self, n: u32) -> bool {
         self.halve_after.is_some() && n % 2 == 1
     }
 
-    /// How much time a step of the timeline is.
+    /// The length of one step of the timeline, in whole seconds.
     pub(crate) fn timeline_step(&self) -> Duration {
         Duration::from_secs(self.length.as_secs().div_ceil(STEPS).max(1))
     }
 
-    /// With churn as many expire as leave when it is over.
+    /// How long to wait after registration. With churn the wait includes one expiration, so that by its
+    /// end clients expire as fast as they leave.
     pub(crate) fn settling(&self) -> Duration {
         SETTLING + self.churn.map_or(Duration::ZERO, |churn| churn.expiration)
     }
 
-    /// After which time the memory is looked at first.
+    /// When to read the daemon's memory for the first time.
     pub(crate) fn first_memory(&self) -> Duration {
         (self.length / 10).min(FIRST_MEMORY)
     }
 }
 
-/// What the threads of a measurement tell each other. Times are by the wall clock.
+/// State shared by the threads of a measurement. Times are wall-clock nanoseconds, `u64::MAX` until known.
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) registered: AtomicU32,
@@ -76,7 +77,7 @@ pub(crate) struct Progress {
     pub(crate) end: AtomicU64,
     /// When half of the clients fell silent.
     pub(crate) left_at: AtomicU64,
-    /// When the daemon had ended that is restarted.
+    /// When the first process ended, with `--restart`.
     pub(crate) ended_at: AtomicU64,
     pub(crate) is_over: AtomicBool,
 }

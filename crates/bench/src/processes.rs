@@ -1,4 +1,4 @@
-//! What the kernel tells of processes and their sockets.
+//! Reads the kernel's figures of processes and their sockets.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -6,7 +6,7 @@ use std::{fs, io};
 use nix::time::ClockId;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// What a process has used so far.
+/// The resource usage of a process so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
@@ -25,8 +25,8 @@ pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     Ok(Usage { cpu, resident: resident.ok_or_else(unknown)? })
 }
 
-/// How many datagrams the kernel dropped at the UDP sockets on these ports, in the network of the
-/// process or of the calling thread.
+/// Datagrams that the kernel dropped at the UDP sockets on these ports. They are in the network namespace of
+/// the process, or of the calling thread if `pid` is `None`.
 pub(crate) fn drops(pid: Option<u32>, ports: &[u16]) -> io::Result<u64> {
     let process = pid.map_or("thread-self".to_owned(), |pid| pid.to_string());
     let mut drops = 0;
@@ -40,7 +40,7 @@ pub(crate) fn drops(pid: Option<u32>, ports: &[u16]) -> io::Result<u64> {
     Ok(drops)
 }
 
-/// The drops of the socket that a line tells of, if it is on one of the ports.
+/// The drops in a line of `/proc/net/udp`, if its socket is on one of the ports.
 fn drops_of(line: &str, ports: &[u16]) -> Option<u64> {
     let (_, port) = line.split_ascii_whitespace().nth(1)?.rsplit_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

@@ -1,4 +1,4 @@
-//! What a run of the bench says.
+//! The result of a run.
 
 mod text;
 
@@ -37,17 +37,17 @@ pub(crate) struct Report {
     pub(crate) kernel_drops: Drops,
     pub(crate) daemon: Option<Daemon>,
     pub(crate) baseline: Option<MachineLimit>,
-    /// What followed `--halve-after`.
+    /// The effect of `--halve-after`.
     pub(crate) halving: Option<Recovery>,
-    /// What `--restart` did.
+    /// The effect of `--restart`.
     pub(crate) restart: Option<Interruption>,
-    /// What `--churn` did.
+    /// The effect of `--churn`.
     pub(crate) churn: Option<Turnover>,
     pub(crate) timeline_step_seconds: u64,
     pub(crate) timeline: Vec<Step>,
 }
 
-/// Pings to the measured clients, unless said otherwise.
+/// Pings to the measured clients, unless stated otherwise.
 #[derive(Debug, Serialize)]
 pub(crate) struct Pings {
     pub(crate) expected: u64,
@@ -55,16 +55,17 @@ pub(crate) struct Pings {
     pub(crate) late: u64,
     pub(crate) missed: u64,
     pub(crate) duplicate: u64,
-    /// Datagrams that were no pings of this daemon.
+    /// Datagrams that are not pings of this daemon.
     pub(crate) strange: u64,
-    /// What the client that got the fewest and the one that got the most got.
+    /// The smallest and the largest number of pings to one client.
     pub(crate) fewest: u64,
     pub(crate) most: u64,
-    /// To all clients, by the kernel's count, which is off by what a moment brings.
+    /// Pings to all clients. The kernel's counter is read a moment before or after the measurement, so this is
+    /// off by a few.
     pub(crate) delivered_to_all: u64,
 }
 
-/// Of many times, in milliseconds.
+/// Quantiles of a time, in milliseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Quantiles {
     pub(crate) p50: f64,
@@ -74,7 +75,7 @@ pub(crate) struct Quantiles {
     pub(crate) max: f64,
 }
 
-/// How many seconds after its first heartbeat a client was pinged.
+/// Time from a client's first heartbeat to its first ping, in seconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct FirstPing {
     pub(crate) p50: f64,
@@ -87,23 +88,25 @@ pub(crate) struct FirstPing {
 pub(crate) struct Heartbeats {
     pub(crate) sent: u64,
     pub(crate) failed: u64,
-    /// How long it took until each client had sent one.
+    /// Time until each client had sent its first heartbeat.
     pub(crate) registered_in_seconds: f64,
     pub(crate) worst_lateness_ms: f64,
 }
 
-/// Datagrams that the kernel dropped because a buffer was full.
+/// Datagrams that the kernel dropped because a receive buffer was full.
 #[derive(Debug, Serialize)]
 pub(crate) struct Drops {
-    /// Heartbeats, at the daemon's.
+    /// Heartbeats dropped at the daemon's socket.
     pub(crate) daemon: Option<u64>,
-    /// Pings, at the bench's.
+    /// Pings dropped at the bench's sockets.
     pub(crate) bench: u64,
 }
 
-/// What the daemon used and said. With `--restart` the processor time and the counts are those of both lives:
-/// of the first until the signal and as far as it summed them up, which it does once a minute and when it stops.
-/// The memory is that of the second, without clients that of the first.
+/// The daemon's resource usage and its own figures.
+///
+/// With `--restart` the processor time and the counts cover both processes. Those of the first end at the
+/// signal and at its last summary line, which it logs once a minute and on SIGTERM. The memory is that of the
+/// second process; the idle memory is that of the first.
 #[derive(Debug, Serialize)]
 pub(crate) struct Daemon {
     pub(crate) cpu_cores: f64,
@@ -117,48 +120,48 @@ pub(crate) struct Daemon {
     pub(crate) failed_sends: u64,
     pub(crate) skipped_slots: u64,
     pub(crate) worst_lateness_ms: f64,
-    /// With `--scrape`: how often its endpoint answered.
+    /// With `--scrape`: responses of the daemon's HTTP endpoint.
     pub(crate) http_answers: u64,
     pub(crate) warnings: Vec<String>,
 }
 
-/// What a bare `sendmmsg` loop costs on one core over the same path, and how late a thread wakes up
-/// that does nothing but sleep.
+/// The cost of a bare `sendmmsg` loop on one core over the same path, and the wake-up lateness of a thread
+/// that only sleeps.
 #[derive(Debug, Serialize)]
 pub(crate) struct MachineLimit {
     pub(crate) cpu_ns_per_datagram: f64,
     pub(crate) datagrams_per_second: f64,
-    /// The daemon's processor time for a ping in terms of the loop's.
+    /// The daemon's processor time per ping, divided by the loop's per datagram.
     pub(crate) ratio: f64,
     pub(crate) wakeup_lateness_ms: Quantiles,
 }
 
-/// What followed when half of the clients had fallen silent.
+/// How the daemon recovered after half of the clients fell silent.
 #[derive(Debug, Serialize)]
 pub(crate) struct Recovery {
-    /// How long those were pinged still.
+    /// How long the daemon kept pinging the silent clients.
     pub(crate) pinged_on_seconds: f64,
-    /// How long pings came out of time after that; null if they did so to the end.
+    /// How long pings came out of time after that. Null if the run ended before they settled.
     pub(crate) recovered_in_seconds: Option<f64>,
 }
 
-/// What a restart of the daemon was for it and for the measured clients.
+/// The effect of a restart on the daemon and on the measured clients.
 #[derive(Debug, Serialize)]
 pub(crate) struct Interruption {
     /// `SIGTERM` or `SIGKILL`.
     pub(crate) signal: &'static str,
     /// From the signal to the end of the process.
     pub(crate) ended_in_seconds: f64,
-    /// From the end, or from SIGKILL, until the new process said that it listens.
+    /// From the end of the process, or from SIGKILL, until the new process logs that it listens.
     pub(crate) listening_after_seconds: f64,
-    /// What the new process took over, if it said so.
+    /// The clients that the new process restored, if it logged that.
     pub(crate) restored: Option<Restored>,
-    /// Clients that had been pinged before the restart, and those of them that were not pinged again.
+    /// Clients pinged before the restart, and how many of them were never pinged again.
     pub(crate) clients_pinged_before: u64,
     pub(crate) clients_lost: u64,
     /// From a client's last ping before the restart to its first one after it.
     pub(crate) gap_seconds: Gaps,
-    /// Pings missed within the gaps. They are among those of `pings` too.
+    /// Pings missed within the gaps. `pings` counts them too.
     pub(crate) missed: u64,
     /// Pings less than 0.9 s after the one before, among each client's first two after the restart.
     pub(crate) early: u64,
@@ -173,33 +176,33 @@ pub(crate) struct Gaps {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Restored {
-    /// From the start of the process until it said so.
+    /// From the start of the process until it logged the restore.
     pub(crate) after_seconds: f64,
     pub(crate) clients: u64,
     pub(crate) expired: u64,
     pub(crate) refused: u64,
     pub(crate) age_seconds: f64,
-    /// How long it took by its own account.
+    /// How long the restore took, as logged by the daemon.
     pub(crate) took_ms: f64,
 }
 
-/// What it was for the daemon that clients left and others came.
+/// The effect of churn on the daemon.
 #[derive(Debug, Serialize)]
 pub(crate) struct Turnover {
     pub(crate) percent_per_second: f64,
     pub(crate) expiration_seconds: f64,
-    /// How many clients left; as many came in their places.
+    /// Clients that left; as many took their places.
     pub(crate) clients_left: u64,
-    /// Pings to measured clients later than the tolerance after their time was over.
+    /// Pings that reached a measured client later than the tolerance after it expired.
     pub(crate) overdue_pings: u64,
     pub(crate) worst_overrun_ms: f64,
     pub(crate) tolerance_ms: f64,
-    /// The daemon's memory after so many seconds, and to that the memory at the end.
+    /// When the daemon's memory was first read. `growth` is the memory at the end divided by that first value.
     pub(crate) first_seconds: f64,
     pub(crate) first_resident_bytes: u64,
     pub(crate) last_resident_bytes: u64,
     pub(crate) growth: f64,
-    /// Whether the run was long enough for that to count.
+    /// True if the run was long enough for the growth to affect the exit code.
     pub(crate) is_growth_judged: bool,
 }
 
@@ -210,16 +213,16 @@ pub(crate) struct Step {
     pub(crate) worst_deviation_ms: f64,
 }
 
-/// A crowd whose heartbeats are later than this is too large for what the machine has left for it.
+/// If heartbeats are later than this, the crowd is too large for the processor time left to the bench.
 const BEHIND_MS: f64 = 2_000.0;
 
-/// By no more than one part in so many may memory grow.
+/// Memory may grow by one part in this many.
 const MOST_GROWTH: u64 = 20;
 
-/// By so many bytes it may in any case, for the daemon remembers what it counted in the last ten minutes.
+/// Memory may always grow by this many bytes, because the daemon keeps its counts of the last ten minutes.
 const MEMORIES: u64 = 1_000_000;
 
-/// In a shorter run memory may grow.
+/// Memory growth is not judged in a shorter run.
 const GROWN_UP: Duration = Duration::from_secs(120);
 
 const MILLISECOND: u64 = 1_000_000;
@@ -234,8 +237,8 @@ fn ratio(a: u64, b: u64) -> f64 {
     a as f64 / b as f64
 }
 
-/// A quantile of nanoseconds, in the unit that so many of them make. That of nothing is no number,
-/// which JSON writes as null.
+/// A quantile of a histogram in nanoseconds, converted to a unit of `unit` nanoseconds. An empty histogram
+/// gives NaN, which JSON writes as null.
 fn quantile(histogram: &Histogram<u64>, quantile: f64, unit: u64) -> f64 {
     if histogram.is_empty() {
         return f64::NAN;
@@ -348,8 +351,8 @@ impl Report {
         }
     }
 
-    /// Whether every client got every ping, but for those that a restart cost who came back, and churn left
-    /// nothing behind.
+    /// True if no client missed a ping and churn left no trace. Pings missed because of a restart are excused
+    /// for clients that were pinged again.
     pub(crate) fn is_good(&self) -> bool {
         let excused = self.restart.as_ref().map_or(0, |restart| restart.missed);
         self.pings.delivered > 0
@@ -412,7 +415,7 @@ impl Turnover {
         })
     }
 
-    /// Whether nobody was pinged beyond their time and, as far as it counts, memory did not grow.
+    /// True if no client was pinged after it expired and memory, where it is judged, did not grow.
     fn is_good(&self) -> bool {
         let growth = self.last_resident_bytes.saturating_sub(self.first_resident_bytes);
         let most = MEMORIES.max(self.first_resident_bytes / MOST_GROWTH);

@@ -1,4 +1,4 @@
-//! What a restart of the daemon does to the pings.
+//! The effect of a daemon restart on the pings.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use wakeupd::clock::Time;
 
 use crate::histogram::{histogram, nanos};
 
-/// A ping that comes sooner than this after the one before is early, or it came twice.
+/// A ping is early, or a duplicate, if it comes sooner than this after the one before.
 const EARLY: Duration = Duration::from_millis(900);
 
-/// So many pings of each client after the restart may be early ones because of it.
+/// The number of pings of each client after the restart that are checked for being early.
 const NEXT: u8 = 2;
 
-/// What came to those who had been pinged before.
+/// The pings to the clients that had been pinged before the restart.
 #[derive(Debug)]
 pub(crate) struct Gaps {
-    /// From the last ping of the daemon's first life to the first of its second, in nanoseconds.
+    /// From the last ping of the first process to the first ping of the second, in nanoseconds.
     pub(crate) lengths: Histogram<u64>,
     pub(crate) early: u64,
     /// Pings that were due within the gaps.
@@ -31,14 +31,13 @@ pub(crate) struct Gaps {
 pub(crate) struct Pinged {
     last: Option<Time>,
     was_before: bool,
-    /// How many came after the restart, up to [`NEXT`].
+    /// Pings after the restart, up to [`NEXT`].
     after: u8,
 }
 
 impl Pinged {
-    /// Takes note of a ping; `ended_at` is when the daemon's first life had ended, and `missed` is how many
-    /// seemed to be missed before it came and with it. What seemed to be missed may prove to be late with
-    /// the next.
+    /// Records a ping. `ended_at` is the time at which the first process ended. `missed` is the client's
+    /// count of missed pings before and after this ping. The count drops if the last ping was only late.
     pub(crate) fn ping(&mut self, at: Time, ended_at: Time, missed: (u64, u64), gaps: &mut Gaps) {
         let last = self.last.replace(at);
         if at < ended_at {
@@ -60,7 +59,7 @@ impl Pinged {
         }
     }
 
-    /// Counts one of whose pings no more will come.
+    /// Adds the figures of a client that can receive no more pings.
     pub(crate) fn conclude(self, gaps: &mut Gaps) {
         gaps.pinged_before += u64::from(self.was_before);
         gaps.never_again += u64::from(self.was_before && self.after == 0);
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
     use wakeupd::ping_stats::PingStats;
 
-    /// What the pings of one client at these milliseconds are, if the first life ended at 5 s.
+    /// The gaps of one client with pings at these milliseconds, if the first process ended at 5 s.
     fn gaps(pings: &[u64]) -> Gaps {
         let at = |ms| Time::from_nanos(1 << 40) + Duration::from_millis(ms);
         let mut gaps = Gaps::default();

@@ -14,7 +14,7 @@ use crate::report::Report;
 use crate::subject::{Daemon, Folder, Launch, Subject};
 use crate::wire::Wire;
 
-/// Where the daemon is.
+/// The network between the crowd and the daemon.
 pub(crate) enum Route {
     Loopback,
     Wire(Wire),
@@ -113,7 +113,7 @@ impl Route {
         }
     }
 
-    /// Takes the place of the daemon, which has stopped.
+    /// Measures the baseline with a socket in the daemon's place. The daemon must have stopped.
     fn baseline(&self, crowd: &Crowd) -> io::Result<Baseline> {
         let bind = || UdpSocket::bind((crowd.server.ip(), 0));
         let socket = match self {
@@ -124,10 +124,10 @@ impl Route {
     }
 }
 
-/// What the daemon is to have room for: half as many again as there are, because from three quarters of its
-/// room on it removes who has not repeated a heartbeat.
+/// The daemon's `MAX_CLIENTS`: half as many again as the crowd needs. Above three quarters of `MAX_CLIENTS` the
+/// daemon evicts clients that have sent only one heartbeat.
 fn max_clients(plan: &Plan, clients: u32) -> u32 {
-    /// The largest `MAX_CLIENTS`.
+    /// The largest value that `MAX_CLIENTS` accepts.
     const MOST: u32 = 100_000_000;
     let clients = plan.churn.map_or(clients, |churn| churn.most_clients(clients));
     clients.saturating_add(clients / 2).saturating_add(1).min(MOST)

@@ -1,4 +1,4 @@
-//! The crowd's sockets: a heartbeat from any local address, pings with the kernel's time of arrival.
+//! The crowd's sockets: they send heartbeats from any local address and receive pings with kernel timestamps.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,21 +16,21 @@ use wakeupd::clock::Time;
 use wakeupd::net::{BATCH, linux};
 use wakeupd_protocol::PING;
 
-/// As large as the kernel will have it: what waits here was timed already.
+/// The kernel may cap this. A ping that waits here has its timestamp already.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
-/// What came.
+/// A datagram that arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) source: Option<SocketAddr>,
-    /// The local address it came to.
+    /// The local address that it was sent to.
     pub(crate) local: Option<IpAddr>,
-    /// By the wall clock.
+    /// The kernel's receive timestamp, by the wall clock.
     pub(crate) at: Time,
     pub(crate) is_ping: bool,
 }
 
-/// Opens a socket on every local address of the family, at a port of the system's choice.
+/// Binds the wildcard address of the family, at a port that the kernel chooses.
 pub(crate) fn open(family: IpAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match family {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -43,14 +43,14 @@ pub(crate) fn open(family: IpAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Makes the kernel drop, and count, whatever comes to this socket.
+/// Makes the kernel drop and count all datagrams for this socket.
 pub(crate) fn deafen(socket: &UdpSocket) -> io::Result<()> {
-    /// `BPF_RET | BPF_K` of `linux/bpf_common.h`: ends the filter, and so many bytes are let in.
+    /// `BPF_RET | BPF_K` of `linux/bpf_common.h`: returns the number of bytes to accept.
     const RETURN: u16 = 0x06;
     SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
 }
 
-/// Sends a heartbeat from a local address, or else from the one that the kernel picks.
+/// Sends a heartbeat from `local`. The kernel chooses the source address if it is `None`.
 pub(crate) fn send(
     socket: &UdpSocket,
     local: Option<IpAddr>,
@@ -74,12 +74,12 @@ pub(crate) fn send(
     }
 }
 
-/// Appends what is waiting to `received`, a batch at the most. Returns whether there may be more.
+/// Appends up to one batch of waiting datagrams to `received`. Returns true if more may be waiting.
 pub(crate) fn receive(socket: &UdpSocket, received: &mut Vec<Received>) -> nix::Result<bool> {
     let mut payloads = [[0; PING.len() + 1]; BATCH];
     let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);
     let space = cmsg_space!(in6_pktinfo, timespec);
-    // Made afresh for each call: used again, they keep the length of what the kernel wrote last.
+    // Allocated for each call: reused headers keep the length of the kernel's last control message.
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(space));
     let flags = MsgFlags::MSG_DONTWAIT;
     let before = received.len();

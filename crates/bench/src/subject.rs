@@ -1,4 +1,4 @@
-//! The daemon that is measured.
+//! The daemon under test.
 
 mod folder;
 mod log;
@@ -16,14 +16,14 @@ pub(crate) use log::Log;
 pub(crate) use process::Launch;
 use process::Process;
 
-/// A daemon of ours, or another's.
+/// A daemon that the bench started, or the one of `--target`.
 #[derive(Debug)]
 pub(crate) enum Subject<'a> {
     Own(Box<Daemon<'a>>),
     Other(SocketAddr),
 }
 
-/// A daemon of ours, in its first life or its second.
+/// A daemon that the bench started. A restart replaces its process.
 #[derive(Debug)]
 pub(crate) struct Daemon<'a> {
     process: Process,
@@ -32,7 +32,7 @@ pub(crate) struct Daemon<'a> {
     idle: Usage,
 }
 
-/// A life that is over.
+/// The figures of a process that has ended.
 #[derive(Debug)]
 struct Former {
     cpu: Duration,
@@ -45,7 +45,7 @@ struct Former {
 pub(crate) struct Restarted {
     /// From the signal to the end of the process.
     pub(crate) ended_in: Duration,
-    /// From the end, or from SIGKILL, until the new process listened.
+    /// From the end of the process, or from SIGKILL, until the new process listens.
     pub(crate) listening_after: Duration,
     /// When the new process was started.
     pub(crate) started_at: Instant,
@@ -59,7 +59,8 @@ impl Subject<'_> {
         }
     }
 
-    /// What it has used so far, if that can be known. Of a life that is over the processor time counts too.
+    /// The daemon's usage so far, `None` with `--target`. The processor time includes that of the
+    /// process before a restart.
     pub(crate) fn usage(&self) -> io::Result<Option<Usage>> {
         match self {
             Self::Own(daemon) => daemon.usage().map(Some),
@@ -67,7 +68,7 @@ impl Subject<'_> {
         }
     }
 
-    /// How many heartbeats the kernel dropped at its full buffer, if that can be known.
+    /// Heartbeats that the kernel dropped at a full receive buffer, `None` with `--target`.
     pub(crate) fn drops(&self) -> io::Result<Option<u64>> {
         match self {
             Self::Own(daemon) => daemon.drops().map(Some),
@@ -75,7 +76,7 @@ impl Subject<'_> {
         }
     }
 
-    /// Whether it is still there.
+    /// Fails if the daemon has ended. With `--target` it never fails.
     pub(crate) fn check(&mut self) -> io::Result<()> {
         match self {
             Self::Own(daemon) => daemon.process.check(),
@@ -83,7 +84,7 @@ impl Subject<'_> {
         }
     }
 
-    /// Ends it and at once starts it anew. Says when the one has `ended` and the other has not begun.
+    /// Ends the daemon and starts it again at once. Calls `ended` between the two processes.
     pub(crate) fn restart(
         &mut self,
         restart: Restart,
@@ -97,19 +98,19 @@ impl Subject<'_> {
 }
 
 impl<'a> Daemon<'a> {
-    /// Starts a daemon on a port of the system's choice.
+    /// Starts a daemon on a port that the kernel chooses.
     pub(crate) fn start(launch: Launch<'a>) -> io::Result<Self> {
         let process = launch.start(0)?;
         let idle = process.usage()?;
         Ok(Self { process, launch, former: None, idle })
     }
 
-    /// What it used before the first client came.
+    /// The usage before the first client registered.
     pub(crate) fn idle(&self) -> Usage {
         self.idle
     }
 
-    /// Stops it as an operator would, and returns what it said.
+    /// Stops the daemon with SIGTERM and returns its log.
     pub(crate) fn stop(self) -> io::Result<Log> {
         let log = self.process.stop()?;
         Ok(match self.former {

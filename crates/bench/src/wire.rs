@@ -1,7 +1,7 @@
-//! Two network namespaces of our own with a pair of virtual Ethernet devices between them.
+//! Two private network namespaces, connected by a pair of virtual Ethernet devices.
 //!
-//! They have no names and live as long as the processes in them, so the kernel cleans up however we
-//! end. Ours is where the crowd lives, and the daemon is started in the other one.
+//! The namespaces have no names and live only as long as the processes in them, so the kernel removes them
+//! however the bench ends. The crowd lives in the bench's own namespace, and the daemon runs in the other one.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,11 +17,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 /// How long the wire may take to come up.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Locally administered.
+/// Locally administered MAC addresses.
 const CROWD_MAC: &str = "02:00:00:00:00:02";
 const DAEMON_MAC: &str = "02:00:00:00:00:01";
 
-/// The two ends of the wire.
+/// A wire between two network namespaces.
 #[derive(Debug)]
 pub(crate) struct Wire {
     near: File,
@@ -29,7 +29,7 @@ pub(crate) struct Wire {
     pub(crate) family: Family,
 }
 
-/// Which kind of addresses the wire carries.
+/// The address family of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     Ipv4,
@@ -37,8 +37,8 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// The first client's address; those of its network follow. It is one of the daemon's
-    /// `LOCAL_NETS`, where an address may have any number of clients.
+    /// The first client's address; those of the other clients follow it. It is in one of the daemon's
+    /// `LOCAL_NETS`, where `MAX_CLIENTS_PER_ADDRESS` does not apply.
     pub(crate) fn first_client(self) -> IpAddr {
         match self {
             Self::Ipv4 => Ipv4Addr::new(10, 1, 0, 0).into(),
@@ -62,7 +62,7 @@ impl Family {
         }
     }
 
-    /// What the daemon is to be bound to: every address, as it is by default.
+    /// The address that the daemon binds: the wildcard address, as by default.
     pub(crate) fn any(self) -> &'static str {
         match self {
             Self::Ipv4 => "0.0.0.0",
@@ -72,8 +72,8 @@ impl Family {
 }
 
 impl Wire {
-    /// Takes this thread, which must be the only one so far, to a network of its own, and puts up a
-    /// wire to another.
+    /// Moves this thread to a new network namespace and connects that to another one. No other thread may have
+    /// been started before.
     pub(crate) fn put_up(family: Family) -> io::Result<Self> {
         let far = enter_new_network()?;
         let near = enter_new_network()?;
@@ -89,10 +89,10 @@ impl Wire {
             Family::Ipv6 => ("fd00:0:1::/48", 64, "nodad"),
         };
         if matches!(family, Family::Ipv6) {
-            // Or else an address that is no interface's own cannot be sent from.
+            // Otherwise the kernel refuses source addresses that no interface has.
             fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1")?;
         }
-        // Nobody need ask who is at the other end, nor lose what is sent meanwhile.
+        // Static neighbour entries: no ARP or neighbour discovery, and no packets lost while one is pending.
         let neighbour = |ip, mac, device| {
             run(&format!("ip neighbour replace {ip} lladdr {mac} dev {device} nud permanent"))
         };
@@ -115,7 +115,7 @@ impl Wire {
         Ok(wire)
     }
 
-    /// Does something at the daemon's end: what is opened and started there belongs there.
+    /// Runs `action` in the daemon's namespace. Sockets and processes that it creates stay there.
     pub(crate) fn far<T>(&self, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         setns(&self.far, CloneFlags::CLONE_NEWNET)?;
         let done = action();
@@ -123,14 +123,14 @@ impl Wire {
         done
     }
 
-    /// Makes the kernel drop, and count, what comes for this port before it reaches the network
-    /// stack, and nothing else.
+    /// Makes the kernel drop and count the datagrams for this port, and only those, before they reach the
+    /// network stack.
     pub(crate) fn drop_at(port: u16) -> io::Result<()> {
         run("nft flush chain netdev crowd ingress")?;
         run(&format!("nft add rule netdev crowd ingress udp dport {port} counter drop"))
     }
 
-    /// How many were dropped.
+    /// The number of datagrams dropped so far.
     pub(crate) fn dropped() -> io::Result<u64> {
         let rules = output("nft list chain netdev crowd ingress")?;
         let mut words = rules.split_ascii_whitespace().skip_while(|word| *word != "packets");
@@ -148,7 +148,7 @@ fn enter_new_network() -> io::Result<File> {
     File::open("/proc/thread-self/ns/net")
 }
 
-/// Waits until the kernel has noticed that both ends are up; what is sent before is lost.
+/// Waits until the kernel reports the device as up. Packets sent before that are lost.
 fn wait_until_up(device: &str) -> io::Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     while !output(&format!("ip link show {device}"))?.contains("state UP") {
@@ -164,7 +164,7 @@ fn run(command: &str) -> io::Result<()> {
     output(command).map(drop)
 }
 
-/// Runs a program with arguments that have no spaces in them.
+/// Runs a command line. Arguments must not contain spaces.
 fn output(command: &str) -> io::Result<String> {
     let mut words = command.split_ascii_whitespace();
     let program = words.next().unwrap_or_default();

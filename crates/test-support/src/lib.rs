@@ -1,5 +1,5 @@
-//! Counts the tests that one `cargo test` skips. A test binary records the need of each test that it skips in a
-//! file, and the last test target, `tests/summary.rs`, reports them.
+//! Counts the tests that one `cargo test` skips. A test binary records the need of each test that it skips in
+//! a file, and the last test target, `tests/summary.rs`, reports them.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,8 +23,9 @@ pub fn record(need: &str) {
     file.unwrap().write_all(format!("{need}\n").as_bytes()).unwrap();
 }
 
-/// Returns the file of a run, named after the cargo process that is the parent of its test binaries. Each line is
-/// the need of a skipped test. A run of a single target leaves its file behind; the next run removes it here.
+/// Returns the file of a run, named after the cargo process that is the parent of its test binaries. Each line
+/// is the need of a skipped test. A run of a single target leaves its file behind; this call removes the files
+/// of runs that have ended.
 ///
 /// # Panics
 /// If the folder of the tests cannot be read.
@@ -61,7 +62,7 @@ fn folder() -> PathBuf {
     folder
 }
 
-/// Whether a run, named by the id and the start of its process, has not ended.
+/// True if a run, named by the id and the start of its process, has not ended.
 fn is_running(run: &str) -> bool {
     let Some((process, start)) = run.split_once('-') else { return false };
     process.parse().is_ok_and(|process| start_of(process).is_some_and(|it| it.to_string() == start))
@@ -84,7 +85,7 @@ fn start_of(process: u32) -> Option<u64> {
 /// The closing lines of a run: the number of skipped tests, and the command that runs them.
 ///
 /// # Panics
-/// Never: a string takes all that is written to it.
+/// Never: writing to a string cannot fail.
 #[must_use]
 pub fn summary(skips: &Skips) -> String {
     let total: usize = skips.values().sum();
@@ -102,8 +103,8 @@ pub fn summary(skips: &Skips) -> String {
 
 fn remedy(need: &str) -> String {
     match need {
-        // Debian keeps nft and tc off the path of an ordinary user, and what root builds an ordinary user cannot
-        // build again.
+        // Debian keeps nft and tc off an ordinary user's path. Root builds in a folder of its own, because an
+        // ordinary user could not rebuild its files.
         "root" => "sudo -E env \"PATH=$PATH:/usr/sbin\" CARGO_TARGET_DIR=target/root cargo test",
         "IPv6" => "sysctl net.ipv6.conf.lo.disable_ipv6=0",
         "control groups" => "mount /sys/fs/cgroup writable",

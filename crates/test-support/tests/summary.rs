@@ -1,5 +1,5 @@
-//! The closing lines of `cargo test`: the skipped tests, and how to run them. Cargo runs packages in the order of
-//! their names, so this comes last (`tests/architecture.rs` checks that).
+//! The closing lines of `cargo test`: the skipped tests, and how to run them. Cargo runs packages in the order
+//! of their names, so this test runs last (`tests/architecture.rs` checks that).
 
 use std::env;
 use std::fs;

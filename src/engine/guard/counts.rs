@@ -1,4 +1,4 @@
-//! How many clients each address and each prefix has.
+//! Client counts per address and per prefix.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,14 +7,14 @@ use std::net::IpAddr;
 use std::ops::Shr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// So many tables that threads seldom want the same one.
+/// Enough tables to make lock contention between threads rare.
 const TABLES: usize = 64;
 
-/// By how many bits a prefix is shorter than an address: a /24 than an IPv4 address, a /56 than the
-/// /64 that counts as one IPv6 address.
+/// The difference in bits between an address and a prefix: from an IPv4 address to its /24, and from the /64
+/// that counts as one IPv6 address to its /56.
 const PREFIX_BITS: u32 = 8;
 
-/// Whose clients are counted together: an IPv4 address, or the first half of an IPv6 one.
+/// The unit in which clients are counted: an IPv4 address, or the first 64 bits of an IPv6 address.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Address {
     V4(u32),
@@ -32,16 +32,16 @@ impl From<IpAddr> for Address {
     }
 }
 
-/// The number of clients that share an address and a prefix.
+/// The number of clients at an address and in its prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// At one IPv4 address or in one IPv6 /64.
+    /// Per IPv4 address or IPv6 /64.
     pub of_address: u32,
-    /// In one IPv4 /24 or IPv6 /56.
+    /// Per IPv4 /24 or IPv6 /56.
     pub of_prefix: u32,
 }
 
-/// The counts of all addresses that have clients.
+/// The counts of all addresses with clients.
 #[derive(Debug)]
 pub(super) struct Counts {
     tables: Vec<Mutex<Table>>,
@@ -56,7 +56,7 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// The table in which `address` and its prefix are counted.
+    /// The table that counts `address` and its prefix.
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     pub(super) fn table(&self, address: Address) -> MutexGuard<'_, Table> {
         let hash = match address {
@@ -123,7 +123,7 @@ impl<K: Copy + Eq + Hash + Shr<u32, Output = K>> Family<K> {
     }
 }
 
-/// Who has no client left takes no room.
+/// Decrements a count. Removes it at zero, so only addresses with clients take memory.
 fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) {
     if let Entry::Occupied(mut count) = counts.entry(key) {
         *count.get_mut() -= 1;

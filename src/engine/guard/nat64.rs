@@ -1,4 +1,4 @@
-//! IPv4 addresses inside IPv6 ones, as translators write them (RFC 6052).
+//! IPv4 addresses embedded in IPv6 addresses by translators (RFC 6052).
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,29 +9,29 @@ use thiserror::Error;
 
 use super::networks::{NotANetwork, network};
 
-/// The lengths that a translation prefix may have (RFC 6052, section 2.2).
+/// The valid lengths of a translation prefix (RFC 6052, section 2.2).
 const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 
-/// So many prefixes may be named: each costs a comparison for each IPv6 datagram.
+/// The maximum number of configured prefixes: each costs one comparison per IPv6 datagram.
 const MAX_PREFIXES: usize = 16;
 
 /// The first 32 bits of both well-known prefixes, `64:ff9b::/96` (RFC 6052) and `64:ff9b:1::/48` (RFC 8215).
 const WELL_KNOWN: u128 = 0x0064_ff9b;
 
-/// The prefixes behind which translators (NAT64, SIIT) put IPv4 hosts: those that an operator names, and the
+/// The translation prefixes (NAT64, SIIT) behind which IPv4 hosts appear: the configured ones and the
 /// well-known ones.
 ///
-/// From `64:ff9b:1::/48` each network takes prefixes as it likes (RFC 8215). What is common there are the /96
-/// in which the IPv4 address follows a 64-bit prefix, `64:ff9b:1:X::192.0.2.1`. These are read so. In the
-/// forms with other lengths the octets between are not zero, so their addresses are not mistaken for these;
-/// an operator has to name them.
+/// RFC 8215 lets each network choose its own prefixes from `64:ff9b:1::/48`. The common choice is a /96, with
+/// the IPv4 address after a 64-bit prefix: `64:ff9b:1:X::192.0.2.1`. Only this form is decoded by default.
+/// The forms of other lengths have nonzero octets in between, so they are never mistaken for it; an operator
+/// must configure them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nat64Prefixes(
-    /// The longest first, because that decides.
+    /// Sorted by length, longest first: the longest match decides.
     Vec<Ipv6Net>,
 );
 
-/// Why a list of translation prefixes is wrong.
+/// Why a list of translation prefixes is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotPrefixes {
     /// An entry is not a network.
@@ -40,21 +40,21 @@ pub enum NotPrefixes {
     /// An entry is an IPv4 network.
     #[error("\"{0}\" is not an IPv6 network, and IPv4 addresses are translated to IPv6 ones")]
     Ipv4(IpNet),
-    /// An entry has a length that no translation prefix has.
+    /// An entry has a length that RFC 6052 does not allow.
     #[error(
         "\"{0}\" has a length that RFC 6052 does not allow: it must be 32, 40, 48, 56, 64 or 96"
     )]
     Length(Ipv6Net),
-    /// An entry of 96 bits is not zero where RFC 6052 says so.
+    /// A /96 has nonzero bits 64 to 71, which RFC 6052 forbids.
     #[error("\"{0}\" is not zero in bits 64 to 71, as RFC 6052 demands of a /96")]
     Octet(Ipv6Net),
-    /// There are too many.
+    /// The list exceeds the maximum number of prefixes.
     #[error("there are {0} prefixes, and there may be {MAX_PREFIXES}: name shorter ones")]
     TooMany(usize),
 }
 
 impl Nat64Prefixes {
-    /// The IPv4 address of the host that stands behind `ip`, if a translator made that.
+    /// The IPv4 address of the host behind `ip`, if a translator made `ip`.
     #[must_use]
     pub fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
         let IpAddr::V6(ip) = ip else { return None };
@@ -70,8 +70,8 @@ fn is_well_known(ip: Ipv6Addr) -> bool {
         && matches!(ip.segments(), [_, _, 0, 0, 0, 0, ..] | [_, _, 1, _, 0, 0, ..])
 }
 
-/// The IPv4 address after a prefix of that length. Between 32 and 64 bits it leaves bits 64 to 71 out, which
-/// are zero, and what follows it is of no meaning.
+/// Extracts the IPv4 address that follows a prefix of this length. For lengths from 32 to 64 it skips bits 64
+/// to 71, which are zero. The bits after the address are ignored.
 fn extract(ip: Ipv6Addr, length: u8) -> Ipv4Addr {
     const OCTET_AT: u32 = 56;
     let mut bits = ip.to_bits();
@@ -97,7 +97,7 @@ fn prefix(text: &str) -> Result<Ipv6Net, NotPrefixes> {
     }
 }
 
-/// From a list with commas between the prefixes.
+/// Parses a comma-separated list.
 impl FromStr for Nat64Prefixes {
     type Err = NotPrefixes;
 
@@ -113,7 +113,7 @@ impl FromStr for Nat64Prefixes {
     }
 }
 
-/// As [`FromStr`] reads it: empty if the operator named none.
+/// Formats the list as [`FromStr`] parses it: empty if no prefix is configured.
 impl Display for Nat64Prefixes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: Vec<_> = self.0.iter().map(Ipv6Net::to_string).collect();
@@ -130,7 +130,7 @@ mod tests {
         prefixes.embedded(ip.parse().unwrap()).map(|ip| ip.to_string())
     }
 
-    /// The table of RFC 6052, section 2.4.
+    /// The examples of RFC 6052, section 2.4.
     #[test]
     fn each_length_has_its_form() {
         for (prefix, ip) in [
@@ -145,7 +145,7 @@ mod tests {
             let all = "2001:db8::/32,2001:db8:100::/40,2001:db8:122::/48,2001:db8:122:300::/56";
             assert_eq!(embedded(&format!("{all},{prefix}"), ip), embedded(prefix, ip), "{prefix}");
         }
-        // What follows the address is of no meaning, nor are bits 64 to 71.
+        // Bits 64 to 71 and the bits after the address are ignored.
         let ip = "2001:db8:122:344:ffc0:2:21ff:ffff";
         assert_eq!(embedded("2001:db8:122:344::/64", ip).as_deref(), Some("192.0.2.33"));
     }

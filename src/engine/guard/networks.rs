@@ -7,33 +7,33 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
-/// A set of addresses, made of networks. Looking an address up takes the logarithm of their number.
+/// A set of networks. A lookup takes time logarithmic in their number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks {
-    /// In order, and none overlaps another.
+    /// Sorted and disjoint.
     v4: Vec<Ipv4Net>,
     v6: Vec<Ipv6Net>,
 }
 
-/// Why a text is not a network.
+/// Why a text is not a valid network.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotANetwork {
-    /// It is something else.
+    /// The text is not an address or a network.
     #[error("\"{}\" is not a network: write it like 203.0.113.0/24, 2001:db8::/32 or 203.0.113.7", .0.escape_debug())]
     Malformed(String),
-    /// A decimal number in it has a leading zero.
+    /// A decimal number has a leading zero.
     #[error("\"{}\" has a number with a leading zero, which other programs read as octal: write the number without it", .0.escape_debug())]
     LeadingZero(String),
-    /// It has the zone of a link-local address.
+    /// The address has a zone, such as `%eth0`.
     #[error("\"{}\" names an interface: leave out the % and what follows it, because a network holds on every interface", .0.escape_debug())]
     Zone(String),
-    /// It holds IPv4-mapped addresses, but not as an IPv4 network.
+    /// The network covers IPv4-mapped addresses and others, so no IPv4 network equals it.
     #[error("\"{}\" holds IPv4-mapped addresses and others: write the IPv4 network instead, like 203.0.113.0/24, or 0.0.0.0/0 for all of IPv4", .0.escape_debug())]
     PartlyMapped(String),
 }
 
 impl Networks {
-    /// Whether `ip` is in one of them.
+    /// Whether a network of the set contains `ip`.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         match ip {
@@ -48,24 +48,24 @@ impl Networks {
         }
     }
 
-    /// The number of networks, those that lie within another or make one up together taken as one.
+    /// The number of networks, after nested and adjacent ones are merged.
     #[must_use]
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether no address is in it.
+    /// Whether the set contains no network.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 }
 
-/// Reads a network, or an address as the network that holds it alone. One of IPv4-mapped addresses becomes
-/// the IPv4 network, because addresses are compared in their canonical form.
+/// Parses a network, or an address as a single-address network. A network of IPv4-mapped addresses becomes
+/// the IPv4 network, because addresses are compared in canonical form.
 ///
 /// # Errors
-/// With the text if it is neither.
+/// If the text is neither a network nor an address.
 pub fn network(text: &str) -> Result<IpNet, NotANetwork> {
     let wrong = |kind: fn(String) -> NotANetwork| kind(text.to_owned());
     let malformed = || {
@@ -87,14 +87,14 @@ pub fn network(text: &str) -> Result<IpNet, NotANetwork> {
     canonical(ip, network).ok_or_else(|| wrong(NotANetwork::PartlyMapped))
 }
 
-/// A decimal number as everybody reads it: without a sign or leading zeros.
+/// Parses a plain decimal number, without a sign or leading zeros.
 fn prefix_length(text: &str) -> Option<u8> {
     let is_plain =
         text.bytes().all(|c| c.is_ascii_digit()) && !(text.len() > 1 && text.starts_with('0'));
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// Whether a decimal number of an IPv4 address or of a prefix length begins with a superfluous zero.
+/// Whether a decimal number of an IPv4 address or a prefix length has a leading zero.
 fn has_leading_zero(text: &str) -> bool {
     let is_padded = |number: &str| {
         number.len() > 1 && number.starts_with('0') && number.bytes().all(|c| c.is_ascii_digit())
@@ -104,8 +104,9 @@ fn has_leading_zero(text: &str) -> bool {
     is_padded(length) || ipv4.contains('.') && ipv4.split('.').any(is_padded)
 }
 
-/// The network, which was written with the address `ip`, without IPv4-mapped addresses. Those that `::/0` and
-/// its like hold besides others do not count.
+/// The canonical form of `network`, which was written with the address `ip`: a network of IPv4-mapped
+/// addresses becomes an IPv4 network. Returns `None` if it covers mapped addresses and others, except for
+/// `::/0` and other networks that begin at `::`.
 fn canonical(ip: IpAddr, network: IpNet) -> Option<IpNet> {
     const MAPPED: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
     let IpNet::V6(v6) = network else { return Some(network) };
@@ -132,7 +133,7 @@ impl FromIterator<IpNet> for Networks {
     }
 }
 
-/// From a list with commas between the networks.
+/// Parses a comma-separated list.
 impl FromStr for Networks {
     type Err = NotANetwork;
 
@@ -141,7 +142,7 @@ impl FromStr for Networks {
     }
 }
 
-/// As [`FromStr`] reads it.
+/// Formats the set as [`FromStr`] parses it.
 impl Display for Networks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let v4 = self.v4.iter().copied().map(IpNet::from);

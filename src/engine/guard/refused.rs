@@ -1,44 +1,45 @@
-//! Why a heartbeat is refused.
+//! The reasons to refuse a heartbeat.
 
-/// Why a heartbeat was not let in.
+/// Why a heartbeat was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Its source port is 0, to which nothing can be sent.
+    /// The source port is 0, which no datagram can be sent to.
     SourcePortZero,
-    /// Its source port is below 1024: a service's, which might answer each ping.
+    /// The source port is below 1024: a system service might answer each ping.
     SystemPort,
-    /// Its source port is 7561 or the daemon's own: a daemon's, which would take pings for heartbeats.
+    /// The source port is 7561 or the daemon's own: another daemon would take pings for heartbeats.
     DaemonPort,
-    /// Its source is in 0.0.0.0/8 or is `::`, which nobody has.
+    /// The source is in 0.0.0.0/8 or is `::`, which no host uses as its address.
     Unspecified,
-    /// Its source is a multicast address, 224.0.0.0/4 or `ff00::/8`.
+    /// The source is a multicast address: in 224.0.0.0/4 or `ff00::/8`.
     Multicast,
-    /// Its source is in 240.0.0.0/4, which nobody has, or 255.255.255.255.
+    /// The source is in 240.0.0.0/4, which is unassigned, or is 255.255.255.255.
     Reserved,
-    /// Its source is in 169.254.0.0/16, where hosts without an address are, or a cloud's own services.
+    /// The source is in 169.254.0.0/16, used by hosts without an assigned address and by cloud metadata
+    /// services.
     LinkLocal,
-    /// Its source is an IPv4-mapped address, which must not be on a wire.
+    /// The source is an IPv4-mapped address, which must not appear on the wire.
     Ipv4Mapped,
-    /// Its source is the broadcast address of a network that this machine is on (RFC 919).
+    /// The source is the broadcast address of one of this machine's networks (RFC 919).
     Broadcast,
-    /// Its source embeds an address of 127.0.0.0/8, which never leaves its host.
+    /// The source embeds an address of 127.0.0.0/8, which never leaves its host.
     TranslatedLoopback,
-    /// Its source is in one of `REFUSE_NETS`.
+    /// The source is in a network of `REFUSE_NETS`.
     RefuseNets,
-    /// Its source is in one of the networks of `DENY_FILE`.
+    /// The source is in a network of `DENY_FILE`.
     DenyFile,
-    /// There are `MAX_CLIENTS` clients.
+    /// The daemon has `MAX_CLIENTS` clients.
     MaxClients,
-    /// Its address has `MAX_CLIENTS_PER_ADDRESS` clients.
+    /// The source's address has `MAX_CLIENTS_PER_ADDRESS` clients.
     MaxClientsPerAddress,
-    /// Its prefix has `MAX_CLIENTS_PER_PREFIX` clients.
+    /// The source's prefix has `MAX_CLIENTS_PER_PREFIX` clients.
     MaxClientsPerPrefix,
-    /// It waited in the socket for longer than `CLIENT_EXPIRATION_SECONDS`.
+    /// The heartbeat waited in the receive buffer for longer than `CLIENT_EXPIRATION_SECONDS`.
     Stale,
 }
 
 impl Refused {
-    /// Every reason, each at the index `reason as usize`.
+    /// Every reason, at the index `reason as usize`.
     pub const ALL: [Self; 16] = [
         Self::SourcePortZero,
         Self::SystemPort,
@@ -58,12 +59,13 @@ impl Refused {
         Self::Stale,
     ];
 
-    /// Whether it holds in every mode: no ping can be sent to such a source, or its heartbeat is too old.
+    /// Whether the reason applies even in observe mode: the source cannot be pinged, or the heartbeat is too
+    /// old.
     pub(super) const fn is_unconditional(self) -> bool {
         matches!(self, Self::SourcePortZero | Self::Broadcast | Self::Stale)
     }
 
-    /// The reason as it stands in logs and counters.
+    /// The name of the reason in logs and counters.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

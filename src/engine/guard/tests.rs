@@ -66,7 +66,7 @@ fn some_sources_may_never_register() {
         ("[64:ff9b::255.255.255.255]:5000", Err(Refused::Reserved)),
         ("[64:ff9b:1:7::198.51.100.9]:5000", Err(Refused::RefuseNets)),
         ("[64:ff9b::203.0.113.9]:5000", Err(Refused::DenyFile)),
-        // 203.0.113.9, 127.0.0.1 and 192.0.2.1 behind the operator's own prefix.
+        // 203.0.113.9, 127.0.0.1 and 192.0.2.1 behind the configured prefix.
         ("[2001:db8:64:cb00:71:900::]:5000", Err(Refused::DenyFile)),
         ("[2001:db8:64:7f00:0:100::]:5000", Err(Refused::TranslatedLoopback)),
         ("[2001:db8:64:c000:2:100::]:5000", Ok(())),
@@ -151,7 +151,7 @@ fn behind_a_translator_ipv4_hosts_are_counted_as_such() {
         assert_eq!(guard.reserve(neighbour), Ok(()));
     }
     assert_eq!(guard.reserve(ip("64:ff9b::192.0.2.3")), Err(Refused::MaxClientsPerPrefix));
-    // Other networks have room, and a private address there is not a local one.
+    // Other networks have room, and an embedded private address is not in a local network.
     for _ in 0..4 {
         assert_eq!(guard.reserve(ip("64:ff9b::198.18.0.1")), Ok(()));
         assert_eq!(guard.reserve(ip("64:ff9b::10.0.0.1")), Ok(()));

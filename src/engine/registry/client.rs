@@ -1,4 +1,4 @@
-//! What the registry knows of a client besides its address, in 18 bytes.
+//! The registry's record of a client, without its address, in 18 bytes.
 
 use super::View;
 use super::local::LocalId;
@@ -7,24 +7,24 @@ use crate::clock::Time;
 
 const _: () = assert!(LocalId::MASK & MUTED == 0);
 
-/// No pings are wanted until the next heartbeat.
+/// Flag: the client gets no pings until its next heartbeat.
 const MUTED: u16 = 1 << 15;
 
-/// Packed, because padding would make an IPv4 client's entry 28 bytes instead of 24.
+/// Packed, because padding would grow an IPv4 client's entry from 24 to 28 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(Rust, packed(2))]
 pub(super) struct Client {
-    /// In whole seconds, so that it does not wrap as a [`Stamp`] does.
+    /// In whole seconds, so it does not wrap as a [`Stamp`] does.
     first_seen: u32,
     last_heartbeat: Stamp,
     heartbeats: u32,
     pings: u32,
-    /// A [`LocalId`] and the flag.
+    /// A [`LocalId`] and the [`MUTED`] flag.
     bits: u16,
 }
 
 impl Client {
-    /// One whose first heartbeat came `now` and hit the address `local`.
+    /// A new client, whose first heartbeat arrived `now` at the address `local`.
     pub(super) fn new(local: LocalId, now: Time) -> Self {
         Self {
             first_seen: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
@@ -35,7 +35,7 @@ impl Client {
         }
     }
 
-    /// One that another registry knew.
+    /// A client restored from another registry.
     pub(super) fn restored(known: &View, local: LocalId) -> Self {
         Self {
             first_seen: u32::try_from(known.first_seen.as_secs()).unwrap_or(u32::MAX),
@@ -62,17 +62,17 @@ impl Client {
         self.pings = self.pings.saturating_add(1);
     }
 
-    /// Takes a ping back that could not be sent.
+    /// Uncounts a ping that could not be sent.
     pub(super) const fn unping(&mut self) {
         self.pings = self.pings.saturating_sub(1);
     }
 
-    /// The second in which the first heartbeat came.
+    /// The second of the first heartbeat.
     pub(super) const fn first_seen(self) -> Time {
         Time::from_secs(self.first_seen)
     }
 
-    /// When the last heartbeat came, if that was not weeks before `now`.
+    /// The time of the last heartbeat, unless that was weeks before `now`.
     pub(super) fn last_heartbeat(self, now: Time) -> Time {
         let stamp = self.last_heartbeat;
         stamp.near(now)

@@ -1,12 +1,12 @@
-//! IPv6 clients in 18 bytes. An IPv4 client's `SocketAddrV4` is small enough as it is.
+//! IPv6 clients in 18 bytes. A `SocketAddrV4` for IPv4 clients is already small.
 
 use std::net::SocketAddrV6;
 
-/// An IPv6 client: address, port and, for a link-local one, the scope.
+/// An IPv6 client: its address, its port and, if link-local, its scope.
 ///
-/// The octets 4 to 8 of a link-local address are zero (RFC 4291, section 2.5.6), so the scope goes
-/// there. Such a key begins with `ff`, the prefix of multicast, which is never a source. Where they
-/// are not zero the scope is lost, and the client's pings fail instead of reaching somebody else.
+/// Octets 4 to 8 of a link-local address are zero (RFC 4291, section 2.5.6), so they store the scope. Such a
+/// key begins with `ff`, the multicast prefix, which is never a source. If those octets are not zero, the
+/// scope is lost, and the client's pings fail rather than reach another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct KeyV6 {
     octets: [u8; 16],

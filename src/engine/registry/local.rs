@@ -1,25 +1,25 @@
-//! The local addresses that clients' heartbeats hit, each in 14 bits.
+//! The local addresses that heartbeats were sent to, as 14-bit numbers.
 //!
-//! Each client holds a reference to one address. So the table forgets an address when its last client goes,
-//! and a client takes up one place however many addresses it sends to.
+//! Each client holds a reference to one address. The table drops an address with its last client, and a
+//! client takes one place no matter how many addresses it sends to.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A local address that heartbeats hit, as a number in the table of the registry that gave it.
+/// The number of a local address in the registry's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::engine) struct LocalId(u16);
 
 impl LocalId {
-    /// The kernel chooses the source address: it did not report which address the heartbeat hit.
+    /// The kernel chooses the source address, because it did not report the heartbeat's destination.
     pub(super) const NONE: Self = Self(0);
 
-    /// The kernel chooses the source address: the table has no room for the one that was hit.
+    /// The kernel chooses the source address, because the table is full.
     pub(super) const NO_ROOM: Self = Self(Self::MASK);
 
-    /// The bits that one takes.
+    /// The bits of a [`LocalId`].
     pub(super) const MASK: u16 = (1 << 14) - 1;
 
     /// The number of addresses in a full table.
@@ -38,20 +38,20 @@ impl LocalId {
     }
 }
 
-/// The limit on loopback addresses in the table: any local user can send to 16 million of them.
+/// The limit on loopback addresses in the table. Any local user can send to 16 million of them.
 const MAX_LOOPBACK: u32 = 1_024;
 
-/// How full the table of local addresses is.
+/// The usage of the table of local addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalUse {
-    /// The local addresses that clients send to.
+    /// The number of local addresses that clients send to.
     pub addresses: usize,
-    /// The clients pinged from an address of the kernel's choice because the table is full.
+    /// The number of clients pinged from an address of the kernel's choice because the table is full.
     pub clients_without: u32,
 }
 
-/// The addresses behind the [`LocalId`]s of a sweep. The registry may reuse those numbers as soon as the shard is
-/// unlocked.
+/// The addresses behind the [`LocalId`]s of a sweep. The registry may reuse those numbers as soon as the
+/// shard is unlocked.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct LocalAddresses(Vec<(LocalId, IpAddr)>);
 
@@ -69,7 +69,7 @@ impl LocalAddresses {
         self.0.dedup_by_key(|(local, _)| *local);
     }
 
-    /// The address of the `local` of a target; `None` is the kernel's choice.
+    /// The address of a target's `local`; `None` lets the kernel choose.
     pub(in crate::engine) fn of(&self, local: LocalId) -> Option<IpAddr> {
         let place = self.0.binary_search_by_key(&local, |(local, _)| *local).ok()?;
         Some(self.0[place].1)
@@ -78,9 +78,9 @@ impl LocalAddresses {
 
 /// The local addresses of all clients.
 ///
-/// A number stands for the same address as long as a client holds it. A client's shard is locked while its
-/// number is read or replaced, so [`Self::address_of`] needs no lock of its own there, and must not be
-/// asked anywhere else.
+/// A number stands for the same address for as long as a client holds it. A client's shard is locked while
+/// its number is read or replaced, so [`Self::address_of`] needs no lock of its own there. It must not be
+/// called without the shard's lock.
 #[derive(Debug)]
 pub(super) struct Locals {
     addresses: Box<[Slot]>,
@@ -94,9 +94,9 @@ struct Slot([AtomicU64; 2]);
 #[derive(Debug)]
 struct Table {
     locals: HashMap<IpAddr, LocalId>,
-    /// How many clients hold each number.
+    /// The number of clients that hold each number.
     clients: Vec<u32>,
-    /// The numbers that stand for no address any more.
+    /// The numbers that no address uses any more.
     free: Vec<LocalId>,
     loopback: u32,
     clients_without: u32,
@@ -146,7 +146,7 @@ impl Locals {
         local
     }
 
-    /// Gives a client's reference back.
+    /// Releases a client's reference.
     pub(super) fn release(&self, local: LocalId) {
         match local {
             LocalId::NONE => {}
@@ -161,13 +161,13 @@ impl Locals {
         }
     }
 
-    /// Whether a client that holds `local` may keep it after a heartbeat that hit `address`. One without
-    /// room looks for it again each time.
+    /// Whether a client that holds `local` may keep it after a heartbeat to `address`. A client without a
+    /// place in the table tries again with each heartbeat.
     pub(super) fn fits(&self, local: LocalId, address: Option<IpAddr>) -> bool {
         local != LocalId::NO_ROOM && self.address_of(local) == address
     }
 
-    /// The address of a client's `local`; `None` is the kernel's choice. The client's shard must be locked.
+    /// The address of a client's `local`; `None` lets the kernel choose. The client's shard must be locked.
     pub(super) fn address_of(&self, local: LocalId) -> Option<IpAddr> {
         let is_address = (1..=LocalId::MAX).contains(&local.0);
         is_address.then(|| self.addresses[local.index()].get())
@@ -197,7 +197,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Gives `address`, a new one, a number, if there is room.
+    /// Assigns a number to the new `address`, if there is room.
     fn insert(&mut self, address: IpAddr) -> Option<LocalId> {
         let is_loopback = address.is_loopback();
         if is_loopback && self.loopback == MAX_LOOPBACK {
@@ -209,7 +209,7 @@ impl Table {
         Some(local)
     }
 
-    /// A number that no address has had before.
+    /// A number that has never been used.
     fn unused(&mut self) -> Option<LocalId> {
         let number = u16::try_from(self.clients.len()).ok().filter(|n| *n <= LocalId::MAX)?;
         self.clients.push(0);

@@ -1,4 +1,4 @@
-//! What decides into which shard a client goes.
+//! The seed that assigns clients to shards.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -6,16 +6,17 @@ use std::hash::{BuildHasher, RandomState};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-/// The key of the hash. It is a secret, because strangers choose what is hashed: who knew it could crowd a
-/// shard. Wherever it is the same, so is a client's shard, and with that its phase in the second.
+/// The key of the hash. It is secret because strangers choose the hashed addresses, and with the key they
+/// could crowd a shard. The same seed keeps a client in the same shard, and so at the same phase of the
+/// second.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seed(pub [u64; 2]);
 
 impl Seed {
-    /// One that nobody knows.
+    /// Creates an unpredictable seed.
     #[must_use]
     pub fn random() -> Self {
-        // Its keys come from the system, and to whom they are unknown so are its hashes.
+        // The OS seeds the keys, so strangers cannot predict the hashes.
         let random = RandomState::new();
         Self([0, 1].map(|n| random.hash_one(n)))
     }
@@ -47,8 +48,8 @@ mod tests {
         assert_eq!(format!("{one:?}"), "Seed(hidden)");
     }
 
-    /// A hash that changed would move the clients of a snapshot to other phases. This is the first of the
-    /// published vectors of SipHash-1-3.
+    /// A different hash would move the clients of a snapshot to other phases. This is the first published
+    /// test vector of SipHash-1-3.
     #[test]
     fn the_hash_is_siphash_1_3() {
         let seed = Seed([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);

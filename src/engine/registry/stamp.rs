@@ -6,16 +6,16 @@ use crate::clock::Time;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// How far a stamp may lie ahead of the time it is read at. A thread that was stopped between two
-/// looks at the clock may be behind another by so much.
+/// How far a stamp may lie ahead of the time at which it is read. A thread that was suspended between two
+/// clock reads may lag another by this much.
 const SLACK: Duration = Duration::from_secs(3600);
 
-/// A point in time in whole milliseconds, modulo 2³² of them (49.7 days).
+/// A point in time in whole milliseconds, modulo 2³² ms (49.7 days).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp(u32);
 
 impl Stamp {
-    /// The stamp of `time`, whose fraction of a millisecond is cut off.
+    /// The stamp of `time`, truncated to a millisecond.
     pub(super) const fn of(time: Time) -> Self {
         Self::of_millis(time.as_nanos() / NANOS_PER_MILLI)
     }
@@ -25,7 +25,7 @@ impl Stamp {
         Self(millis as u32)
     }
 
-    /// The one point in time with this stamp among the 49.7 days that end an hour after `now`.
+    /// The only point in time with this stamp in the 49.7 days that end an hour after `now`.
     pub(super) fn near(self, now: Time) -> Time {
         let latest = (now + SLACK).as_nanos() / NANOS_PER_MILLI;
         let before = Self::of_millis(latest).0.wrapping_sub(self.0);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use super::Removal;
 use super::local::{LocalAddresses, LocalId};
 
-/// A client to ping, and the local address that it sends to.
+/// A client to ping, and the local address that its heartbeat was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Target<A> {
     pub(in crate::engine) client: A,
@@ -26,7 +26,7 @@ pub(in crate::engine) struct Sweep {
 }
 
 impl Sweep {
-    /// Empties it, but keeps its memory.
+    /// Clears the lists but keeps their allocations.
     pub(in crate::engine) fn clear(&mut self) {
         let Self { v4, v6, removed, locals } = self;
         v4.clear();

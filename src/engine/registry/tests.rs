@@ -1,7 +1,7 @@
 use super::*;
 
 const EXPIRATION: Duration = Duration::from_secs(120);
-/// A minute before the stamps begin again at zero.
+/// A minute before the stamps wrap to zero.
 const START: Time = Time::from_nanos(((1 << 32) - 60_000) * 1_000_000);
 
 fn client(port: u16) -> SocketAddr {
@@ -11,7 +11,7 @@ fn client(port: u16) -> SocketAddr {
 
 type Live = Vec<(SocketAddr, Option<IpAddr>)>;
 
-/// Sweeps every shard at `now`, when every heartbeat that arrived before `drained_until` was recorded.
+/// Sweeps every shard at `now`, with all heartbeats that arrived before `drained_until` recorded.
 fn sweep_all(registry: &Registry, drained_until: Time, now: Time) -> (Live, Vec<SocketAddr>) {
     let (live, removed) = sweep_pressed(registry, drained_until, now, false);
     assert!(removed.iter().all(|(_, removal)| *removal == Removal::Expired));
@@ -48,7 +48,7 @@ fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
         let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         let is_registered = |refreshed| matches!(refreshed, Refreshed::Registered { .. });
         assert!(is_registered(registry.refresh(client, None, START, || true)));
-        // The fraction of a millisecond does not count.
+        // The fraction of a millisecond is truncated.
         let heartbeat = START + Duration::from_nanos(999_999);
         assert_eq!(registry.refresh(client, None, heartbeat, || true), Refreshed::Renewed);
         let last = START + EXPIRATION;
@@ -77,7 +77,7 @@ fn nobody_is_removed_while_heartbeats_may_be_waiting() {
 fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let [one, other] = ["192.0.2.10", "192.0.2.11"].map(|ip| ip.parse().ok());
-    // Where the kernel did not say what was hit, the address from before is the best guess.
+    // If the kernel does not report the local address, the client keeps its previous one.
     for (hit, expected) in [(None, None), (one, one), (other, other), (None, other), (one, one)] {
         registry.refresh(client(1), hit, START, || true);
         let (live, _) = sweep_all(&registry, START, START);
@@ -323,8 +323,8 @@ fn a_local_address_is_forgotten_with_its_last_client_however_that_goes() {
     assert_eq!(registry.local_use(), LocalUse::default());
 }
 
-/// Clients move on to new local addresses while they are swept and shown. The high half of each client's
-/// addresses is its number.
+/// Clients move to new local addresses while other threads sweep and view them. The upper half of a client's
+/// local addresses is its number.
 #[test]
 fn nobody_is_told_the_local_address_of_another_client() {
     const CLIENTS: u16 = 64;

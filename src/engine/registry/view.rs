@@ -1,26 +1,26 @@
-//! One client, as others see it.
+//! A copy of a client's state.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::client::Client;
 use crate::clock::Time;
 
-/// What is known of a client.
+/// A client's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Its address.
+    /// The client's canonical address.
     pub address: SocketAddr,
-    /// The second in which its first heartbeat came.
+    /// The second of the first heartbeat.
     pub first_seen: Time,
-    /// When its last heartbeat came.
+    /// The time of the last heartbeat.
     pub last_heartbeat: Time,
-    /// Its heartbeats.
+    /// The number of heartbeats received.
     pub heartbeats: u32,
-    /// The pings that the kernel took.
+    /// The number of pings that the kernel accepted.
     pub pings: u32,
-    /// Whether it gets no pings until its next heartbeat.
+    /// Whether the client gets no pings until its next heartbeat.
     pub is_muted: bool,
-    /// The local address that its last heartbeat hit; `None` is the kernel's choice.
+    /// The local address that the last heartbeat was sent to; `None` lets the kernel choose.
     pub local: Option<IpAddr>,
 }
 

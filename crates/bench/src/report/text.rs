@@ -1,4 +1,4 @@
-//! The figures as a table for people.
+//! The figures as a table.
 
 use std::fmt::{self, Display};
 
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::pings::LATE;
 
-/// A figure with its unit, or a dash for what is no number.
+/// A figure with its unit, or a dash for NaN.
 fn figure(value: f64, decimals: usize, unit: &str) -> String {
     if value.is_nan() { "-".to_owned() } else { format!("{value:.decimals$} {unit}") }
 }
 
-/// A number with its thousands apart.
+/// A number with a thousands separator.
 fn grouped(n: u64) -> String {
     HumanCount(n).to_string()
 }

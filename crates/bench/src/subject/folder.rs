@@ -1,4 +1,4 @@
-//! A folder for as long as it is needed.
+//! A temporary folder for snapshots.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -10,15 +10,15 @@ use std::thread;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// So often it is tried to remove what a daemon is writing to.
+/// Attempts to remove a folder while a daemon may still write to it.
 const TRIES: u32 = 100;
 
-/// A new folder among the temporary ones, which nobody else may look into. It goes with this.
+/// A new temporary folder that only this user can open. It is removed on drop.
 #[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one that goes too when this process is told to end by a signal that can be caught.
+    /// Creates a folder that is also removed when SIGINT or SIGTERM ends this process.
     pub(crate) fn for_this_process() -> io::Result<Self> {
         let folder = Self::make()?;
         let path = folder.0.clone();
@@ -59,7 +59,7 @@ impl Drop for Folder {
     }
 }
 
-/// Removes a folder in which a daemon may be writing.
+/// Removes a folder to which a daemon may still be writing.
 fn remove(folder: &Path) {
     let _ = (0..TRIES).find(|_| fs::remove_dir_all(folder).is_ok());
 }

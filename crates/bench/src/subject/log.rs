@@ -1,4 +1,4 @@
-//! What a daemon says.
+//! The daemon's log.
 
 use std::io::{BufRead, BufReader};
 use std::process::ChildStderr;
@@ -7,33 +7,33 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A program other than ours may say anything.
+/// The most warnings kept, because `--program` may name a program that logs anything.
 const MOST_WARNINGS: usize = 10;
 
 /// A line, and when it was read.
 pub(crate) type Line = (Instant, String);
 
-/// What the daemon said of itself.
+/// The figures in the daemon's log, summed over its summary lines.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// What it warned of, each kind once.
+    /// Warnings and errors, without repetitions.
     pub(crate) warnings: Vec<String>,
-    /// The clients at the end.
+    /// The number of clients in the last summary line.
     pub(crate) clients: u64,
     pub(crate) heartbeats: u64,
     pub(crate) pings: u64,
     pub(crate) failed_sends: u64,
     pub(crate) skipped_slots: u64,
     pub(crate) worst_lateness_ms: f64,
-    /// How often its endpoint answered.
+    /// Responses of the HTTP endpoint. The bench counts them itself.
     pub(crate) http_answers: u64,
     pub(crate) restored: Option<Restored>,
 }
 
-/// What it took over from the daemon before it.
+/// The daemon's `restored` line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restored {
-    /// When it said so.
+    /// When the line was read.
     pub(crate) at: Instant,
     pub(crate) clients: u64,
     pub(crate) expired: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Restored {
 }
 
 impl Log {
-    /// Reads to the end, and passes the lines on as long as somebody wants them.
+    /// Reads the log to its end and forwards each line while the receiver is alive.
     pub(crate) fn read(stderr: ChildStderr, says: &Sender<Line>) -> Self {
         let mut log = Self::default();
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -54,7 +54,7 @@ impl Log {
         log
     }
 
-    /// What this and the log of the daemon's next life say together.
+    /// Combines this log with that of the daemon's next process.
     pub(crate) fn and(mut self, next: Self) -> Self {
         for warning in next.warnings {
             self.warn(warning);

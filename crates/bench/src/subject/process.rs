@@ -18,26 +18,26 @@ use crate::operator::Operator;
 use crate::processes::{self, Usage};
 use crate::wire::Wire;
 
-/// How long the daemon may take to start, and how long to stop.
+/// The time limit for the daemon to start, and for it to stop.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a daemon is started. Its other settings are those of our environment.
+/// How to start the daemon. All other settings come from the bench's environment.
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
     pub(crate) program: PathBuf,
     /// `CLIENT_EXPIRATION_SECONDS`.
     pub(crate) expiration: Duration,
     pub(crate) host: &'static str,
-    /// If it is at the other end of a wire.
+    /// Set if the daemon runs at the other end of a wire.
     pub(crate) wire: Option<&'a Wire>,
-    /// Whether it has an endpoint, which is asked all the while.
+    /// True if the daemon has an HTTP endpoint and the bench queries it.
     pub(crate) is_scraped: bool,
     pub(crate) max_clients: u32,
-    /// Where it keeps its clients over a restart.
+    /// Holds the snapshots. `None` if the daemon writes none.
     pub(crate) folder: Option<Folder>,
 }
 
-/// A child process, which is stopped when this is dropped and which the kernel ends with us.
+/// A child process. It is killed when this is dropped, and the kernel ends it with the bench.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -49,7 +49,7 @@ pub(crate) struct Process {
 }
 
 impl Launch<'_> {
-    /// Starts the daemon on a port, or else on one of the system's choice.
+    /// Starts the daemon on this port. With 0 the kernel chooses one.
     pub(crate) fn start(&self, port: u16) -> io::Result<Process> {
         match self.wire {
             Some(wire) => wire.far(|| self.start_here(port)),
@@ -106,12 +106,12 @@ impl Process {
         processes::usage(self.child.id())
     }
 
-    /// How many heartbeats the kernel dropped at its full buffer.
+    /// Heartbeats that the kernel dropped at a full receive buffer.
     pub(crate) fn drops(&self) -> io::Result<u64> {
         processes::drops(Some(self.child.id()), &[self.address.port()])
     }
 
-    /// Whether it is still there.
+    /// Fails if the process has ended.
     pub(crate) fn check(&mut self) -> io::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -119,13 +119,13 @@ impl Process {
         }
     }
 
-    /// Lets nobody look at it any more.
+    /// Stops the queries of the HTTP endpoint and adds up their responses.
     pub(crate) fn dismiss_operator(&mut self) -> io::Result<()> {
         self.http_answers += self.operator.take().map(Operator::stop).transpose()?.unwrap_or(0);
         Ok(())
     }
 
-    /// Stops it as an operator would, unless it has ended, and returns what it said.
+    /// Stops the process with SIGTERM, unless it has ended, and returns its log.
     pub(crate) fn stop(mut self) -> io::Result<Log> {
         self.dismiss_operator()?;
         self.end(Signal::SIGTERM)?;
@@ -134,7 +134,7 @@ impl Process {
         Ok(Log { http_answers: self.http_answers, ..log })
     }
 
-    /// Ends it by a signal, or by SIGKILL if that takes too long.
+    /// Ends the process by a signal, and by SIGKILL if it outlives [`TIMEOUT`].
     pub(crate) fn end(&mut self, signal: Signal) -> io::Result<ExitStatus> {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         let deadline = Instant::now() + TIMEOUT;
@@ -160,7 +160,7 @@ impl Drop for Process {
     }
 }
 
-/// Waits until the daemon says, with this message, where it listens.
+/// Waits for the log line with this message and returns its address.
 fn listening(lines: &Receiver<Line>, message: &str) -> io::Result<(Instant, SocketAddr)> {
     let mut said = String::new();
     let deadline = Instant::now() + TIMEOUT;
