@@ -1,7 +1,7 @@
 //! The baseline for comparisons: the obvious implementation, on tokio and `DashMap`.
 //!
 //! It speaks the same protocol, and its only metric is the number of its clients: `cargo build --release
-//! --example peer`, then `wakeupd bench --program target/release/examples/peer`.
+//! --example peer`, then `wakeupd-bench --program target/release/examples/peer`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

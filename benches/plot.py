@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the reports of `wakeupd bench --json` as one SVG on standard output.
+"""Draws the reports of `wakeupd-bench --json` as one SVG on standard output.
 
     python3 benches/plot.py wakeupd='out/wakeupd-*.json' peer='out/peer-*.json' > docs/performance.svg
 

@@ -97,7 +97,12 @@ pub struct Datagram<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The datagram was dropped.
-    Refused(Refused),
+    Refused {
+        /// The rule that dropped it.
+        reason: Refused,
+        /// A rule that the source breaks as well, if the guard only observes.
+        tolerated: Option<Refused>,
+    },
     /// The datagram was a valid heartbeat.
     Accepted {
         /// Set if the heartbeat registered a new client.
@@ -108,10 +113,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The rules that the datagram breaks: one if it was refused, none to two if it was accepted.
+    /// The rule that dropped the datagram.
+    #[must_use]
+    pub const fn refused(self) -> Option<Refused> {
+        match self {
+            Self::Refused { reason, .. } => Some(reason),
+            Self::Accepted { .. } => None,
+        }
+    }
+
+    /// All rules that the datagram breaks.
     pub fn reasons(self) -> impl Iterator<Item = Refused> {
         let reasons = match self {
-            Self::Refused(reason) => [Some(reason), None],
+            Self::Refused { reason, tolerated } => [tolerated, Some(reason)],
             Self::Accepted { registered, tolerated } => {
                 [tolerated, registered.and_then(|registered| registered.tolerated)]
             }
@@ -204,7 +218,7 @@ impl Engine {
         let age = if is_stale { Err(Refused::Stale) } else { Ok(()) };
         let tolerated = age.and_then(|()| self.guard.admit(source)).err();
         if let Some(reason) = tolerated.filter(|reason| self.guard.refuses(*reason)) {
-            return Outcome::Refused(reason);
+            return Outcome::Refused { reason, tolerated: None };
         }
         let mut exceeded = None;
         let admit = || {
@@ -213,7 +227,7 @@ impl Engine {
         };
         let refreshed = self.registry.refresh(source, local, now, admit);
         let registered = match (refreshed, exceeded) {
-            (Refreshed::Refused, Some(reason)) => return Outcome::Refused(reason),
+            (Refreshed::Refused, Some(reason)) => return Outcome::Refused { reason, tolerated },
             (Refreshed::Registered { shard, is_first }, tolerated) => {
                 let wakes = is_first.then(|| self.wake_owner(shard, now));
                 Some(Registered { shard, wakes, tolerated })
@@ -269,6 +283,7 @@ impl Engine {
     /// Serves the next slot of `worker` if it is due at `now`: fills `batch` with the pings to send, and
     /// removes expired clients.
     pub fn poll_slot(&self, now: Time, worker: usize, batch: &mut Batch) -> Option<Slot> {
+        self.handle_sent(batch);
         let walk = &self.walks[worker];
         self.counters.served_slots.add(walk.wake_up(now));
         let due = walk.next_due();
@@ -285,11 +300,20 @@ impl Engine {
             let is_pressed = |ip| self.guard.is_pressed(ip);
             let drained_until = self.backlog.drained_until();
             self.registry.sweep(slot.shard, now, drained_until, is_pressed, &mut batch.sweep);
-            for (client, removal) in batch.removed() {
-                self.account_for(*client, *removal);
-            }
+            batch.is_settled = false;
         }
         Some(slot)
+    }
+
+    /// Records that the pings of `batch` were sent, and gives the room of its removed clients back to the guard.
+    /// It comes after the pings, because the removed clients may be many. [`Self::poll_slot`] does the same first.
+    pub fn handle_sent(&self, batch: &mut Batch) {
+        if std::mem::replace(&mut batch.is_settled, true) {
+            return;
+        }
+        for (client, removal) in batch.removed() {
+            self.account_for(*client, *removal);
+        }
     }
 
     /// The deadline of the next [`Self::poll_slot`] call for `worker`: its next slot with clients, or

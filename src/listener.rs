@@ -106,7 +106,7 @@ impl Listener {
         for reason in outcome.reasons() {
             let Some(left_out) = self.refusals[reason as usize].pass(now) else { continue };
             let label = reason.label();
-            if outcome == Outcome::Refused(reason) {
+            if outcome.refused() == Some(reason) {
                 warn!(%source, reason = label, left_out, "refused a datagram");
             } else {
                 warn!(%source, reason = label, left_out, "would refuse a datagram");

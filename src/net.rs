@@ -21,7 +21,7 @@ mod sender;
 mod socket;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
@@ -93,6 +93,13 @@ fn new_socket(address: SocketAddr, missing: &mut Missing) -> io::Result<socket2:
         missing.note(SocketOption::DualStack, socket.set_only_v6(false));
     }
     Ok(socket)
+}
+
+/// The peer address of a received datagram.
+#[must_use]
+pub fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }
 
 /// The canonical form of an address from an operator or from a socket of either family.

@@ -114,6 +114,7 @@ impl Worker {
             patient_until: slot.next_due.min(now + MAX_WAIT_FOR_ROOM),
         };
         batch.try_for_each(|transmit| self.send(transmit, deadlines))?;
+        self.shared.engine.handle_sent(batch);
         for (client, removal) in batch.removed() {
             debug!(%client, reason = removal.label(), "removed");
         }

@@ -318,7 +318,7 @@ impl Daemon {
         let datagram = Datagram { source: address, local, payload: &[], waited: Duration::ZERO };
         let outcome = engine.handle_datagram(now, &datagram);
         let registered = match (outcome, admitted.and(exceeded)) {
-            (Outcome::Refused(reason), Err(expected)) if reason == expected => {
+            (Outcome::Refused { reason, tolerated: None }, Err(expected)) if reason == expected => {
                 return assert!(
                     known.is_none() && (model.enforces() || reason == Refused::SourcePortZero)
                 );
@@ -351,6 +351,7 @@ impl Daemon {
         for _ in 0..slots {
             let Some(slot) = self.engine.poll_slot(now, 0, &mut self.batch) else { return };
             self.check_slot(slot.shard, now);
+            self.engine.handle_sent(&mut self.batch);
         }
     }
 

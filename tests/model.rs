@@ -158,10 +158,10 @@ impl History {
                     for (removed, _) in batch.removed() {
                         let client = number(*removed);
                         let over = present.remove(&client).unwrap() + self.expiration;
-                        assert!(over <= time, "client {client} was dropped alive");
+                        assert!(over < time, "client {client} was dropped alive");
                         let saviour = waiting
                             .iter()
-                            .find(|(arrival, waits)| *waits == client && *arrival < over);
+                            .find(|(arrival, waits)| *waits == client && *arrival <= over);
                         assert_eq!(saviour, None, "a heartbeat of client {client} was waiting");
                     }
                 }

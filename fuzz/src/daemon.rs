@@ -155,10 +155,11 @@ impl Daemon {
         }
         let datagram = Datagram { source, local, payload: &[], waited };
         let outcome = self.engine.handle_datagram(self.now, &datagram);
-        assert_eq!(outcome == Outcome::Refused(Refused::Stale), waited > EXPIRATION);
+        assert_eq!(outcome.refused() == Some(Refused::Stale), waited > EXPIRATION);
         match outcome {
-            Outcome::Refused(Refused::Stale) => return,
-            Outcome::Refused(_) => return assert!(!is_client),
+            Outcome::Refused { reason, .. } => {
+                return assert!(!is_client || reason == Refused::Stale);
+            }
             Outcome::Accepted { registered, .. } => {
                 assert_eq!(registered.is_none(), is_client);
                 let shard = registered.map(|registered| registered.shard);
@@ -186,6 +187,7 @@ impl Daemon {
                 Ok(())
             });
             sent.expect("no send ends the loop");
+            self.engine.handle_sent(&mut self.batch);
             for (client, _) in self.batch.removed() {
                 assert!(self.clients.remove(client).is_some(), "{client} was not a client");
             }

@@ -56,7 +56,8 @@ pub fn control_messages(data: &[u8]) {
 fn control_message(bytes: &mut Bytes) -> Option<()> {
     use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo, sock_extended_err};
     use nix::sys::socket::{ControlMessageOwned, SockaddrIn, SockaddrIn6, SockaddrStorage};
-    use wakeupd::net::linux::{is_port_unreachable, local_address, socket_address};
+    use wakeupd::net::linux::{is_port_unreachable, local_address};
+    use wakeupd::net::socket_address;
 
     let [kind, ee_origin, ee_type, ee_code, ee_pad] = bytes.take()?;
     let port = u16::from_be_bytes(bytes.take()?);

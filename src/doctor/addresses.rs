@@ -8,7 +8,7 @@ use nix::net::if_::InterfaceFlags;
 
 use super::diagnosis::Diagnosis;
 use super::words::list;
-use crate::net::linux::socket_address;
+use crate::net::socket_address;
 
 const CHECK: &str = "addresses";
 

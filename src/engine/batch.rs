@@ -35,10 +35,18 @@ pub struct Transmit<'a> {
 }
 
 /// The output of a slot. A worker reuses one batch for all its slots, so the allocations persist.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     pub(super) sweep: Sweep,
+    /// Whether the guard has the room of the removed clients back.
+    pub(super) is_settled: bool,
     destinations: Vec<SocketAddr>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { sweep: Sweep::default(), is_settled: true, destinations: Vec::new() }
+    }
 }
 
 impl Batch {
@@ -72,7 +80,7 @@ impl Batch {
         &mut self,
         mut transmit: impl FnMut(Transmit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Self { sweep: Sweep { v4, v6, locals, .. }, destinations } = self;
+        let Self { sweep: Sweep { v4, v6, locals, .. }, destinations, .. } = self;
         group(v4, locals, destinations, &mut transmit)?;
         group(v6, locals, destinations, &mut transmit)
     }

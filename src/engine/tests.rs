@@ -88,7 +88,9 @@ fn a_full_table_refuses_and_an_observer_only_says_so() {
             [(outcomes[2], Refused::MaxClientsPerAddress), (outcomes[3], Refused::SystemPort)]
         {
             match outcome {
-                Outcome::Refused(reason) => assert_eq!((mode, reason), (Mode::Enforce, broken)),
+                Outcome::Refused { reason, .. } => {
+                    assert_eq!((mode, reason), (Mode::Enforce, broken));
+                }
                 Outcome::Accepted { registered, .. } => {
                     assert!(mode == Mode::Observe && registered.is_some());
                 }
@@ -108,7 +110,7 @@ fn a_stale_heartbeat_is_refused_in_every_mode() {
         let engine = engine(mode, 1);
         let datagram = Datagram { source: client(5000), local: None, payload: &[], waited };
         let outcome = engine.handle_datagram(at(300_000), &datagram);
-        assert_eq!(outcome, Outcome::Refused(Refused::Stale));
+        assert_eq!(outcome.refused(), Some(Refused::Stale));
         assert!(engine.registry().is_empty());
     }
 }
@@ -164,4 +166,34 @@ fn three_reports_of_a_closed_port_mute_a_client_until_its_next_heartbeat() {
     assert!(pings(&engine, at(2_999), 0).is_empty());
     heartbeat(&engine, at(3_000), client(5000));
     assert_eq!(pings(&engine, at(3_999), 0), [client(5000)]);
+}
+
+#[test]
+fn an_observer_reports_every_rule_that_a_dropped_datagram_breaks() {
+    let engine = engine(Mode::Observe, 1);
+    engine.set_broadcasts(vec![Ipv4Addr::new(192, 0, 2, 1)]);
+    let outcome = heartbeat(&engine, START, client(53));
+    assert_eq!(outcome.refused(), Some(Refused::Broadcast));
+    for reason in [Refused::SystemPort, Refused::Broadcast] {
+        assert_eq!(engine.counters().refused[reason as usize].get(), 1);
+    }
+}
+
+#[test]
+fn a_removed_client_leaves_its_room_after_the_pings() {
+    let engine = engine(Mode::Enforce, 1);
+    heartbeat(&engine, START, client(5000));
+    let over = at(121_000);
+    engine.handle_received(over, 0, true);
+    engine.resume(over, over.before(MAX_CATCH_UP));
+    let mut batch = Batch::default();
+    while batch.removed().is_empty() {
+        engine.poll_slot(over, 0, &mut batch).expect("a slot is due");
+    }
+    assert_eq!((engine.registry().len(), engine.guard().total()), (0, 1));
+    for _ in 0..2 {
+        engine.handle_sent(&mut batch);
+        assert_eq!(engine.guard().total(), 0);
+    }
+    assert_eq!(engine.counters().removed[Removal::Expired as usize].get(), 1);
 }

@@ -1,10 +1,10 @@
 //! Linux socket options and control messages, for the daemon and for `wakeupd-bench`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use nix::libc::{self, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
-use nix::sys::socket::{ControlMessageOwned, SockaddrStorage, getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, getsockopt, setsockopt, sockopt};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
 sockopt_impl!(
@@ -76,13 +76,6 @@ pub fn from_v4(ip: Ipv4Addr) -> in_pktinfo {
 #[must_use]
 pub fn from_v6(ip: Ipv6Addr) -> in6_pktinfo {
     in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 }
-}
-
-/// The peer address of a received datagram.
-#[must_use]
-pub fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }
 
 /// The local address that a received datagram was sent to, if this message reports it. A datagram that

@@ -17,7 +17,7 @@ use socket2::SockRef;
 use super::datagram::MAX_PAYLOAD;
 use super::{
     BATCH, BUFFERS, Control, Datagram, Missing, NetworkError, SocketOption, canonical, inherit,
-    linux, native, new_socket, without_flow,
+    linux, native, new_socket, socket_address, without_flow,
 };
 
 pub(super) use super::inherit::{interface, restore_interface};
@@ -89,7 +89,7 @@ pub(super) fn receive(
                 message => local = local.or_else(|| linux::local_address(&message)),
             }
         }
-        let source = linux::socket_address(&message.address?)?;
+        let source = socket_address(&message.address?)?;
         // An IPv4-mapped address on the wire is not IPv4.
         let is_ipv6 = local.is_some_and(|local: IpAddr| local.is_ipv6());
         let source = if is_ipv6 { without_flow(source) } else { canonical(source) };
@@ -235,7 +235,7 @@ pub(super) fn receive_errors(
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let fd = socket.as_fd().as_raw_fd();
         let message = recvmsg::<SockaddrStorage>(fd, &mut [], Some(&mut space), flags)?;
-        let destination = message.address.as_ref().and_then(linux::socket_address).map(canonical);
+        let destination = message.address.as_ref().and_then(socket_address).map(canonical);
         let mut messages = control_messages(&message, control).into_iter().flatten();
         let is_closed_port = messages.any(|message| linux::is_port_unreachable(&message));
         errors.push(match destination {

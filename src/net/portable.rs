@@ -4,11 +4,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::sys::socket::{SockaddrStorage, recvfrom};
 use socket2::SockRef;
 
-use super::{BATCH, Control, Datagram, Missing, NetworkError, canonical, native};
+use super::{BATCH, Control, Datagram, Missing, NetworkError, canonical, native, socket_address};
 
 /// These systems use no control messages.
 pub(super) const OWN_CONTROL: usize = 0;
@@ -37,15 +38,15 @@ pub(super) fn receive(
     _: &Control,
     received: &mut Vec<Datagram>,
 ) -> io::Result<()> {
-    let socket = UdpSocket::from(socket.as_fd().try_clone_to_owned()?);
     let mut buffer = [0; 2048];
     for n in 0..BATCH {
-        match socket.recv_from(&mut buffer) {
+        match recvfrom::<SockaddrStorage>(socket.as_fd().as_raw_fd(), &mut buffer) {
             Ok((length, source)) => {
+                let source = source.as_ref().and_then(socket_address).map(canonical);
                 let payload = &buffer[..length];
-                received.push(Datagram::new(canonical(source), None, None, length, payload));
+                received.extend(source.map(|it| Datagram::new(it, None, None, length, payload)));
             }
-            Err(error) if n == 0 => return Err(error),
+            Err(error) if n == 0 => return Err(error.into()),
             Err(_) => break,
         }
     }

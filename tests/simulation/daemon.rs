@@ -226,11 +226,13 @@ impl Daemon {
         let waited = outside.clocks.wall().since(Time::default() + stamp);
         let received = engine::Datagram { source, local: Some(local), payload: &[], waited };
         let heard = match self.engine.handle_datagram(time, &received) {
-            Outcome::Refused(Refused::Stale) => Heard::Stale,
-            Outcome::Refused(
-                Refused::MaxClients | Refused::MaxClientsPerAddress | Refused::MaxClientsPerPrefix,
-            ) => Heard::Refused,
-            Outcome::Refused(_) => Heard::Barred,
+            Outcome::Refused { reason, .. } => match reason {
+                Refused::Stale => Heard::Stale,
+                Refused::MaxClients
+                | Refused::MaxClientsPerAddress
+                | Refused::MaxClientsPerPrefix => Heard::Refused,
+                _ => Heard::Barred,
+            },
             Outcome::Accepted { registered: None, .. } => Heard::Renewed,
             Outcome::Accepted { registered: Some(registered), .. } => {
                 let wakes = registered.wakes.map(|worker| &mut self.workers[worker]);
@@ -253,6 +255,7 @@ impl Daemon {
             worker.ready = now + SERVING;
             let due = outside.clocks.when(slot.due);
             self.send(batch, due, outside);
+            self.engine.handle_sent(batch);
             outside.oracle.removed(batch.removed(), now, outside.socket);
         } else if let Some(deadline) = self.engine.poll_timeout(time, number) {
             worker.is_asleep = true;

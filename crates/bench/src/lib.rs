@@ -25,7 +25,7 @@ mod wire;
 
 use std::fmt::Display;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -51,10 +51,7 @@ pub fn run() -> ExitCode {
     match bench(&options) {
         Ok(report) if report.is_good() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("wakeupd-bench: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => output::fail("wakeupd-bench", error),
     }
 }
 
@@ -96,7 +93,8 @@ fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
         };
         let progress =
             format!("{clients} clients: {missed}, p99.9 {:.3} ms", report.deviation_ms.p99_9);
-        eprintln!("{progress}");
+        // The reader of standard error may be gone.
+        let _ = writeln!(io::stderr(), "{progress}");
         if is_carried {
             best = Some(report);
         }

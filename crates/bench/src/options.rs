@@ -4,6 +4,7 @@ use std::env;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
@@ -12,6 +13,9 @@ use wakeupd::args::{self, Target};
 use crate::churn::Churn;
 use crate::plan::{Plan, Restart};
 use crate::{crowd, heartbeats, wire};
+
+/// The daemon's default expiration.
+const DEFAULT_EXPIRATION: Duration = Duration::from_secs(120);
 
 /// The room in one network of loopback addresses.
 pub(crate) const MOST_CLIENTS: u32 = 10_000_000;
@@ -59,10 +63,11 @@ pub struct Options {
     #[arg(long, value_name = "PATH", conflicts_with = "target")]
     program: Option<PathBuf>,
 
-    /// Seconds that the daemon pings a client after its last heartbeat
-    #[arg(long = "expiration", value_name = "SECONDS", env = "CLIENT_EXPIRATION_SECONDS", default_value_t = 120,
-        value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    expiration: u32,
+    /// Seconds that the daemon pings a client after its last heartbeat, from 1 to 86400 [default: 120]
+    ///
+    /// Without it the daemon reads its own settings, and --churn expects 120 s.
+    #[arg(long, value_name = "SECONDS", env = "CLIENT_EXPIRATION_SECONDS")]
+    expiration: Option<Expiration>,
 
     /// Confirm that heartbeats may be sent to another machine
     #[arg(long, requires = "target")]
@@ -124,6 +129,24 @@ fn percent(text: &str) -> Result<f64, String> {
     percent.ok_or_else(|| "it must be a number above 0, up to 100".to_owned())
 }
 
+/// `CLIENT_EXPIRATION_SECONDS`, which the daemon's environment may leave empty or quote.
+#[derive(Clone, Copy, Debug)]
+struct Expiration(Option<Duration>);
+
+impl FromStr for Expiration {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim().trim_matches(['"', '\'']).trim();
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let seconds = text.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
+        let seconds = seconds.ok_or("it must be a whole number from 1 to 86400")?;
+        Ok(Self(Some(Duration::from_secs(seconds))))
+    }
+}
+
 impl Options {
     /// Checks options that depend on each other.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -172,8 +195,13 @@ impl Options {
     }
 
     /// How long the daemon pings a client after its last heartbeat.
-    pub(crate) fn expiration(&self) -> Duration {
-        Duration::from_secs(self.expiration.into())
+    fn expiration(&self) -> Duration {
+        self.given_expiration().unwrap_or(DEFAULT_EXPIRATION)
+    }
+
+    /// The same, if the command line or the environment sets it.
+    pub(crate) fn given_expiration(&self) -> Option<Duration> {
+        self.expiration.and_then(|Expiration(expiration)| expiration)
     }
 
     fn churn(&self) -> Option<Churn> {

@@ -82,7 +82,7 @@ impl Route {
         let start = |host, wire| {
             Daemon::start(Launch {
                 program: options.program()?,
-                expiration: options.expiration(),
+                expiration: options.given_expiration(),
                 host,
                 wire,
                 is_scraped: options.scrape,

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use socket2::{SockFilter, SockRef};
 
 use wakeupd::clock::Time;
-use wakeupd::net::{BATCH, linux};
+use wakeupd::net::{BATCH, linux, socket_address};
 use wakeupd_protocol::PING;
 
 /// The kernel may cap this. A ping that waits here has its timestamp already.
@@ -86,7 +86,7 @@ pub(crate) fn receive(socket: &UdpSocket, received: &mut Vec<Received>) -> nix::
     let messages = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, flags, None)?;
     for message in messages {
         let mut ping = Received {
-            source: message.address.as_ref().and_then(linux::socket_address),
+            source: message.address.as_ref().and_then(socket_address),
             local: None,
             at: Time::default(),
             is_ping: message.iovs().next().is_some_and(|payload| payload == PING),

@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Launch<'a> {
     pub(crate) program: PathBuf,
     /// `CLIENT_EXPIRATION_SECONDS`.
-    pub(crate) expiration: Duration,
+    pub(crate) expiration: Option<Duration>,
     pub(crate) host: &'static str,
     /// Set if the daemon runs at the other end of a wire.
     pub(crate) wire: Option<&'a Wire>,
@@ -64,7 +64,10 @@ impl Launch<'_> {
             .args(["--ends-with", &std::process::id().to_string()])
             .envs([("HOST", self.host), ("LOG_FORMAT", "json"), ("LOG_LEVEL", "INFO")])
             .env("PORT", port.to_string())
-            .env("CLIENT_EXPIRATION_SECONDS", self.expiration.as_secs().to_string())
+            .envs(
+                self.expiration
+                    .map(|time| ("CLIENT_EXPIRATION_SECONDS", time.as_secs().to_string())),
+            )
             .env("MAX_CLIENTS", self.max_clients.to_string())
             .env("HTTP_ADDR", if self.is_scraped { "127.0.0.1:0" } else { "" })
             .env("SNAPSHOT_PATH", snapshot.unwrap_or_default())
