@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
-use wakeupd::engine::registry::{SHARDS, Seed};
+use wakeupd::engine::guard::{Caps, Networks, Rules};
+use wakeupd::engine::registry::SHARDS;
 use wakeupd::engine::{Batch, Datagram, Engine, Outcome, Settings};
-use wakeupd_protocol::DEFAULT_PORT;
 
 const EXPIRATION: Duration = Duration::from_secs(120);
 /// A whole second, so the first slot is due.
@@ -36,25 +35,7 @@ fn client(first: IpAddr, n: u32) -> SocketAddr {
 /// Creates an engine with room for `max_clients` clients.
 fn engine(max_clients: u32, denied: Networks) -> Engine {
     let caps = Caps { clients: max_clients, per_address: max_clients, per_prefix: max_clients };
-    let rules = Rules {
-        mode: Mode::Enforce,
-        refuse_nets: Networks::default(),
-        local_nets: Networks::default(),
-        nat64_prefixes: Nat64Prefixes::default(),
-        caps,
-    };
-    let settings = Settings {
-        rules,
-        denied,
-        port: DEFAULT_PORT,
-        expiration: EXPIRATION,
-        shards: SHARDS,
-        seed: Seed::random(),
-        workers: 1,
-        max_icmp_errors: 500,
-        receive_capacity: 1 << 20,
-        drained_until: NOW,
-    };
+    let settings = Settings { denied, ..Settings::new(Rules::new(caps), EXPIRATION, NOW) };
     Engine::new(settings, NOW)
 }
 

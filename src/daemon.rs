@@ -61,7 +61,6 @@ pub struct Daemon {
     shared: Arc<Shared>,
     /// The workers start at the slots due from this time on.
     from: Time,
-    max_icmp_errors: u32,
 }
 
 impl Daemon {
@@ -87,7 +86,6 @@ impl Daemon {
             keeper,
             shared: Arc::new(shared),
             from,
-            max_icmp_errors: config.max_icmp_errors,
         })
     }
 
@@ -230,7 +228,7 @@ impl Daemon {
         tasks: &mut Tasks,
     ) -> Result<oneshot::Sender<()>, TaskEnded> {
         let (socket, shared) = (self.socket.clone(), self.shared.clone());
-        let listener = Listener::new(socket, shared, workers.clone(), self.max_icmp_errors);
+        let listener = Listener::new(socket, shared, workers.clone());
         let (end, ended) = oneshot::channel::<()>();
         let runtime = self.runtime.take().expect("there is one listener");
         let run = move || {

@@ -20,7 +20,7 @@ mod batch;
 mod counters;
 pub mod guard;
 pub mod registry;
-pub mod schedule;
+mod schedule;
 mod unreachable;
 mod walk;
 
@@ -31,13 +31,13 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
-use wakeupd_protocol::Message;
+use wakeupd_protocol::{DEFAULT_PORT, Message};
 
 use self::backlog::Backlog;
 pub use self::batch::{Batch, Emission, Transmit};
 pub use self::counters::Counters;
 use self::guard::{Guard, Networks, Refused, Rules};
-use self::registry::{Refreshed, Registry, Removal, Seed, View};
+use self::registry::{Refreshed, Registry, Removal, SHARDS, Seed, View};
 pub use self::schedule::Slot;
 use self::schedule::{Schedule, owner};
 pub use self::unreachable::PAUSE as ICMP_PAUSE;
@@ -46,10 +46,10 @@ use self::walk::Walk;
 use crate::clock::Time;
 
 /// The longest sleep of a worker without clients. It is well below a second, so the worker skips no slot.
-pub const MAX_SLEEP: Duration = Duration::from_millis(500);
+const MAX_SLEEP: Duration = Duration::from_millis(500);
 
 /// How late a worker may still serve the slots that were due before the engine ended.
-pub const END_GRACE: Duration = Duration::from_millis(50);
+const END_GRACE: Duration = Duration::from_millis(50);
 
 /// A restarted daemon sends the pings that were due during a downtime of at most this long. After a longer
 /// downtime it skips them: the next regular pings are soon due.
@@ -78,6 +78,26 @@ pub struct Settings {
     pub receive_capacity: usize,
     /// The receive buffer holds no datagram that arrived before this time.
     pub drained_until: Time,
+}
+
+impl Settings {
+    /// One worker on the default port, with a random seed, no denied networks and no limit on ICMP errors. The
+    /// receive buffer is empty at `now` and holds any number of datagrams.
+    #[must_use]
+    pub fn new(rules: Rules, expiration: Duration, now: Time) -> Self {
+        Self {
+            rules,
+            denied: Networks::default(),
+            port: DEFAULT_PORT,
+            expiration,
+            shards: SHARDS,
+            seed: Seed::random(),
+            workers: 1,
+            max_icmp_errors: u32::MAX,
+            receive_capacity: usize::MAX,
+            drained_until: now,
+        }
+    }
 }
 
 /// A received datagram.
@@ -191,6 +211,12 @@ impl Engine {
         &self.guard
     }
 
+    /// `MAX_ICMP_ERRORS_PER_SECOND`.
+    #[must_use]
+    pub fn max_icmp_errors(&self) -> u32 {
+        self.unreachable.max_per_second()
+    }
+
     /// The engine's counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -221,11 +247,12 @@ impl Engine {
             return Outcome::Refused { reason, tolerated: None };
         }
         let mut exceeded = None;
-        let admit = || {
-            exceeded = self.guard.reserve(source.ip()).err();
-            exceeded.is_none_or(|reason| !self.guard.refuses(reason))
+        let reserve = || {
+            let verdict = self.guard.reserve(source.ip());
+            exceeded = verdict.err();
+            self.guard.lets_in(verdict)
         };
-        let refreshed = self.registry.refresh(source, local, now, admit);
+        let refreshed = self.registry.refresh(source, local, now, reserve);
         let registered = match (refreshed, exceeded) {
             (Refreshed::Refused, Some(reason)) => return Outcome::Refused { reason, tolerated },
             (Refreshed::Registered { shard, is_first }, tolerated) => {
@@ -295,8 +322,9 @@ impl Engine {
         if slot.skipped_seconds > 0 {
             self.count_skipped(slot.skipped_seconds, walk.shards());
         }
-        batch.clear();
-        if !self.registry.is_shard_empty(slot.shard) {
+        if self.registry.is_shard_empty(slot.shard) {
+            batch.clear();
+        } else {
             let is_pressed = |ip| self.guard.is_pressed(ip);
             let drained_until = self.backlog.drained_until();
             self.registry.sweep(slot.shard, now, drained_until, is_pressed, &mut batch.sweep);
@@ -366,12 +394,10 @@ impl Engine {
 
     /// Restores a client from a snapshot, if the guard admits it. Leaves an existing client unchanged.
     pub fn restore(&self, client: &View) -> Refreshed {
-        let lets_in = |verdict: Result<(), Refused>| {
-            verdict.err().is_none_or(|reason| !self.guard.refuses(reason))
-        };
+        let Self { guard, .. } = self;
         let refreshed = self.registry.restore(client, || {
-            lets_in(self.guard.admit(client.address))
-                && lets_in(self.guard.reserve(client.address.ip()))
+            guard.lets_in(guard.admit(client.address))
+                && guard.lets_in(guard.reserve(client.address.ip()))
         });
         self.counters.restored.add(matches!(refreshed, Refreshed::Registered { .. }).into());
         refreshed

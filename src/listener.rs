@@ -39,13 +39,8 @@ pub struct Listener {
 impl Listener {
     /// Creates a listener on `socket`. It wakes `workers` for clients that register in empty shards.
     #[must_use]
-    pub fn new(
-        socket: Arc<Socket>,
-        shared: Arc<Shared>,
-        workers: Arc<WorkerThreads>,
-        max_icmp_errors: u32,
-    ) -> Self {
-        let errors = IcmpErrors::new(max_icmp_errors);
+    pub fn new(socket: Arc<Socket>, shared: Arc<Shared>, workers: Arc<WorkerThreads>) -> Self {
+        let errors = IcmpErrors::default();
         let refusals = Default::default();
         Self { socket, shared, workers, errors, refusals, failures: Throttle::default() }
     }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{Caps, Count, Mode, Nat64Prefixes, Networks, Refused, Rules};
+use wakeupd::engine::guard::{Caps, Count, Mode, Refused, Rules};
 use wakeupd::engine::registry::{LocalUse, Removal, Seed};
 use wakeupd::engine::{Batch, Datagram, Engine, MAX_CATCH_UP, Outcome, Registered, Settings};
 
@@ -254,8 +254,7 @@ impl Daemon {
             mode,
             refuse_nets: REFUSE_NETS.parse().unwrap(),
             local_nets: LOCAL_NETS.iter().copied().collect(),
-            nat64_prefixes: Nat64Prefixes::default(),
-            caps,
+            ..Rules::new(caps)
         };
         let model = Model {
             life,
@@ -265,16 +264,11 @@ impl Daemon {
             reports: BTreeMap::new(),
         };
         let settings = Settings {
-            rules,
-            denied: Networks::default(),
             port: OWN_PORT,
-            expiration: model.expiration(),
             shards,
             seed: Seed(seed),
-            workers: 1,
             max_icmp_errors: 500,
-            receive_capacity: 1_000,
-            drained_until: start,
+            ..Settings::new(rules, model.expiration(), start)
         };
         let engine = Engine::new(settings, start);
         Self { engine, batch: Batch::default(), clock: start, model }
@@ -365,11 +359,9 @@ impl Daemon {
     fn check_slot(&mut self, shard: usize, now: Time) {
         let Self { model, batch, .. } = self;
         let mut pinged: Vec<(SocketAddr, _)> = Vec::new();
-        let all: Result<(), ()> = batch.try_for_each(|transmit| {
+        batch.for_each(|transmit| {
             pinged.extend(transmit.destinations.iter().map(|client| (*client, transmit.source)));
-            Ok(())
         });
-        all.unwrap();
         let mut removed = batch.removed().to_vec();
 
         let (mut live, mut gone) = (Vec::new(), Vec::new());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use wakeupd::engine::guard::{Caps, Rules};
 use wakeupd::engine::registry::Seed;
 use wakeupd::engine::{Batch, Datagram, Engine, Outcome, Settings};
 
@@ -73,24 +73,13 @@ impl History {
 
     /// Creates an engine that admits all clients.
     fn engine(&self) -> Engine {
-        let rules = Rules {
-            mode: Mode::Enforce,
-            refuse_nets: Networks::default(),
-            local_nets: Networks::default(),
-            nat64_prefixes: Nat64Prefixes::default(),
-            caps: Caps { clients: 100, per_address: 100, per_prefix: 100 },
-        };
+        let caps = Caps { clients: 100, per_address: 100, per_prefix: 100 };
+        let expiration = Duration::from_millis(self.expiration.into());
         let settings = Settings {
-            rules,
-            denied: Networks::default(),
-            port: 9000,
-            expiration: Duration::from_millis(self.expiration.into()),
             shards: self.shards,
             seed: Seed(self.seed),
             workers: self.workers,
-            max_icmp_errors: 500,
-            receive_capacity: 100,
-            drained_until: self.start,
+            ..Settings::new(Rules::new(caps), expiration, self.start)
         };
         Engine::new(settings, self.start)
     }
@@ -146,15 +135,13 @@ impl History {
                 }
                 while let Some(slot) = engine.poll_slot(now, worker, &mut batch) {
                     assert!(now.since(slot.due) < Duration::from_secs(1));
-                    let sent: Result<(), ()> = batch.try_for_each(|transmit| {
+                    batch.for_each(|transmit| {
                         for client in transmit.destinations {
                             assert_eq!(homes[&number(*client)], slot.shard);
                             let pings = deeds.pings.entry(number(*client)).or_default();
                             pings.push(Ping { sent: time, due: slot.due });
                         }
-                        Ok(())
                     });
-                    sent.unwrap();
                     for (removed, _) in batch.removed() {
                         let client = number(*removed);
                         let over = present.remove(&client).unwrap() + self.expiration;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use wakeupd::engine::guard::{Caps, Rules};
 use wakeupd::engine::registry::Seed;
 use wakeupd::engine::{Engine, Settings};
 use wakeupd::snapshot::{Header, MAGIC, Moment, Snapshot, VERSION, write};
@@ -66,23 +66,10 @@ fn framed(bytes: &mut Bytes) -> Vec<u8> {
 
 fn engine(seed: Seed, now: Time) -> Engine {
     let rules = Rules {
-        mode: Mode::Enforce,
         refuse_nets: "203.0.113.0/24".parse().unwrap(),
         local_nets: "10.0.0.0/8".parse().unwrap(),
-        nat64_prefixes: Nat64Prefixes::default(),
-        caps: Caps { clients: MAX_CLIENTS, per_address: 5, per_prefix: 10 },
+        ..Rules::new(Caps { clients: MAX_CLIENTS, per_address: 5, per_prefix: 10 })
     };
-    let settings = Settings {
-        rules,
-        denied: Networks::default(),
-        port: 7561,
-        expiration: EXPIRATION,
-        shards: SHARDS,
-        seed,
-        workers: 1,
-        max_icmp_errors: 500,
-        receive_capacity: 1_000,
-        drained_until: now,
-    };
+    let settings = Settings { shards: SHARDS, seed, ..Settings::new(rules, EXPIRATION, now) };
     Engine::new(settings, now)
 }

@@ -1,5 +1,6 @@
 //! The pings of a slot, grouped for batched system calls.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
 use wakeupd_protocol::PING;
@@ -73,9 +74,18 @@ impl Batch {
     }
 
     /// Calls `transmit` for each group of datagrams to send.
+    pub fn for_each(&mut self, mut transmit: impl FnMut(Transmit<'_>)) {
+        let transmit = |group: Transmit<'_>| {
+            transmit(group);
+            Ok(())
+        };
+        let Ok(()) = self.try_for_each::<Infallible>(transmit);
+    }
+
+    /// Calls `transmit` for each group of datagrams to send, until a call fails.
     ///
     /// # Errors
-    /// If `transmit` fails. The first error ends the loop.
+    /// The error of the failed call.
     pub fn try_for_each<E>(
         &mut self,
         mut transmit: impl FnMut(Transmit<'_>) -> Result<(), E>,

@@ -97,6 +97,20 @@ pub struct Rules {
     pub caps: Caps,
 }
 
+impl Rules {
+    /// Enforces `caps`, without networks of any kind.
+    #[must_use]
+    pub fn new(caps: Caps) -> Self {
+        Self {
+            mode: Mode::Enforce,
+            refuse_nets: Networks::default(),
+            local_nets: Networks::default(),
+            nat64_prefixes: Nat64Prefixes::default(),
+            caps,
+        }
+    }
+}
+
 /// Applies the rules, and counts the registry's clients per address and prefix.
 #[derive(Debug)]
 pub struct Guard {
@@ -194,6 +208,11 @@ impl Guard {
     #[must_use]
     pub fn refuses(&self, reason: Refused) -> bool {
         self.enforces() || reason.is_unconditional()
+    }
+
+    /// Whether a source with this verdict may proceed in the guard's mode.
+    pub(super) fn lets_in(&self, verdict: Result<(), Refused>) -> bool {
+        verdict.err().is_none_or(|reason| !self.refuses(reason))
     }
 
     /// Whether `DENY_FILE` denies `ip` or its embedded IPv4 address.

@@ -88,12 +88,6 @@ impl Schedule {
         (self.worker..self.shards).step_by(self.workers)
     }
 
-    /// The worker's number.
-    #[must_use]
-    pub fn worker(&self) -> usize {
-        self.worker
-    }
-
     /// Takes the next slot. If it is at least a second late, takes the same shard's latest due slot instead.
     pub fn take(&mut self, now: Time) -> Slot {
         let seconds = now.since(self.deadline()).as_secs();

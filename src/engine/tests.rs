@@ -1,4 +1,4 @@
-use super::guard::{Caps, Mode, Nat64Prefixes};
+use super::guard::{Caps, Mode};
 use super::*;
 use crate::counter::Counter;
 
@@ -16,21 +16,13 @@ fn engine(mode: Mode, workers: usize) -> Engine {
     let rules = Rules {
         mode,
         refuse_nets: "198.51.100.0/24".parse().unwrap(),
-        local_nets: Networks::default(),
-        nat64_prefixes: Nat64Prefixes::default(),
-        caps: Caps { clients: 3, per_address: 2, per_prefix: 3 },
+        ..Rules::new(Caps { clients: 3, per_address: 2, per_prefix: 3 })
     };
     let settings = Settings {
-        rules,
-        denied: Networks::default(),
-        port: 9000,
-        expiration: Duration::from_secs(120),
         shards: 4,
         seed: Seed([1, 2]),
         workers,
-        max_icmp_errors: 500,
-        receive_capacity: 1_000,
-        drained_until: START,
+        ..Settings::new(rules, Duration::from_secs(120), START)
     };
     Engine::new(settings, START)
 }
@@ -44,12 +36,10 @@ fn heartbeat(engine: &Engine, now: Time, source: SocketAddr) -> Outcome {
 fn pings(engine: &Engine, now: Time, worker: usize) -> Vec<SocketAddr> {
     let (mut batch, mut pinged) = (Batch::default(), Vec::new());
     while engine.poll_slot(now, worker, &mut batch).is_some() {
-        let all: Result<(), ()> = batch.try_for_each(|transmit| {
+        batch.for_each(|transmit| {
             assert_eq!((transmit.emission.payload(), transmit.source), (&b"ua"[..], None));
             pinged.extend(transmit.destinations);
-            Ok(())
         });
-        all.unwrap();
     }
     pinged
 }

@@ -48,6 +48,11 @@ impl Unreachable {
         Self { max_per_second, state: Mutex::default() }
     }
 
+    /// The rate limit.
+    pub(super) fn max_per_second(&self) -> u32 {
+        self.max_per_second
+    }
+
     /// Whether ICMP errors are accepted at `now`, with no pause in effect.
     pub(super) fn is_listening(&self, now: Time) -> bool {
         self.state().paused_until.is_none_or(|until| until <= now)

@@ -12,17 +12,18 @@ use crate::shared::Shared;
 /// Passes ICMP errors to the engine.
 #[derive(Debug)]
 pub(super) struct IcmpErrors {
-    max_per_second: u32,
     /// Whether the kernel queues the errors.
     is_on: bool,
     batch: Vec<NetworkError>,
 }
 
-impl IcmpErrors {
-    pub(super) fn new(max_per_second: u32) -> Self {
-        Self { max_per_second, is_on: true, batch: Vec::new() }
+impl Default for IcmpErrors {
+    fn default() -> Self {
+        Self { is_on: true, batch: Vec::new() }
     }
+}
 
+impl IcmpErrors {
     /// Reads all pending errors.
     pub(super) fn drain(&mut self, socket: &Socket, shared: &Shared, now: Time) -> io::Result<()> {
         self.switch(socket, shared, now)?;
@@ -60,7 +61,7 @@ impl IcmpErrors {
         if !is_wanted {
             warn!(
                 "more than {} ICMP errors in a second, so clients with a closed port are not muted for {} s. If a crowd of your own ends at once, raise MAX_ICMP_ERRORS_PER_SECOND",
-                self.max_per_second,
+                shared.engine.max_icmp_errors(),
                 ICMP_PAUSE.as_secs()
             );
         }

@@ -2,7 +2,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use super::*;
-use crate::engine::guard::{Caps, Mode, Nat64Prefixes, Networks, Rules};
+use crate::engine::guard::{Caps, Rules};
 use crate::engine::{Datagram, Settings};
 
 const EXPIRATION: Duration = Duration::from_secs(120);
@@ -10,24 +10,12 @@ const SHARDS: usize = 8;
 const BEGIN: Time = Time::from_secs(1_000_000);
 
 fn engine(max_clients: u32, denied: &str, seed: Seed) -> Engine {
-    let rules = Rules {
-        mode: Mode::Enforce,
-        refuse_nets: Networks::default(),
-        local_nets: Networks::default(),
-        nat64_prefixes: Nat64Prefixes::default(),
-        caps: Caps { clients: max_clients, per_address: 1_000, per_prefix: 1_000 },
-    };
+    let caps = Caps { clients: max_clients, per_address: 1_000, per_prefix: 1_000 };
     let settings = Settings {
-        rules,
         denied: denied.parse().unwrap(),
-        port: 7561,
-        expiration: EXPIRATION,
         shards: SHARDS,
         seed,
-        workers: 1,
-        max_icmp_errors: 500,
-        receive_capacity: 1_000,
-        drained_until: BEGIN,
+        ..Settings::new(Rules::new(caps), EXPIRATION, BEGIN)
     };
     Engine::new(settings, BEGIN)
 }

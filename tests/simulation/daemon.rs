@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wakeupd::clock::Time;
-use wakeupd::engine::guard::{Mode, Nat64Prefixes, Networks, Refused, Rules};
-use wakeupd::engine::registry::{SHARDS, Seed};
+use wakeupd::engine::guard::{Refused, Rules};
+use wakeupd::engine::registry::Seed;
 use wakeupd::engine::{self, Batch, Engine, ICMP_PAUSE, Outcome, Settings};
 use wakeupd::listener::RECEIVE_INTERVAL;
 use wakeupd::net::BATCH;
 use wakeupd::snapshot::Snapshot;
-use wakeupd_protocol::DEFAULT_PORT;
 
 use crate::clocks::{Clocks, When};
 use crate::network::{Datagram, Socket};
@@ -90,23 +89,17 @@ impl Daemon {
         let fresh = Seed([rng.u64(..), rng.u64(..)]);
         let seed = snapshot.as_ref().map_or(fresh, Snapshot::seed);
         let rules = Rules {
-            mode: Mode::Enforce,
             refuse_nets: REFUSE_NETS.parse().unwrap(),
             local_nets: LOCAL_NETS.parse().unwrap(),
-            nat64_prefixes: Nat64Prefixes::default(),
-            caps: plan.caps,
+            ..Rules::new(plan.caps)
         };
         let settings = Settings {
-            rules,
-            denied: Networks::default(),
-            port: DEFAULT_PORT,
-            expiration: plan.expiration,
-            shards: SHARDS,
             seed,
             workers: plan.workers,
             max_icmp_errors: 500,
             receive_capacity: plan.buffer + 1,
             drained_until,
+            ..Settings::new(rules, plan.expiration, now.now)
         };
         let engine = Engine::new(settings, now.now);
         let mut from = now.now;
@@ -267,7 +260,7 @@ impl Daemon {
     }
 
     fn send(&self, batch: &mut Batch, due: When, outside: &mut Outside) {
-        let sent: Result<(), ()> = batch.try_for_each(|transmit| {
+        batch.for_each(|transmit| {
             for client in transmit.destinations {
                 // Sometimes the kernel's send buffer is full.
                 let is_sent = outside.rng.u16(..) > 30;
@@ -279,8 +272,6 @@ impl Daemon {
                 let now = outside.clocks.now;
                 outside.oracle.pinged(*client, transmit.source, due, now, is_sent);
             }
-            Ok(())
         });
-        sent.expect("the closure never fails");
     }
 }
