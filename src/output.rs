@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use indicatif::HumanCount;
 use serde::Serialize;
 use tracing::Level;
 
@@ -59,7 +58,24 @@ pub fn printable(text: &str) -> String {
 /// Formats a number with its noun: `1 client`, `1,000 clients`.
 #[must_use]
 pub fn counted(n: u64, one: &str, more: &str) -> String {
-    format!("{} {}", HumanCount(n), if n == 1 { one } else { more })
+    format!("{} {}", grouped(n), if n == 1 { one } else { more })
+}
+
+/// Formats a number with commas between groups of three digits: `1,000`.
+#[must_use]
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+/// Formats a size in bytes: `7.5 KiB`, `8.0 MiB`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+pub fn size(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    let (divisor, unit) = if bytes < MIB { (1 << 10, "KiB") } else { (MIB, "MiB") };
+    format!("{:.1} {unit}", bytes as f64 / divisor as f64)
 }
 
 /// Quotes `text` as a single shell word.
@@ -115,6 +131,22 @@ mod tests {
             assert!(!text.chars().any(|c| is_active(c) && c != '\n'), "{text:?}");
             let back: [String; 2] = serde_json::from_str(&text).unwrap();
             assert_eq!(back, [ACTIVE, "grün"]);
+        }
+    }
+
+    #[test]
+    fn digits_are_grouped_in_threes() {
+        for (n, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(n), expected);
+        }
+        assert_eq!(counted(1, "client", "clients"), "1 client");
+        assert_eq!(counted(1_000, "client", "clients"), "1,000 clients");
+    }
+
+    #[test]
+    fn sizes_are_in_kib_or_mib() {
+        for (bytes, expected) in [(0, "0.0 KiB"), (7_680, "7.5 KiB"), (8 << 20, "8.0 MiB")] {
+            assert_eq!(size(bytes), expected);
         }
     }
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use indicatif::{BinaryBytes, HumanCount};
-
-use crate::output::{counted, printable};
+use crate::output::{counted, grouped, printable, size};
 use crate::status::{Lateness, Severity, Status};
 
 /// A status, formatted for an operator.
@@ -28,10 +26,9 @@ impl Display for Table<'_> {
         )?;
         self.write_findings(f)?;
         writeln!(f)?;
-        let count = |n: u64| HumanCount(n).to_string();
-        let number = |n: usize| HumanCount(n as u64).to_string();
+        let number = |n: usize| grouped(n as u64);
         let each_second = |recent: u64, total: u64| {
-            format!("{} in the last second, {} altogether", count(recent), count(total))
+            format!("{} in the last second, {} altogether", grouped(recent), grouped(total))
         };
         let lines = [
             (
@@ -41,7 +38,7 @@ impl Display for Table<'_> {
                     number(clients.total()),
                     number(clients.ipv4),
                     number(clients.ipv6),
-                    count(clients.max.into())
+                    grouped(clients.max.into())
                 ),
             ),
             ("heartbeats", each_second(now.heartbeats, totals.heartbeats)),
@@ -49,18 +46,18 @@ impl Display for Table<'_> {
             ("lateness", lateness(&self.status.lateness)),
             ("refused", by_reason(&totals.refused)),
             ("failed pings", by_reason(&totals.failed_pings)),
-            ("skipped pings", count(totals.skipped_pings)),
+            ("skipped pings", grouped(totals.skipped_pings)),
             ("removed clients", by_reason(&totals.removals)),
-            ("mutings", count(totals.mutes)),
-            ("kernel drops", count(totals.receive_drops)),
-            ("wrong tokens", count(totals.wrong_tokens)),
+            ("mutings", grouped(totals.mutes)),
+            ("kernel drops", grouped(totals.receive_drops)),
+            ("wrong tokens", grouped(totals.wrong_tokens)),
             ("snapshot", snapshot(self.status)),
             (
                 "buffers",
                 format!(
                     "{} to receive, {} to send",
-                    BinaryBytes(buffers.receive_bytes as u64),
-                    BinaryBytes(buffers.send_bytes as u64)
+                    size(buffers.receive_bytes as u64),
+                    size(buffers.send_bytes as u64)
                 ),
             ),
         ];
@@ -98,12 +95,12 @@ fn snapshot(status: &Status) -> String {
     };
     let restored = match status.totals.restored {
         0 => String::new(),
-        clients => format!("; {} brought back at the start", HumanCount(clients)),
+        clients => format!("; {} brought back at the start", grouped(clients)),
     };
     format!(
         "{}, {}, {:.1} s ago{restored}",
         counted(snapshot.clients, "client", "clients"),
-        BinaryBytes(snapshot.bytes),
+        size(snapshot.bytes),
         snapshot.age_seconds
     )
 }
@@ -115,9 +112,8 @@ fn by_reason(counts: &BTreeMap<String, u64>) -> String {
         return "0".to_owned();
     }
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let texts = counts
-        .iter()
-        .map(|(reason, count)| format!("{} {}", printable(reason), HumanCount(**count)));
+    let texts =
+        counts.iter().map(|(reason, count)| format!("{} {}", printable(reason), grouped(**count)));
     texts.collect::<Vec<_>>().join(", ")
 }
 

@@ -7,13 +7,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
-use indicatif::HumanCount;
 
 use super::{Moment, Snapshot};
 use crate::clock::Time;
 use crate::disk;
 use crate::engine::registry::View;
-use crate::output::{self, printable};
+use crate::output::{self, grouped, printable};
 
 /// The prefix of error messages.
 const COMMAND: &str = "wakeupd snapshot";
@@ -110,7 +109,6 @@ fn show(
     let header = snapshot.header();
     let sums = Sums::of(snapshot);
     let clients = snapshot.len();
-    let count = |n: u64| HumanCount(n).to_string();
     let age = match now.since(&header.taken) {
         Ok(age) => format!("{} ago", rounded(age)),
         Err(ahead) => format!("in {}, says the clock", rounded(ahead)),
@@ -134,10 +132,10 @@ fn show(
             "clients",
             format!(
                 "{} (IPv4 {}, IPv6 {}), {} of them muted",
-                count(clients),
-                count(clients - sums.v6),
-                count(sums.v6),
-                count(sums.muted)
+                grouped(clients),
+                grouped(clients - sums.v6),
+                grouped(sums.v6),
+                grouped(sums.muted)
             ),
         ),
     ];
@@ -145,11 +143,11 @@ fn show(
         lines.extend([
             ("last heartbeats", times(&sums.silences, &millis)),
             ("first heartbeats", times(&sums.ages, &seconds)),
-            ("heartbeats", count(sums.heartbeats)),
-            ("pings", count(sums.pings)),
+            ("heartbeats", grouped(sums.heartbeats)),
+            ("pings", grouped(sums.pings)),
         ]);
     }
-    lines.push(("size", format!("{} bytes", count(snapshot.size() as u64))));
+    lines.push(("size", format!("{} bytes", grouped(snapshot.size() as u64))));
     for (name, value) in lines {
         writeln!(out, "{name:<18}{value}")?;
     }

@@ -1,6 +1,5 @@
 //! Detects the daemon's problems and describes each with its remedy.
 
-use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
 use super::{Buffers, Clients, DenyFile, Snapshot};
@@ -8,7 +7,7 @@ use crate::engine::guard::Refused;
 use crate::machine::set_sysctl;
 use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
-use crate::output::counted;
+use crate::output::{counted, grouped};
 
 /// The index of the histogram bound above which a ping counts as late: clients that expect one ping a second
 /// notice the delay.
@@ -171,7 +170,7 @@ fn pings_failed(seen: &Seen) -> Option<Finding> {
         Severity::Critical,
         format!(
             "The kernel did not take {} pings in the last minute, mostly for this reason: {}.",
-            HumanCount(failed),
+            grouped(failed),
             most.label()
         ),
         most.advice(),
@@ -204,7 +203,7 @@ fn clients_near_cap(seen: &Seen) -> Option<Finding> {
         severity,
         format!(
             "{} of at most {} registered (MAX_CLIENTS). {consequence}",
-            HumanCount(total as u64),
+            grouped(total as u64),
             counted(max.into(), "client", "clients")
         ),
         "If they are yours, set a larger MAX_CLIENTS, after `wakeupd-bench` has told what the machine carries. If not, see the top prefixes, and deny the networks in DENY_FILE.",
@@ -254,7 +253,7 @@ fn pings_late(seen: &Seen) -> Option<Finding> {
         Severity::Warning,
         format!(
             "{} pings of the last minute, one in a hundred or more, were later than {} ms.",
-            HumanCount(late),
+            grouped(late),
             LATENESS_BOUNDS[LATE_BOUND].as_millis()
         ),
         "See with `top -H` which other threads use the processor, and whether the machine is throttled (`st` in `top`).",

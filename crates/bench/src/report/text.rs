@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use indicatif::HumanCount;
+use wakeupd::output::grouped;
 
 use super::{
     BEHIND_MS, Daemon, FirstPing, Gaps, Interruption, MachineLimit, Quantiles, Recovery, Report,
@@ -13,11 +13,6 @@ use crate::pings::LATE;
 /// A figure with its unit, or a dash for NaN.
 fn figure(value: f64, decimals: usize, unit: &str) -> String {
     if value.is_nan() { "-".to_owned() } else { format!("{value:.decimals$} {unit}") }
-}
-
-/// A number with a thousands separator.
-fn grouped(n: u64) -> String {
-    HumanCount(n).to_string()
 }
 
 fn megabytes(bytes: u64) -> String {
