@@ -205,7 +205,7 @@ impl Endpoint {
     fn endpoint(&self, settings: ReadSettings) -> Result<Option<SocketAddr>, ConfigError> {
         match self.http_addr {
             Some(address) => Ok(Some(address)),
-            None => Ok(settings(&["HTTP_ADDR"])?.http_address),
+            None => Ok(settings(&["HTTP_ADDR"])?.http_addr),
         }
     }
 }

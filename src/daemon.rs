@@ -21,7 +21,7 @@ use tracing::{debug, error, info, warn};
 use self::bind::Bound;
 pub use self::bind::check;
 use self::deny_file::{DenyFileReader, next_read};
-pub use self::error::{Failure, StartError, TaskEnded};
+pub use self::error::{CheckError, Failure, StartError, TaskEnded};
 use self::restore::Restored;
 use self::summary::Summary;
 use self::tasks::{Tasks, Threads};

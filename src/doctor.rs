@@ -74,7 +74,6 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
     let any = SocketAddr::from(([0, 0, 0, 0], config.port));
     let bound = host.as_ref().map_or(any, |host| host.bound);
     let locals = addresses::locals();
-    let caps = &config.guard.caps;
 
     let holder = sockets::holder(machine, Protocol::Udp, bound);
     let daemon = port::daemon(&holder);
@@ -89,7 +88,7 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
         buffers::check(machine, daemon, told.map(|status| &status.buffers));
     let served = Served {
         port: config.port,
-        most: caps.clients.into(),
+        most: config.max_clients.into(),
         now: told.map(|status| status.clients.total() as u64),
     };
     let theirs = daemon.and_then(|pid| Theirs::of(machine, pid));
@@ -130,7 +129,7 @@ fn udp_port(
 
 fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>, user: User) -> Diagnosis {
     let check = "HTTP port";
-    let Some(address) = config.http_address else {
+    let Some(address) = config.http_addr else {
         return Diagnosis::ok(check, "HTTP_ADDR is none, so nothing can be asked of the daemon");
     };
     let mut of_any_port = address;

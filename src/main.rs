@@ -1,7 +1,7 @@
-//! Dispatches the subcommands, starts logging, and maps errors to exit codes.
+//! Dispatches the subcommands, and runs the daemon.
 
+use std::ffi::OsString;
 use std::fmt::Display;
-use std::io;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,14 +9,12 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 use wakeupd::cli::{self, Cli, Command};
-use wakeupd::config::{
-    Config, ConfigError, DenyFile, EXIT_CONFIG, EnvFileError, Environment, Misspelt,
-};
+use wakeupd::config::{Config, ConfigError, Environment, Loaded, Misspelt};
 use wakeupd::daemon::{self, Daemon, Failure};
 #[cfg(target_os = "linux")]
 use wakeupd::doctor;
-use wakeupd::signals::{self, Signals};
-use wakeupd::supervisor::{self, Supervisor, WrongSocket};
+use wakeupd::signals::{self, Blocked, Signals};
+use wakeupd::supervisor::{self, Supervisor};
 use wakeupd::{client, logging, output, probe, snapshot};
 
 fn main() -> ExitCode {
@@ -60,27 +58,16 @@ fn settings(names: &[&str]) -> Result<Config, ConfigError> {
 /// Calls `act` with all settings, the misspelt variables and the path of the env file. Reports invalid settings
 /// instead.
 fn configured(act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode) -> ExitCode {
-    with_settings(Environment::read(std::env::vars_os()), act)
-}
-
-fn with_settings(
-    environment: Result<Environment, EnvFileError>,
-    act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode,
-) -> ExitCode {
-    let environment = match environment {
-        Ok(environment) => environment,
-        Err(error) => return wrong(&error),
-    };
-    match environment.config() {
-        Ok((config, misspelt)) => act(&config, &misspelt, environment.file()),
-        Err(mistakes) => wrong(&mistakes),
+    match Environment::load(std::env::vars_os()) {
+        Ok(Loaded { config, misspelt, file }) => act(&config, &misspelt, file.as_deref()),
+        Err(error) => fail(&error, error.exit_code()),
     }
 }
 
-/// Reports why the program cannot start with this configuration, and returns the exit code.
-fn wrong(error: &dyn Display) -> ExitCode {
+/// Reports an error before the log has started or after it has ended.
+fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
     logging::complain(Level::ERROR, &format!("wakeupd: {error}"));
-    EXIT_CONFIG.into()
+    exit_code.into()
 }
 
 fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
@@ -92,25 +79,19 @@ fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
 
 /// Checks everything that needs no socket. The variables have already been validated.
 fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
-    let mut code = ExitCode::SUCCESS;
-    for misspelt in misspelt {
-        code = wrong(misspelt);
-    }
     if config.deny_file.as_ref().is_some_and(|file| file.networks().is_none()) {
         let unchecked =
             "wakeupd: the disk of DENY_FILE does not answer, so the file is not checked";
         logging::complain(Level::WARN, unchecked);
     }
     // The checks may log warnings about valid but questionable settings.
-    if let Err(error) = logging::start(config.log_level, config.log_format) {
-        return fail(&error);
+    if let Err(error) = logging::start(config.log_level, config.log_format).map_err(Failure::from) {
+        return fail(&error, error.exit_code());
     }
-    let checked = daemon::check(config);
-    logging::finish(checked.is_err());
-    if let Err(error) = checked {
-        code = wrong(&error);
-    }
-    if code == ExitCode::SUCCESS { print("the configuration is valid\n") } else { code }
+    let errors = daemon::check(config, misspelt);
+    logging::finish(!errors.is_empty());
+    let codes: Vec<_> = errors.iter().map(|error| fail(error, error.exit_code())).collect();
+    codes.first().copied().unwrap_or_else(|| print("the configuration is valid\n"))
 }
 
 fn serve() -> ExitCode {
@@ -119,75 +100,40 @@ fn serve() -> ExitCode {
     let blocked = signals::block();
     let variables: Vec<_> = std::env::vars_os().collect();
     let handed_over = supervisor::take_socket();
-    let signals = match blocked.watch() {
-        Ok(signals) => signals,
-        Err(error) => return fail(&error),
-    };
-    with_settings(Environment::read(variables), |config, misspelt, env_file| {
-        start(config, misspelt, env_file, handed_over, signals)
-    })
-}
-
-fn fail(error: &io::Error) -> ExitCode {
-    logging::complain(Level::ERROR, &format!("wakeupd: {error}"));
-    ExitCode::FAILURE
-}
-
-fn start(
-    config: &Config,
-    misspelt: &[Misspelt],
-    env_file: Option<&Path>,
-    handed_over: Result<Option<UdpSocket>, WrongSocket>,
-    signals: Signals,
-) -> ExitCode {
-    if let Err(error) = logging::start(config.log_level, config.log_format) {
-        return fail(&error);
+    match prepare(blocked, variables) {
+        Ok((config, signals)) => {
+            let served =
+                handed_over.map_err(Into::into).and_then(|socket| run(&config, socket, signals));
+            let code = match &served {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    error!("{error}");
+                    error.exit_code().into()
+                }
+            };
+            logging::finish(served.is_err());
+            code
+        }
+        Err(error) => fail(&error, error.exit_code()),
     }
-    if let Some(path) = env_file {
+}
+
+/// Watches the signals, reads the settings and starts the log.
+fn prepare(
+    blocked: Blocked,
+    variables: Vec<(OsString, OsString)>,
+) -> Result<(Config, Signals), Failure> {
+    let signals = blocked.watch()?;
+    let Loaded { config, misspelt, file } = Environment::load(variables)?;
+    logging::start(config.log_level, config.log_format)?;
+    if let Some(path) = file {
         info!(path = %path.display(), "read variables from the env file");
     }
     for misspelt in misspelt {
         warn!("{misspelt}");
     }
-    announce(config);
-    let served = handed_over.map_err(Into::into).and_then(|socket| run(config, socket, signals));
-    let code = match &served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!("{error}");
-            error.exit_code().into()
-        }
-    };
-    logging::finish(served.is_err());
-    code
-}
-
-fn announce(config: &Config) {
-    let caps = &config.guard.caps;
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        host = config.host,
-        port = config.port,
-        client_expiration_seconds = config.client_expiration.as_secs(),
-        worker_pool_size = config.worker_pool_size,
-        max_clients = caps.clients,
-        max_clients_per_address = caps.per_address,
-        max_clients_per_prefix = caps.per_prefix,
-        max_icmp_errors_per_second = config.max_icmp_errors,
-        local_nets = %config.guard.local_nets,
-        nat64_prefixes = %config.guard.nat64_prefixes,
-        refuse_nets = %config.guard.refuse_nets,
-        deny_file = config.deny_file.as_ref().map(DenyFile::path),
-        guard_mode = %config.guard.mode,
-        snapshot_path = config.snapshot_path.as_ref().map(|path| tracing::field::display(path.display())),
-        snapshot_interval_seconds = config.snapshot_interval.as_secs(),
-        http_addr = config.http_address.map(tracing::field::display),
-        http_hosts = %config.http_hosts,
-        has_admin_token = config.admin_token.is_some(),
-        log_level = %config.log_level,
-        log_format = %config.log_format,
-        "starting"
-    );
+    config.log();
+    Ok((config, signals))
 }
 
 fn run(config: &Config, handed_over: Option<UdpSocket>, signals: Signals) -> Result<(), Failure> {

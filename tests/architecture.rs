@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wakeupd::config::VARIABLES;
 use wakeupd::engine::guard::Refused;
 use wakeupd::engine::registry::Removal;
 use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
@@ -174,24 +173,6 @@ fn the_summary_is_the_last_thing_that_cargo_test_runs() {
     assert_eq!(last.as_deref(), Some("wakeupd-test-support"), "cargo runs packages by name");
     for manifest in &manifests {
         assert!(manifest.contains("\n[lib]\ndoctest = false\n"), "doc tests would follow");
-    }
-}
-
-#[test]
-fn the_example_of_an_env_file_is_that_of_the_program() {
-    let example = read(".env.example");
-    let (_, settings) = example.split_once("\n\n").expect("a line of introduction");
-    let expected = VARIABLES
-        .map(|variable| format!("# {}\n{}={}\n", variable.about, variable.name, variable.default));
-    assert_eq!(settings, expected.join("\n"));
-}
-
-#[test]
-fn the_readme_tells_of_every_variable() {
-    let readme = read("README.md");
-    for variable in VARIABLES {
-        let row = format!("| `{}` | `{}` | ", variable.name, variable.default);
-        assert!(readme.contains(&row), "{row}");
     }
 }
 

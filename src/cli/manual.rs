@@ -4,7 +4,7 @@ use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 use roff::{Inline, Roff, bold, roman};
 
-use crate::config::{ENV_FILE, VARIABLES, Variable};
+use crate::config::{ENV_FILE, SETTINGS, Setting};
 
 /// Each signal and its effect.
 const SIGNALS: [(&str, &str); 3] = [
@@ -111,10 +111,10 @@ pub(super) fn of(command: Command) -> String {
     page.text(prose(
         "An empty variable has its default, but an empty HTTP_ADDR is none. `wakeupd --print-config` shows what is in force.",
     ));
-    for Variable { name, default, allowed, about } in VARIABLES.into_iter().chain([&ENV_FILE]) {
+    for Setting { name, default, values, about, .. } in SETTINGS.into_iter().chain([&ENV_FILE]) {
         // Lines break at spaces, so a list needs some.
         let default = default.replace(',', ", ");
-        let text = format!("{about}\n\nIt must be {allowed}. Default: {default}");
+        let text = format!("{about}\n\nIt must be {values}. Default: {default}");
         item(&mut page, name, &text);
     }
 

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use tracing::Level;
 
 use super::Cli;
-use crate::config::{Misspelt, VARIABLES};
+use crate::config::{Misspelt, SETTINGS};
 use crate::{logging, output};
 
 /// Flags of other daemons, with the corresponding variables.
@@ -91,7 +91,7 @@ fn is_of_subcommand(given: &str, arguments: &[OsString]) -> bool {
 /// Returns a tip for a word in place of a subcommand: `PORT=7000`, or a subcommand that starts other daemons.
 fn tip_for_word(word: &str, error: &clap::Error) -> Option<String> {
     if let Some((name, _)) = word.split_once('=')
-        && VARIABLES.iter().any(|variable| variable.name == name)
+        && SETTINGS.iter().any(|variable| variable.name == name)
     {
         return Some(format!("set the variable before the command: {word} wakeupd"));
     }
@@ -106,11 +106,11 @@ fn tip_for_flag(flag: &str, value: Option<&str>) -> Option<String> {
     let other = OTHER_FLAGS.iter().find(|(name, _)| *name == flag).map(|(_, variable)| *variable);
     let variable = other.or_else(|| {
         let name = flag.strip_prefix("--")?.replace('-', "_").to_uppercase();
-        let exact = VARIABLES.into_iter().find(|variable| variable.name == name);
+        let exact = SETTINGS.into_iter().find(|variable| variable.name == name);
         exact.map(|variable| variable.name).or_else(|| Some(Misspelt::find(name)?.meant))
     })?;
     let is_verbose = variable == "LOG_LEVEL" && other.is_some();
-    let default = VARIABLES.into_iter().find(|it| it.name == variable).map(|it| it.default);
+    let default = SETTINGS.into_iter().find(|it| it.name == variable).map(|it| it.default);
     let value = if is_verbose { Some("DEBUG") } else { value.or(default) };
     let value = output::printable(&output::shell_word(value.unwrap_or_default()));
     Some(format!("environment variables configure the daemon: {variable}={value} wakeupd"))
@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(error.matches("tip: ").count(), 1, "{arguments}: {error}");
             assert!(error.contains(tip), "{arguments}: {error}");
         }
-        for variable in VARIABLES {
+        for variable in SETTINGS {
             let flag = variable.name.to_lowercase().replace('_', "-");
             let error = error(&format!("wakeupd --{flag} 1"));
             assert!(error.contains(&format!(": {}=1 wakeupd", variable.name)), "{error}");

@@ -6,18 +6,8 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{self, Path, PathBuf};
 use std::process;
 
-use thiserror::Error;
-
-use super::{Config, Misspelt, Mistakes, NONE, Variable, unquoted};
+use super::{Config, ConfigError, ENV_FILE, EnvFileError, Misspelt, NONE, unquoted};
 use crate::disk;
-
-/// Names the env file. It is not a setting of the daemon, so an env file cannot contain it.
-pub const ENV_FILE: Variable = Variable {
-    name: "ENV_FILE",
-    default: ".env",
-    allowed: "the path of a file with NAME=value lines, or none",
-    about: "File of more variables, or none. Variables of the environment take precedence. The default is read only if it exists and no service manager started the program",
-};
 
 /// systemd sets these to the pid of the process that it starts. Child processes inherit the variables, but have
 /// another pid.
@@ -33,55 +23,23 @@ pub struct Environment {
     file: Option<PathBuf>,
 }
 
-/// Why an env file is unusable.
-#[derive(Debug, Error)]
-pub enum EnvFileError {
-    /// The file cannot be read.
-    #[error(
-        "cannot read the env file {}: {error}. Correct ENV_FILE, or set ENV_FILE=none to use none",
-        .path.display().to_string().escape_debug()
-    )]
-    Unreadable {
-        /// The path of the file.
-        path: PathBuf,
-        /// The cause.
-        error: io::Error,
-    },
-    /// A line is malformed. The line itself is not shown, because it may hold a secret.
-    #[error(
-        "the env file {} is malformed in line {line}. Write NAME=value, with quotes around a value that has spaces, or a comment after #",
-        .path.display().to_string().escape_debug()
-    )]
-    Malformed {
-        /// The path of the file.
-        path: PathBuf,
-        /// The line number, from 1.
-        line: usize,
-    },
-}
-
-/// Why the settings cannot be determined.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The env file is unusable.
-    #[error(transparent)]
-    EnvFile(#[from] EnvFileError),
-    /// A variable has an invalid value.
-    #[error(transparent)]
-    Mistakes(#[from] Mistakes),
-}
-
 /// Reads only the named settings, as [`Environment::some`] does for this process.
 pub type ReadSettings = fn(&[&str]) -> Result<Config, ConfigError>;
 
+/// All settings and their origin.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Unknown variables that look like misspelt ones.
+    pub misspelt: Vec<Misspelt>,
+    /// The env file, if one was read.
+    pub file: Option<PathBuf>,
+}
+
 impl Environment {
-    /// Merges the variables of the env file with those of the process, such as [`std::env::vars_os`].
-    ///
-    /// # Errors
-    /// If the env file cannot be read or is malformed. A missing default file is not an error.
-    pub fn read(
-        process: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, EnvFileError> {
+    /// Merges the variables of the env file with those of the process.
+    fn read(process: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, EnvFileError> {
         let mut variables: Vec<_> = process.into_iter().collect();
         let Some(path) = env_file(&variables) else {
             return Ok(Self { variables, file: None });
@@ -94,18 +52,17 @@ impl Environment {
         Ok(Self { variables, file: Some(path) })
     }
 
-    /// The env file, if one was read.
-    #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
-    }
-
-    /// Returns all settings, and the unknown variables that look like misspelt ones.
+    /// Reads all settings from the variables of the process, such as [`std::env::vars_os`], and the env file.
     ///
     /// # Errors
-    /// If a value is invalid. The error lists every such variable.
-    pub fn config(&self) -> Result<(Config, Vec<Misspelt>), Mistakes> {
-        Config::from_vars(self.variables.iter().cloned())
+    /// If the env file cannot be read or is malformed (a missing default file is not an error), or if a value is
+    /// invalid. The error lists every such variable.
+    pub fn load(
+        process: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Loaded, ConfigError> {
+        let Self { variables, file } = Self::read(process)?;
+        let (config, misspelt) = Config::from_vars(variables)?;
+        Ok(Loaded { config, misspelt, file })
     }
 
     /// Returns the named settings, and defaults for the others. A subcommand that needs a few settings must not
@@ -277,7 +234,7 @@ mod tests {
             ("PORT", "x"),
         ]);
         let some = |names| Environment::some(all.clone(), names);
-        assert_eq!(some(&["HTTP_ADDR"]).unwrap().http_address, "[::1]:80".parse().ok());
+        assert_eq!(some(&["HTTP_ADDR"]).unwrap().http_addr, "[::1]:80".parse().ok());
         assert!(matches!(some(&["PORT"]), Err(ConfigError::Mistakes(_))));
         assert!(matches!(some(&["HTTP_ADDR", "HOST"]), Err(ConfigError::EnvFile(_))));
     }

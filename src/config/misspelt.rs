@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use super::VARIABLES;
+use super::SETTINGS;
 
 /// The minimum similarity of two names, where 1 means equal. The threshold lies between real mistakes such as
 /// `WORKERS_POOL` or `CLIENT_EXPIRE_SECONDS` and unrelated names such as `LOGNAME` or `HOSTNAME`.
@@ -41,9 +41,9 @@ impl Misspelt {
                 strsim::jaro_winkler(&letters_of(known), &letters)
             }
         };
-        let (likeness, meant) = VARIABLES
+        let (likeness, meant) = SETTINGS
             .into_iter()
-            .map(|variable| (likeness(variable.name), variable.name))
+            .map(|setting| (likeness(setting.name), setting.name))
             .max_by(|a, b| a.0.total_cmp(&b.0))?;
         (likeness >= ALIKE).then_some(Self { name, meant })
     }

@@ -1,5 +1,10 @@
+use std::time::Duration;
+
+use super::settings::LOCAL_NETS;
+use super::value::Value;
 use super::*;
 use crate::engine::guard::{Mode, Nat64Prefixes, Networks};
+use crate::engine::registry::SHARDS;
 use wakeupd_protocol::DEFAULT_PORT;
 
 fn read(vars: &[(&str, &str)]) -> Result<(Config, Vec<Misspelt>), Mistakes> {
@@ -13,22 +18,22 @@ fn config(vars: &[(&str, &str)]) -> Config {
 #[test]
 fn the_defaults_are_those_of_the_original() {
     let expected = Config {
-        host: "0.0.0.0".into(),
+        host: HostName::parse("0.0.0.0", HOST.values).unwrap(),
         port: DEFAULT_PORT,
-        client_expiration: Duration::from_secs(120),
+        client_expiration_seconds: Duration::from_secs(120),
         worker_pool_size: 10,
-        guard: Rules {
-            mode: Mode::Enforce,
-            refuse_nets: Networks::default(),
-            local_nets: LOCAL_NETS.default.parse().unwrap(),
-            nat64_prefixes: Nat64Prefixes::default(),
-            caps: Caps { clients: 200_000, per_address: 1_024, per_prefix: 4_096 },
-        },
-        max_icmp_errors: 500,
+        max_clients: 200_000,
+        max_clients_per_address: 1_024,
+        max_clients_per_prefix: 4_096,
+        max_icmp_errors_per_second: 500,
+        local_nets: LOCAL_NETS.default.parse().unwrap(),
+        nat64_prefixes: Nat64Prefixes::default(),
+        refuse_nets: Networks::default(),
         deny_file: None,
+        guard_mode: Mode::Enforce,
         snapshot_path: None,
-        snapshot_interval: Duration::from_secs(5),
-        http_address: Some(([127, 0, 0, 1], DEFAULT_PORT).into()),
+        snapshot_interval_seconds: Duration::from_secs(5),
+        http_addr: Some(([127, 0, 0, 1], DEFAULT_PORT).into()),
         http_hosts: Hosts::default(),
         admin_token: None,
         log_level: LogLevel::Info,
@@ -39,10 +44,26 @@ fn the_defaults_are_those_of_the_original() {
 }
 
 #[test]
-fn the_values_are_named_in_the_order_of_the_variables() {
-    let values = config(&[]).values();
-    for (variable, (name, value)) in VARIABLES.into_iter().zip(values) {
-        assert_eq!((variable.name, variable.default), (name, value.as_str()));
+fn the_default_of_each_setting_is_its_default_value() {
+    for (setting, value) in config(&[]).values() {
+        assert_eq!(setting.default, value, "{}", setting.name);
+    }
+}
+
+#[test]
+fn a_number_is_in_the_range_that_the_error_names() {
+    for setting in SETTINGS {
+        let Values::Number { least, most, .. } = setting.values else { continue };
+        let read = |number: u64| read(&[(setting.name, &number.to_string())]);
+        for valid in [least, most] {
+            let (config, _) = read(valid).unwrap();
+            let shown = config.values().into_iter().find(|(it, _)| it.name == setting.name);
+            assert_eq!(shown.unwrap().1, valid.to_string(), "{}", setting.name);
+        }
+        for invalid in [least.checked_sub(1), Some(most + 1)].into_iter().flatten() {
+            let mistakes = read(invalid).unwrap_err().to_string();
+            assert!(mistakes.contains(&setting.values.to_string()), "{mistakes}");
+        }
     }
 }
 
@@ -77,7 +98,6 @@ fn log_levels_are_spelt_as_in_python() {
 
 #[test]
 fn the_worker_pool_is_no_larger_than_the_registry() {
-    assert!(WORKER_POOL_SIZE.allowed.contains(&SHARDS.to_string()));
     assert_eq!(config(&[("WORKER_POOL_SIZE", "256")]).worker_pool_size, SHARDS);
     assert!(read(&[("WORKER_POOL_SIZE", "257")]).is_err());
 }
@@ -91,7 +111,7 @@ fn networks_are_read_as_they_are_compared() {
         ("NAT64_PREFIXES", "2001:db8:64::/96,2001:db8::/32"),
     ]);
     let plain = "203.0.113.0/24,2001:db8::/32".parse().unwrap();
-    assert_eq!((&config.guard.local_nets, &config.guard.refuse_nets), (&plain, &plain));
+    assert_eq!((&config.local_nets, &config.refuse_nets), (&plain, &plain));
     let shown = config.to_string();
     assert!(shown.contains("\nNAT64_PREFIXES=2001:db8:64::/96,2001:db8::/32\n"), "{shown}");
     for (name, value, reason) in [
@@ -105,16 +125,16 @@ fn networks_are_read_as_they_are_compared() {
 }
 
 #[test]
-fn an_empty_http_address_is_none() {
+fn an_empty_http_addr_is_none() {
     for text in ["", " ", "\"\"", "none", "NONE"] {
-        assert_eq!(config(&[("HTTP_ADDR", text)]).http_address, None, "{text:?}");
+        assert_eq!(config(&[("HTTP_ADDR", text)]).http_addr, None, "{text:?}");
     }
     for (text, address) in [
         ("[::1]:80", "[::1]:80"),
         ("[fe80::1%2]:80", "[fe80::1%2]:80"),
         ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
     ] {
-        assert_eq!(config(&[("HTTP_ADDR", text)]).http_address, address.parse().ok(), "{text}");
+        assert_eq!(config(&[("HTTP_ADDR", text)]).http_addr, address.parse().ok(), "{text}");
     }
     for text in ["7561", "localhost:7561", "127.0.0.1", "::1:80", "127.0.0.01:80"] {
         assert!(read(&[("HTTP_ADDR", text)]).is_err(), "{text}");
@@ -144,7 +164,7 @@ fn a_token_is_never_shown() {
 #[test]
 fn hosts_are_addresses_or_names() {
     for host in ["127.0.0.1", "::", "fe80::1%eth0", "localhost", "my-host_1.example"] {
-        assert_eq!(config(&[("HOST", host)]).host, host);
+        assert_eq!(*config(&[("HOST", host)]).host, *host);
     }
     for host in ["two words", "[::]", "http://example", "a,b", "127.0.0.1/8", "localhost:7561"] {
         assert!(read(&[("HOST", host)]).is_err(), "{host}");

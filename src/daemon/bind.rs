@@ -7,9 +7,9 @@ use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use super::detection::after_detection;
-use super::error::{StartError, bind_error};
+use super::error::{CheckError, StartError, bind_error};
 use crate::clock::{self, Time};
-use crate::config::Config;
+use crate::config::{Config, Misspelt};
 use crate::http::Server;
 use crate::machine::Machine;
 use crate::memory::Needs;
@@ -42,18 +42,21 @@ pub(super) fn bind(
     Ok(Bound { socket, senders, http, drained_until })
 }
 
-/// Runs the checks that need no socket: `HOST` resolves, and the memory limits have room for `MAX_CLIENTS`.
-///
-/// # Errors
-/// If a check fails, so the daemon would not start.
-pub fn check(config: &Config) -> Result<(), StartError> {
-    let address = resolve(&config.host, config.port)?;
-    Ok(needs(config, address).check(&Machine::new("/"))?)
+/// Checks valid settings further, without a socket: no variable is misspelt, `HOST` resolves, and the memory
+/// limits have room for `MAX_CLIENTS`.
+#[must_use]
+pub fn check(config: &Config, misspelt: &[Misspelt]) -> Vec<CheckError> {
+    let would_start = || -> Result<(), StartError> {
+        let address = resolve(&config.host, config.port)?;
+        Ok(needs(config, address).check(&Machine::new("/"))?)
+    };
+    let misspelt = misspelt.iter().cloned().map(CheckError::Misspelt);
+    misspelt.chain(would_start().err().map(CheckError::Start)).collect()
 }
 
 fn needs(config: &Config, address: SocketAddr) -> Needs {
     Needs {
-        clients: config.guard.caps.clients,
+        clients: config.max_clients,
         is_ipv6: address.is_ipv6(),
         has_snapshots: config.snapshot_path.is_some(),
         workers: config.worker_pool_size,
@@ -125,7 +128,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
 }
 
 fn bind_http(config: &Config) -> Result<Option<Server>, StartError> {
-    let Some(address) = config.http_address else { return Ok(None) };
+    let Some(address) = config.http_addr else { return Ok(None) };
     let bound = after_detection(address.ip(), || Server::bind(address, config));
     bound.map(Some).map_err(|error| StartError::Http { address, error })
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::detection::{detection, remedy as detection_remedy};
-use crate::config::EXIT_CONFIG;
+use crate::config::{ConfigError, EXIT_CONFIG, Misspelt};
 use crate::machine::Detection;
 use crate::memory::TooSmall;
 use crate::supervisor::WrongSocket;
@@ -100,9 +100,31 @@ pub enum TaskEnded {
     Panicked,
 }
 
+/// Why `--check-config` fails although each value is valid.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// An unknown variable resembles a setting.
+    #[error("{0}")]
+    Misspelt(Misspelt),
+    /// The daemon would not start.
+    #[error(transparent)]
+    Start(StartError),
+}
+
+impl CheckError {
+    /// The exit code of the check.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        EXIT_CONFIG
+    }
+}
+
 /// Why the daemon process fails.
 #[derive(Debug, Error)]
 pub enum Failure {
+    /// A setting or the env file is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The service manager handed over a socket of the wrong type.
     #[error(transparent)]
     WrongSocket(#[from] WrongSocket),
@@ -112,16 +134,18 @@ pub enum Failure {
     /// The running daemon lost one of its tasks.
     #[error(transparent)]
     Ended(#[from] TaskEnded),
-    /// The runtime cannot be created.
+    /// The system refuses a thread or the runtime.
     #[error(transparent)]
-    Runtime(#[from] io::Error),
+    System(#[from] io::Error),
 }
 
 impl Failure {
-    /// The exit code of the process: [`EXIT_CONFIG`] if the configuration of the unit is wrong, otherwise 1.
+    /// The exit code of the process: [`EXIT_CONFIG`] if its settings, its unit or its memory limit are wrong,
+    /// otherwise 1.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::Config(error) => error.exit_code(),
             Self::WrongSocket(_) | Self::Start(StartError::Memory(_)) => EXIT_CONFIG,
             _ => 1,
         }

@@ -30,21 +30,21 @@ pub(super) async fn restore(config: &Config, bound: &Bound) -> Result<Restored, 
     let (keeper, Found { snapshot, unused }) = start_keeper(config, port).await?;
     let denied = config.deny_file.as_ref().and_then(DenyFile::networks).cloned();
     let settings = Settings {
-        rules: config.guard.clone(),
+        rules: config.rules(),
         denied: denied.unwrap_or_default(),
         port,
-        expiration: config.client_expiration,
+        expiration: config.client_expiration_seconds,
         shards: SHARDS,
         seed: snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed),
         workers: config.worker_pool_size,
-        max_icmp_errors: config.max_icmp_errors,
+        max_icmp_errors: config.max_icmp_errors_per_second,
         receive_capacity: socket.most_waiting(),
         drained_until: bound.drained_until,
     };
     let engine = Engine::new(settings, begun.now);
     update_broadcasts(&engine);
     let mut shared = Shared::new(engine, config.worker_pool_size);
-    shared.metrics.snapshots.interval = keeper.as_ref().map(|_| config.snapshot_interval);
+    shared.metrics.snapshots.interval = keeper.as_ref().map(|_| config.snapshot_interval_seconds);
     shared.metrics.snapshots.unused = unused;
     shared.metrics.deny_file.is_set = config.deny_file.is_some();
     let from = snapshot.and_then(|snapshot| restore_clients(&snapshot, socket, &shared, &begun));
@@ -56,7 +56,7 @@ async fn start_keeper(config: &Config, port: u16) -> Result<(Option<Keeper>, Fou
     let Some(path) = config.snapshot_path.clone() else {
         return Ok((None, Found::default()));
     };
-    let settings = snapshot::Settings { path, interval: config.snapshot_interval };
+    let settings = snapshot::Settings { path, interval: config.snapshot_interval_seconds };
     let (keeper, found) = Keeper::start(settings, port).await.map_err(StartError::Thread)?;
     Ok((Some(keeper), found))
 }

@@ -44,7 +44,7 @@ impl Subject {
 pub(super) fn check_files(machine: &Machine, subject: Subject, config: &Config) -> Diagnosis {
     match machine.soft_limit(&subject.process(), "Max open files") {
         Ok(limit) => {
-            let connections = config.http_address.map_or(0, |_| MOST_CONNECTIONS);
+            let connections = config.http_addr.map_or(0, |_| MOST_CONNECTIONS);
             judge_files(limit, subject, (config.worker_pool_size + connections) as u64)
         }
         Err(error) => Diagnosis::unknown(FILES, error),
@@ -82,7 +82,7 @@ pub(super) fn check_memory(
     is_ipv6: bool,
 ) -> Diagnosis {
     let needs = Needs {
-        clients: config.guard.caps.clients,
+        clients: config.max_clients,
         is_ipv6,
         has_snapshots: config.snapshot_path.is_some(),
         workers: config.worker_pool_size,

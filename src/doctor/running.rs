@@ -22,7 +22,7 @@ pub(super) type Ask<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 
 /// Sends a request to the endpoint of these settings.
 pub(super) fn ask(config: &Config, path: &str) -> Result<Vec<u8>, String> {
-    let Some(address) = config.http_address else {
+    let Some(address) = config.http_addr else {
         return Err("HTTP_ADDR is none, so it cannot be asked".to_owned());
     };
     let answer = get(address, path, config.admin_token.as_ref())

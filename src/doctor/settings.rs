@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::Given;
 use super::diagnosis::Diagnosis;
 use super::words::list;
-use crate::config::{Config, ENV_FILE, Misspelt, VARIABLES};
+use crate::config::{Config, ENV_FILE, Misspelt};
 use crate::machine::Machine;
 
 const CHECK: &str = "settings";
@@ -81,12 +81,8 @@ pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
             ),
         );
     }
-    let set: Vec<_> = VARIABLES
-        .iter()
-        .zip(config.values())
-        .filter(|(variable, (_, value))| variable.default != value)
-        .map(|(variable, (_, value))| format!("{}={value}", variable.name))
-        .collect();
+    let changed = config.values().into_iter().filter(|(setting, value)| setting.default != value);
+    let set: Vec<_> = changed.map(|(setting, value)| format!("{}={value}", setting.name)).collect();
     let from = file.map(|file| format!(" (env file: {})", file.display())).unwrap_or_default();
     match &set[..] {
         [] => Diagnosis::ok(CHECK, format!("the defaults{from}")),
@@ -98,16 +94,17 @@ pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
 fn differing(theirs: &Theirs, ours: &Config) -> Vec<String> {
     let Some(config) = theirs.config() else { return Vec::new() };
     let pairs = config.values().into_iter().zip(ours.values());
-    let differing = pairs.filter(|((name, value), (_, ours))| {
-        DECISIVE.contains(name) && theirs.determines(name) && value != ours
+    let differing = pairs.filter(|((setting, value), (_, ours))| {
+        DECISIVE.contains(&setting.name) && theirs.determines(setting.name) && value != ours
     });
-    differing.map(|((name, value), _)| format!("{name}={value}")).collect()
+    differing.map(|((setting, value), _)| format!("{}={value}", setting.name)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::diagnosis::Outcome;
     use super::*;
+    use crate::config::SETTINGS;
     use crate::machine::fake::Fake;
 
     fn checked(variables: &[(&str, &str)], environ: &str) -> (Outcome, String) {
@@ -167,7 +164,7 @@ mod tests {
     #[test]
     fn the_decisive_variables_exist() {
         for name in DECISIVE {
-            assert!(VARIABLES.iter().any(|variable| variable.name == name), "{name}");
+            assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name}");
         }
     }
 }

@@ -124,7 +124,7 @@ mod tests {
         ];
         let vars = vars.map(|(name, value)| (name.into(), value.into()));
         let (config, _) = crate::config::Config::from_vars(vars).unwrap();
-        Access::new(config.http_address.unwrap(), config.http_hosts, config.admin_token)
+        Access::new(config.http_addr.unwrap(), config.http_hosts, config.admin_token)
     }
 
     fn status(result: Result<(), Failure>) -> u16 {

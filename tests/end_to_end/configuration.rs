@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::net::UdpSocket;
 use std::os::unix::ffi::OsStrExt;
 
-use wakeupd::config::{VARIABLES, Variable};
+use wakeupd::config::{ENV_FILE, SETTINGS, Setting};
 
 use crate::daemon::{Daemon, output, wakeupd};
 
@@ -41,8 +41,9 @@ fn complaint(variables: &[(&str, &str)]) -> String {
 fn each_wrong_variable_is_named_with_what_is_allowed() {
     for (name, value) in WRONG {
         let complaint = complaint(&[(name, value)]);
-        let variable = VARIABLES.into_iter().find(|variable| variable.name == name).unwrap();
-        for part in [&format!("{name}=\"{value}\""), variable.allowed, variable.default] {
+        let setting = SETTINGS.into_iter().find(|setting| setting.name == name).unwrap();
+        let values = setting.values.to_string();
+        for part in [&format!("{name}=\"{value}\""), &values, setting.default] {
             assert!(complaint.contains(part), "{part} is missing in: {complaint}");
         }
         assert_eq!(complaint.lines().count(), 2, "{complaint}");
@@ -107,12 +108,12 @@ fn the_effective_settings_are_printed_in_the_form_of_an_env_file() {
     let variables = [("PORT", " \"7000\" "), ("LOG_LEVEL", "30"), ("WORKER_POOL_SIZE", "")];
     let (status, stdout, _) = output(wakeupd(&variables).arg("--print-config"));
     assert!(status.success());
-    let effective = |variable: &Variable| match variable.name {
+    let effective = |setting: &Setting| match setting.name {
         "PORT" => "7000",
         "LOG_LEVEL" => "WARNING",
-        _ => variable.default,
+        _ => setting.default,
     };
-    let expected = VARIABLES.map(|variable| format!("{}={}\n", variable.name, effective(variable)));
+    let expected = SETTINGS.map(|setting| format!("{}={}\n", setting.name, effective(setting)));
     assert_eq!(stdout, expected.concat());
 }
 
@@ -157,8 +158,9 @@ fn help_lists_each_variable_with_its_default() {
     assert!(status.success());
     let words: Vec<_> = stdout.split_ascii_whitespace().collect();
     let help = words.join(" ");
-    for Variable { name, default, about, .. } in VARIABLES {
-        let line = format!(" {name} {about} [default: {}]", default.replace(',', ", "));
+    for setting in SETTINGS.into_iter().chain([&ENV_FILE]) {
+        let default = setting.default.replace(',', ", ");
+        let line = format!(" {} {} [default: {default}]", setting.name, setting.plain_about());
         assert!(help.contains(&line), "{line} is missing in: {stdout}");
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use clap::CommandFactory;
 use wakeupd::cli::Cli;
-use wakeupd::config::VARIABLES;
+use wakeupd::config::SETTINGS;
 
 use crate::daemon::{output, wakeupd};
 use crate::needs::{self, Need};
@@ -49,7 +49,7 @@ fn help_fits_a_terminal() {
 fn the_manual_page_tells_of_each_variable_and_subcommand() {
     let page = printed(&["man"]);
     let has = |line: &str| page.lines().any(|other| other == line);
-    for variable in VARIABLES {
+    for variable in SETTINGS {
         assert!(has(&format!("\\fB{}\\fR", variable.name)), "{}: {page}", variable.name);
     }
     for name in subcommands() {

@@ -1,0 +1,102 @@
+//! The properties of a setting.
+
+use std::fmt::{self, Display};
+
+/// A setting of the daemon: an environment variable.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name of the variable, in upper case.
+    pub name: &'static str,
+    /// The description in `--help`, the manual page, the README and `.env.example`. Code is in backticks.
+    pub about: &'static str,
+    /// The value if the variable is unset or empty.
+    pub default: &'static str,
+    /// The valid values.
+    pub values: Values,
+    /// The heading under which documents list the setting.
+    pub group: Group,
+    /// Who may see the value.
+    pub secrecy: Secrecy,
+}
+
+/// The valid values of a setting. Its text completes the sentence "It must be …".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// A whole number.
+    Number {
+        /// The unit in the plural; empty if there is none.
+        unit: &'static str,
+        /// The smallest number.
+        least: u64,
+        /// The largest number.
+        most: u64,
+    },
+    /// Any other kind of value.
+    Text(&'static str),
+}
+
+/// The groups of settings, in display order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The socket, the clients' expiration and the workers.
+    Basics,
+    /// Caps on clients, and the networks that they concern.
+    Guard,
+    /// Snapshots.
+    Restart,
+    /// The operator's endpoint.
+    Http,
+    /// The log and the env file.
+    Logging,
+}
+
+/// Who may see the value of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrecy {
+    /// Anybody: `/status` shows it.
+    Public,
+    /// The operator: the log and `--print-config` show it. It may contain addresses or paths.
+    Operator,
+    /// Nobody.
+    Secret,
+}
+
+impl Setting {
+    /// The description as plain text, without backticks.
+    #[must_use]
+    pub fn plain_about(&self) -> String {
+        self.about.replace('`', "")
+    }
+}
+
+impl Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number { unit: "", least, most } => {
+                write!(f, "a whole number from {least} to {most}")
+            }
+            Self::Number { unit, least, most } => {
+                write!(f, "a whole number of {unit} from {least} to {most}")
+            }
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Group {
+    /// All groups, in display order.
+    pub const ALL: [Self; 5] =
+        [Self::Basics, Self::Guard, Self::Restart, Self::Http, Self::Logging];
+
+    /// The heading of the group.
+    #[must_use]
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::Basics => "Basics",
+            Self::Guard => "Limits and guard",
+            Self::Restart => "Restart (snapshots)",
+            Self::Http => "HTTP endpoint",
+            Self::Logging => "Logging and env file",
+        }
+    }
+}
