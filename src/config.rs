@@ -12,7 +12,7 @@ mod settings;
 mod snapshot;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
@@ -94,6 +94,14 @@ impl Config {
         let is_port =
             self.port == 0 || self.port == address.port() || self.port.to_string() == PORT.default;
         is_host && is_port
+    }
+
+    /// The effective settings that anybody may see.
+    #[must_use]
+    pub fn public(&self) -> BTreeMap<String, String> {
+        let values = self.values().into_iter();
+        let public = values.filter(|(setting, _)| setting.secrecy == Secrecy::Public);
+        public.map(|(setting, value)| (setting.name.to_owned(), value)).collect()
     }
 
     /// The rules of the guard.

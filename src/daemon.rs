@@ -8,6 +8,7 @@ mod restore;
 mod summary;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub struct Daemon {
     senders: Vec<Sender>,
     http: Option<Server>,
     deny_file: Option<DenyFile>,
+    /// The effective settings that anybody may see.
+    settings: BTreeMap<String, String>,
     keeper: Option<Keeper>,
     shared: Arc<Shared>,
     /// The workers start at the slots due from this time on.
@@ -83,6 +86,7 @@ impl Daemon {
             senders,
             http,
             deny_file: config.deny_file.clone(),
+            settings: config.public(),
             keeper,
             shared: Arc::new(shared),
             from,
@@ -111,7 +115,8 @@ impl Daemon {
     /// Starts all threads now, so a limit on threads fails the start and not a later step.
     fn start_threads(&mut self) -> Result<Threads, TaskEnded> {
         let deny_file_reader = self.start_deny_file_reader()?;
-        let monitor = Sampler::new(self.shared.clone(), self.socket.clone());
+        let settings = mem::take(&mut self.settings);
+        let monitor = Sampler::new(self.shared.clone(), self.socket.clone(), settings);
         if let Some(keeper) = &self.keeper {
             keeper.keep(self.shared.clone());
         }

@@ -230,7 +230,7 @@ impl Engine {
         };
         if let Outcome::Accepted { registered, .. } = outcome {
             self.counters.heartbeats.add(1);
-            self.counters.registered.add(registered.is_some().into());
+            self.counters.registrations.add(registered.is_some().into());
         }
         for reason in outcome.reasons() {
             self.counters.refused[reason as usize].add(1);
@@ -299,7 +299,7 @@ impl Engine {
         if !self.unreachable.report(client, last_heartbeat, now) {
             return false;
         }
-        self.counters.muted.add(1);
+        self.counters.mutes.add(1);
         let is_muted = self.guard.enforces();
         if is_muted {
             self.registry.mute(client);
@@ -427,7 +427,7 @@ impl Engine {
 
     fn account_for(&self, client: SocketAddr, removal: Removal) {
         self.guard.release(client.ip());
-        self.counters.removed[removal as usize].add(1);
+        self.counters.removals[removal as usize].add(1);
     }
 }
 

@@ -8,6 +8,7 @@ mod clients;
 mod connections;
 mod events;
 mod exposition;
+mod openapi;
 mod page;
 mod prefixes;
 mod response;

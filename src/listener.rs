@@ -111,7 +111,7 @@ impl Listener {
             if let Some(worker) = wakes {
                 self.workers.wake(worker);
             }
-            if self.shared.engine.counters().registered.get() == 1 {
+            if self.shared.engine.counters().registrations.get() == 1 {
                 info!(client = %source, "first client; LOG_LEVEL=DEBUG shows every client");
             }
             debug!(client = %source, "registered");

@@ -2,17 +2,17 @@
 
 mod deny_file;
 mod snapshots;
+mod totals;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::counter::Counter;
 use crate::engine::Counters;
-use crate::engine::guard::Refused;
-use crate::engine::registry::Removal;
 use crate::net::SendFailure;
 pub use deny_file::{DenyFileReads, FailedRead};
 pub use snapshots::{Failure, LastSnapshot, Snapshots};
+pub use totals::{Definition, Report, Totals, definitions};
 
 /// The inclusive upper bounds of the lateness histogram. One more bucket holds everything beyond.
 pub const LATENESS_BOUNDS: [Duration; 11] = [
@@ -50,7 +50,7 @@ pub struct Metrics {
     /// The maximum lateness since the last [`Self::take_worst_lateness`], in nanoseconds.
     worst_lateness: AtomicU64,
     /// Pings that the kernel rejected, by [`SendFailure`].
-    pub failed_sends: [Counter; SendFailure::ALL.len()],
+    pub failed_pings: [Counter; SendFailure::ALL.len()],
     /// HTTP requests with a wrong `ADMIN_TOKEN`.
     pub wrong_tokens: Counter,
     /// The writes of the snapshot.
@@ -80,103 +80,7 @@ impl Metrics {
     /// Returns the current values of all counters, including the engine's.
     #[must_use]
     pub fn totals(&self, engine: &Counters) -> Totals {
-        Totals {
-            heartbeats: engine.heartbeats.get(),
-            registered: engine.registered.get(),
-            restored: engine.restored.get(),
-            removed: engine.removed.each_ref().map(Counter::get),
-            muted: engine.muted.get(),
-            network_errors: self.network_errors.get(),
-            receive_drops: self.receive_drops.get(),
-            failed_receives: self.failed_receives.get(),
-            truncated_control: self.truncated_control.get(),
-            refused: engine.refused.each_ref().map(Counter::get),
-            lateness: self.lateness.each_ref().map(Counter::get),
-            lateness_micros: self.lateness_micros.get(),
-            failed_sends: self.failed_sends.each_ref().map(Counter::get),
-            skipped_pings: engine.skipped_pings.get(),
-            skipped_slots: engine.skipped_slots.get(),
-            served_slots: engine.served_slots.get(),
-            wrong_tokens: self.wrong_tokens.get(),
-        }
-    }
-}
-
-/// Counter values, since the start or over a period. Each field matches [`Metrics`] or [`Counters`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "they are those of `Metrics` and `Counters`")]
-pub struct Totals {
-    pub heartbeats: u64,
-    pub registered: u64,
-    pub restored: u64,
-    pub removed: [u64; Removal::ALL.len()],
-    pub muted: u64,
-    pub network_errors: u64,
-    pub receive_drops: u64,
-    pub failed_receives: u64,
-    pub truncated_control: u64,
-    pub refused: [u64; Refused::ALL.len()],
-    pub lateness: [u64; LATENESS_BUCKETS],
-    pub lateness_micros: u64,
-    pub failed_sends: [u64; SendFailure::ALL.len()],
-    pub skipped_pings: u64,
-    pub skipped_slots: u64,
-    pub served_slots: u64,
-    pub wrong_tokens: u64,
-}
-
-impl Totals {
-    /// Returns the counts since `earlier`.
-    #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        fn each<const N: usize>(now: &[u64; N], then: &[u64; N]) -> [u64; N] {
-            std::array::from_fn(|index| now[index] - then[index])
-        }
-        Self {
-            heartbeats: self.heartbeats - earlier.heartbeats,
-            registered: self.registered - earlier.registered,
-            restored: self.restored - earlier.restored,
-            removed: each(&self.removed, &earlier.removed),
-            muted: self.muted - earlier.muted,
-            network_errors: self.network_errors - earlier.network_errors,
-            receive_drops: self.receive_drops - earlier.receive_drops,
-            failed_receives: self.failed_receives - earlier.failed_receives,
-            truncated_control: self.truncated_control - earlier.truncated_control,
-            refused: each(&self.refused, &earlier.refused),
-            lateness: each(&self.lateness, &earlier.lateness),
-            lateness_micros: self.lateness_micros - earlier.lateness_micros,
-            failed_sends: each(&self.failed_sends, &earlier.failed_sends),
-            skipped_pings: self.skipped_pings - earlier.skipped_pings,
-            skipped_slots: self.skipped_slots - earlier.skipped_slots,
-            served_slots: self.served_slots - earlier.served_slots,
-            wrong_tokens: self.wrong_tokens - earlier.wrong_tokens,
-        }
-    }
-
-    /// Returns the number of pings that the kernel accepted.
-    #[must_use]
-    pub fn pings(&self) -> u64 {
-        self.lateness.iter().sum()
-    }
-
-    /// Returns the number of refused datagrams, for any reason.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.iter().sum()
-    }
-
-    /// Returns the number of pings that the kernel rejected, for any reason.
-    #[must_use]
-    pub fn failed_sends(&self) -> u64 {
-        self.failed_sends.iter().sum()
-    }
-
-    /// Returns the percentage of slots that were skipped, which is how far the machine fell behind.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "far fewer slots than 2^52")]
-    pub fn short_percent(&self) -> f64 {
-        let slots = self.skipped_slots + self.served_slots;
-        100.0 * self.skipped_slots as f64 / slots.max(1) as f64
+        Totals::read(engine, self)
     }
 }
 
@@ -190,7 +94,7 @@ mod tests {
         metrics.pinged(5, Duration::from_micros(300));
         engine.refused[0].add(2);
         let first = metrics.totals(&engine);
-        assert_eq!((first.pings(), first.refused()), (5, 2));
+        assert_eq!((first.pings, first.refused()), (5, 2));
         assert_eq!(first.since(&Totals::default()), first);
         engine.heartbeats.add(1);
         let recent = metrics.totals(&engine).since(&first);

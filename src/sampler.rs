@@ -2,7 +2,7 @@
 
 pub mod rfc3339;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,10 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::{self, Time};
-use crate::engine::guard::Refused;
-use crate::engine::registry::Removal;
 use crate::metrics::{Failure, LATENESS_BOUNDS, Totals};
-use crate::net::{self, SendFailure, Socket};
+use crate::net::{self, Socket};
 use crate::shared::Shared;
 use crate::status::{
     self, Bucket, Buffers, Clients, DenyFile, FailedRead, Guard, Lateness, Sample, Seen, Snapshot,
@@ -51,6 +49,14 @@ impl Board {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn push(&self, sample: Sample) {
+        let mut history = self.history();
+        if history.len() == REMEMBERED {
+            history.pop_front();
+        }
+        history.push_back(sample);
+    }
+
     /// How often the wall clock was set. Each time, all past times are corrected.
     pub fn steps(&self) -> u64 {
         self.steps.load(Relaxed)
@@ -60,43 +66,46 @@ impl Board {
 /// Samples, keeps and publishes the daemon's state.
 #[derive(Debug)]
 pub struct Sampler {
-    shared: Arc<Shared>,
-    socket: Arc<Socket>,
-    started: Time,
-    started_wall: String,
+    source: Source,
     /// The boot clock and the wall clock at the last sample.
     clocks: (Time, Time),
     /// The tasks that seemed stuck at the last sample.
     suspects: Vec<String>,
-    /// The totals at each sample, oldest first. Never empty.
-    looks: VecDeque<Totals>,
     board: Arc<Board>,
 }
 
+/// The data from which a status is made.
+#[derive(Debug)]
+struct Source {
+    shared: Arc<Shared>,
+    socket: Arc<Socket>,
+    /// The effective settings that anybody may see.
+    settings: BTreeMap<String, String>,
+    started: Time,
+    started_wall: String,
+    /// The totals at each sample, oldest first. Never empty.
+    looks: VecDeque<Totals>,
+}
+
 impl Sampler {
-    /// Creates a sampler for a daemon that starts now.
+    /// Creates a sampler for a daemon that starts now, with the settings that anybody may see.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, socket: Arc<Socket>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        socket: Arc<Socket>,
+        settings: BTreeMap<String, String>,
+    ) -> Self {
         let (started, wall) = (clock::now(), clock::wall());
         let started_wall = rfc3339::millis(wall);
         let looks = VecDeque::from([shared.totals()]);
-        let status =
-            status(&shared, &socket, started, &started_wall, &looks, Sample::default(), Vec::new());
+        let source = Source { shared, socket, settings, started, started_wall, looks };
+        let status = source.status(Sample::default(), Vec::new());
         let board = Board {
             status: watch::Sender::new(Arc::new(status)),
             history: Mutex::default(),
             steps: AtomicU64::default(),
         };
-        Self {
-            shared,
-            socket,
-            started,
-            started_wall,
-            clocks: (started, wall),
-            suspects: Vec::new(),
-            looks,
-            board: Arc::new(board),
-        }
+        Self { source, clocks: (started, wall), suspects: Vec::new(), board: Arc::new(board) }
     }
 
     /// The board on which the sampler publishes its results.
@@ -109,32 +118,22 @@ impl Sampler {
     /// were also stuck at the last sample.
     pub fn look(&mut self) -> (Duration, Vec<String>) {
         let (now, wall) = (clock::now(), clock::wall());
-        self.shared.watchdog.monitor.tick(now);
-        self.follow(now, wall);
-        let suspects = self.shared.watchdog.stuck(now);
+        let Source { shared, socket, .. } = &self.source;
+        shared.watchdog.monitor.tick(now);
+        let suspects = shared.watchdog.stuck(now);
         let before = std::mem::replace(&mut self.suspects, suspects.clone());
         let stuck: Vec<_> = suspects.into_iter().filter(|task| before.contains(task)).collect();
-        if let Some(drops) = self.socket.receive_drops() {
-            self.shared.metrics.receive_drops.raise_to(drops);
+        if let Some(drops) = socket.receive_drops() {
+            shared.metrics.receive_drops.raise_to(drops);
         }
-        self.shared.metrics.truncated_control.raise_to(self.socket.truncated_control());
-        let totals = self.shared.totals();
-        let last = &self.looks[self.looks.len() - 1];
-        let worst = self.shared.metrics.take_worst_lateness();
-        let sample = sample(wall, &totals.since(last), self.shared.engine.registry().len(), worst);
-        if self.looks.len() > REMEMBERED {
-            self.looks.pop_front();
-        }
-        self.looks.push_back(totals);
-        let mut history = self.board.history();
-        if history.len() == REMEMBERED {
-            history.pop_front();
-        }
-        history.push_back(sample.clone());
-        drop(history);
-        let Self { shared, socket, started, started_wall, looks, board, .. } = self;
-        let status = status(shared, socket, *started, started_wall, looks, sample, stuck.clone());
-        board.status.send_replace(Arc::new(status));
+        shared.metrics.truncated_control.raise_to(socket.truncated_control());
+        let (totals, clients) = (shared.totals(), shared.engine.registry().len());
+        let worst = shared.metrics.take_worst_lateness();
+        self.follow(now, wall);
+        let recent = self.source.push(totals);
+        let sample = sample(wall, &recent, clients, worst);
+        self.board.push(sample.clone());
+        self.board.status.send_replace(Arc::new(self.source.status(sample, stuck.clone())));
         (worst, stuck)
     }
 
@@ -145,7 +144,8 @@ impl Sampler {
         if step.abs() < LEAST_STEP_SECONDS {
             return;
         }
-        self.started_wall = rfc3339::millis(wall.before(now.since(self.started)));
+        let uptime = now.since(self.source.started);
+        self.source.started_wall = rfc3339::millis(wall.before(uptime));
         for sample in self.board.history().iter_mut() {
             sample.time += step;
         }
@@ -158,71 +158,85 @@ fn sample(wall: Time, recent: &Totals, clients: usize, worst_lateness: Duration)
         time: seconds(wall),
         clients,
         heartbeats: recent.heartbeats,
-        pings: recent.pings(),
+        pings: recent.pings,
         refused: recent.refused(),
-        failed_pings: recent.failed_sends(),
+        failed_pings: recent.failed_pings(),
         skipped_pings: recent.skipped_pings,
         receive_drops: recent.receive_drops,
         worst_lateness_seconds: worst_lateness.as_secs_f64(),
     }
 }
 
-fn status(
-    shared: &Shared,
-    socket: &Socket,
-    started: Time,
-    started_wall: &str,
-    looks: &VecDeque<Totals>,
-    now: Sample,
-    stuck: Vec<String>,
-) -> Status {
-    let time = clock::now();
-    let caps = shared.engine.guard().caps();
-    let (ipv4, ipv6) = shared.engine.registry().families();
-    let clients = Clients { ipv4, ipv6, max: caps.clients };
+impl Source {
+    /// Adds the totals of a sample, and returns the counts since the sample before.
+    fn push(&mut self, totals: Totals) -> Totals {
+        let recent = totals.since(self.last());
+        if self.looks.len() > REMEMBERED {
+            self.looks.pop_front();
+        }
+        self.looks.push_back(totals);
+        recent
+    }
+
+    fn last(&self) -> &Totals {
+        &self.looks[self.looks.len() - 1]
+    }
+
+    fn status(&self, now: Sample, stuck: Vec<String>) -> Status {
+        let Self { shared, socket, looks, .. } = self;
+        let time = clock::now();
+        let uptime = time.since(self.started);
+        let guard = shared.engine.guard();
+        let caps = guard.caps();
+        let (ipv4, ipv6) = shared.engine.registry().families();
+        let clients = Clients { ipv4, ipv6, max: caps.clients };
+        let buffers = buffers(socket);
+        let recent = self.last().since(&looks[looks.len().saturating_sub(RECENT + 1)]);
+        let snapshot = snapshot(shared, time, uptime);
+        let deny_file = deny_file(shared);
+        let findings = status::find(&Seen {
+            stuck: &stuck,
+            buffers: &buffers,
+            clients: &clients,
+            snapshot: snapshot.as_ref(),
+            deny_file: deny_file.as_ref(),
+            clients_without_local_address: shared.engine.registry().local_use().clients_without,
+            is_enforcing: guard.enforces(),
+            recent: &recent,
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: socket.address(),
+            started: self.started_wall.clone(),
+            uptime_seconds: uptime.as_secs_f64(),
+            ready: shared.watchdog.is_ready(),
+            stuck,
+            clients,
+            guard: Guard {
+                enforcing: guard.enforces(),
+                max_clients_per_address: caps.per_address,
+                max_clients_per_prefix: caps.per_prefix,
+                denied_networks: guard.denied(),
+            },
+            buffers,
+            snapshot,
+            deny_file,
+            settings: self.settings.clone(),
+            totals: self.last().report(),
+            lateness: lateness(&self.last().since(&looks[0])),
+            now,
+            findings,
+        }
+    }
+}
+
+fn buffers(socket: &Socket) -> Buffers {
     let granted = socket.buffers();
-    let buffers = Buffers {
+    Buffers {
         receive_bytes: granted.receive,
         wanted_receive_bytes: net::BUFFERS.receive,
         send_bytes: granted.send,
         wanted_send_bytes: net::BUFFERS.send,
-    };
-    let (first, last) = (&looks[0], &looks[looks.len() - 1]);
-    let recent = last.since(&looks[looks.len().saturating_sub(RECENT + 1)]);
-    let uptime = time.since(started);
-    let snapshot = snapshot(shared, time, uptime);
-    let deny_file = deny_file(shared);
-    let findings = status::find(&Seen {
-        stuck: &stuck,
-        buffers: &buffers,
-        clients: &clients,
-        snapshot: snapshot.as_ref(),
-        deny_file: deny_file.as_ref(),
-        clients_without_local_address: shared.engine.registry().local_use().clients_without,
-        is_enforcing: shared.engine.guard().enforces(),
-        recent: &recent,
-    });
-    Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        address: socket.address(),
-        started: started_wall.to_owned(),
-        uptime_seconds: uptime.as_secs_f64(),
-        ready: shared.watchdog.is_ready(),
-        stuck,
-        clients,
-        guard: Guard {
-            enforcing: shared.engine.guard().enforces(),
-            max_clients_per_address: caps.per_address,
-            max_clients_per_prefix: caps.per_prefix,
-            denied_networks: shared.engine.guard().denied(),
-        },
-        buffers,
-        snapshot,
-        deny_file,
-        totals: totals(last),
-        lateness: lateness(&last.since(first)),
-        now,
-        findings,
     }
 }
 
@@ -258,28 +272,6 @@ fn deny_file(shared: &Shared) -> Option<DenyFile> {
             line: failed.line,
         }),
     })
-}
-
-fn totals(totals: &Totals) -> status::Totals {
-    let labelled = |labels: &[&str], counts: &[u64]| {
-        labels.iter().map(|label| (*label).to_owned()).zip(counts.iter().copied()).collect()
-    };
-    status::Totals {
-        heartbeats: totals.heartbeats,
-        registrations: totals.registered,
-        restored: totals.restored,
-        removals: labelled(&Removal::ALL.map(Removal::label), &totals.removed),
-        mutes: totals.muted,
-        refused: labelled(&Refused::ALL.map(Refused::label), &totals.refused),
-        network_errors: totals.network_errors,
-        receive_drops: totals.receive_drops,
-        pings: totals.pings(),
-        failed_pings: labelled(&SendFailure::ALL.map(SendFailure::label), &totals.failed_sends),
-        skipped_pings: totals.skipped_pings,
-        served_slots: totals.served_slots,
-        skipped_slots: totals.skipped_slots,
-        wrong_tokens: totals.wrong_tokens,
-    }
 }
 
 fn lateness(recent: &Totals) -> Lateness {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::findings::{Finding, Seen, Severity, find};
 pub use self::refusals::Refusal;
+pub use crate::metrics::Report as Totals;
 
 /// The daemon's state, counters and findings at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub struct Status {
     pub snapshot: Option<Snapshot>,
     /// The reads of `DENY_FILE`, if one is set.
     pub deny_file: Option<DenyFile>,
+    /// The effective settings, without addresses, paths and secrets.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     /// The counters since the start.
     pub totals: Totals,
     /// The lateness of pings in the last ten minutes.
@@ -134,26 +138,6 @@ pub struct FailedRead {
     pub reason: String,
     /// The number of the invalid line, from 1, if the content is the cause.
     pub line: Option<usize>,
-}
-
-/// The counters, broken down by reason where there are several. The fields match [`crate::metrics::Metrics`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "they are those of `Metrics`")]
-pub struct Totals {
-    pub heartbeats: u64,
-    pub registrations: u64,
-    pub restored: u64,
-    pub removals: BTreeMap<String, u64>,
-    pub mutes: u64,
-    pub refused: BTreeMap<String, u64>,
-    pub network_errors: u64,
-    pub receive_drops: u64,
-    pub pings: u64,
-    pub failed_pings: BTreeMap<String, u64>,
-    pub skipped_pings: u64,
-    pub served_slots: u64,
-    pub skipped_slots: u64,
-    pub wrong_tokens: u64,
 }
 
 /// A histogram of the lateness of pings.

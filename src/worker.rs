@@ -67,7 +67,7 @@ impl Source {
 /// Rate-limits the warnings of all workers together.
 #[derive(Debug, Default)]
 pub struct Warnings {
-    failed_sends: [Throttle; SendFailure::ALL.len()],
+    failed_pings: [Throttle; SendFailure::ALL.len()],
     skipped_slots: Throttle,
 }
 
@@ -169,8 +169,8 @@ impl Worker {
 
     fn fail(&self, client: SocketAddr, failure: SendFailure, error: &io::Error, now: Time) {
         self.shared.engine.handle_failed_send(client);
-        self.shared.metrics.failed_sends[failure as usize].add(1);
-        if let Some(left_out) = self.warnings.failed_sends[failure as usize].pass(now) {
+        self.shared.metrics.failed_pings[failure as usize].add(1);
+        if let Some(left_out) = self.warnings.failed_pings[failure as usize].pass(now) {
             let (reason, advice) = (failure.label(), failure.advice());
             warn!(%client, reason, %error, left_out, advice, "cannot send");
         }

@@ -382,9 +382,9 @@ impl Daemon {
 
     fn take_report(&mut self, address: SocketAddr) {
         let Self { engine, model, clock, .. } = self;
-        let before = engine.counters().muted.get();
+        let before = engine.counters().mutes.get();
         let is_muted = engine.handle_icmp_error(*clock, Some(address));
-        let is_believed = engine.counters().muted.get() > before;
+        let is_believed = engine.counters().mutes.get() > before;
         let client = model.clients.get(&address).copied();
         let pinged = client.filter(|client| model.is_pinged(*client, *clock));
         let expected =

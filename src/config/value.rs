@@ -26,7 +26,7 @@ pub(super) trait Value: Sized {
 
     /// The value as a field of a log line.
     fn log(&self) -> Option<Box<dyn tracing::Value>> {
-        Some(Box::new(self.show()))
+        Some(Box::new(tracing::field::display(self.show())))
     }
 }
 

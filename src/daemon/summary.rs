@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tracing::info;
-
 use crate::metrics::Totals;
 use crate::output::counted;
 use crate::shared::Shared;
@@ -33,22 +31,12 @@ impl Summary {
     pub(super) fn tell(&mut self, shared: &Shared) -> String {
         let totals = shared.totals();
         let recent = totals.since(&self.last);
-        info!(
-            clients = shared.engine.registry().len(),
-            heartbeats = recent.heartbeats,
-            pings = recent.pings(),
-            refused = recent.refused(),
-            failed_sends = recent.failed_sends(),
-            skipped_slots = recent.skipped_slots,
-            short_percent = (recent.short_percent() * 10.0).round() / 10.0,
-            worst_lateness_ms = (self.worst_lateness.as_secs_f64() * 1e6).round() / 1e3,
-            "summary"
-        );
+        recent.log(shared.engine.registry().len(), self.worst_lateness);
         let short = format!(
             "{}; in the last minute {}, {}, {} refused",
             counted(shared.engine.registry().len() as u64, "client", "clients"),
             counted(recent.heartbeats, "heartbeat", "heartbeats"),
-            counted(recent.pings(), "ping", "pings"),
+            counted(recent.pings, "ping", "pings"),
             counted(recent.refused(), "datagram", "datagrams")
         );
         *self = Self { last: totals, ..Self::default() };

@@ -89,6 +89,8 @@ pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
 /// Builds a status for tests.
 #[cfg(test)]
 pub(super) fn fake(port: u16, clients: u64, receive_bytes: usize) -> Value {
+    use crate::status::Totals;
+
     serde_json::json!({
         "version": "0.1.0", "address": format!("0.0.0.0:{port}"),
         "started": "2026-11-21T18:00:00Z", "uptime_seconds": 1.5, "ready": true, "stuck": [],
@@ -98,9 +100,8 @@ pub(super) fn fake(port: u16, clients: u64, receive_bytes: usize) -> Value {
         "buffers": {"receive_bytes": receive_bytes, "wanted_receive_bytes": 800,
             "send_bytes": 400, "wanted_send_bytes": 400},
         "snapshot": null,
-        "totals": {"heartbeats": 0, "registrations": 0, "restored": 0, "removals": {}, "mutes": 0, "refused": {},
-            "network_errors": 0, "receive_drops": 0, "pings": 0, "failed_pings": {},
-            "skipped_pings": 0, "served_slots": 0, "skipped_slots": 0, "wrong_tokens": 0},
+        "settings": {},
+        "totals": Totals::default(),
         "lateness": {"buckets": []},
         "now": {"time": 0.0, "clients": 0, "heartbeats": 0, "pings": 0, "refused": 0,
             "failed_pings": 0, "skipped_pings": 0, "receive_drops": 0,

@@ -10,13 +10,13 @@ pub struct Counters {
     /// Accepted heartbeats.
     pub heartbeats: Counter,
     /// Registered clients.
-    pub registered: Counter,
+    pub registrations: Counter,
     /// Clients restored from the snapshot.
     pub restored: Counter,
     /// Removed clients, by [`Removal`].
-    pub removed: [Counter; Removal::ALL.len()],
+    pub removals: [Counter; Removal::ALL.len()],
     /// Times a client was muted because its port is closed. In observe mode: times it would have been muted.
-    pub muted: Counter,
+    pub mutes: Counter,
     /// Refused datagrams, by [`Refused`]. In observe mode: datagrams that would have been refused.
     pub refused: [Counter; Refused::ALL.len()],
     /// Slots served, including the empty ones that a worker slept through.

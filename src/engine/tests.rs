@@ -64,7 +64,7 @@ fn a_client_gets_one_ping_a_second_from_the_owner_of_its_shard() {
     }
     let again = heartbeat(&engine, at(3_000), client(5000));
     assert_eq!(again, Outcome::Accepted { registered: None, tolerated: None });
-    assert_eq!((engine.counters().heartbeats.get(), engine.counters().registered.get()), (2, 1));
+    assert_eq!((engine.counters().heartbeats.get(), engine.counters().registrations.get()), (2, 1));
 }
 
 #[test]
@@ -185,5 +185,5 @@ fn a_removed_client_leaves_its_room_after_the_pings() {
         engine.handle_sent(&mut batch);
         assert_eq!(engine.guard().total(), 0);
     }
-    assert_eq!(engine.counters().removed[Removal::Expired as usize].get(), 1);
+    assert_eq!(engine.counters().removals[Removal::Expired as usize].get(), 1);
 }

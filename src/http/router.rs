@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::access::{Access, Denial};
 use super::connections::Answering;
+use super::openapi::DESCRIPTION;
 use super::response::{self, Body, Failure, JSON, json, text};
 use super::{clients, events, exposition, page, prefixes};
 use crate::clock;
@@ -81,7 +82,7 @@ async fn route<B>(
             let status = Arc::clone(&board.status.borrow());
             Ok(json(StatusCode::OK, &*status))
         }
-        "/openapi.json" => Ok(text(JSON, include_str!("openapi.json"))),
+        "/openapi.json" => Ok(text(JSON, DESCRIPTION.as_str())),
         "/events" => events::events(board, answering),
         "/clients" => {
             check_admin(request, endpoint, answering).await?;

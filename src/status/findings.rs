@@ -158,13 +158,13 @@ fn receive_drops(seen: &Seen) -> Option<Finding> {
 }
 
 fn pings_failed(seen: &Seen) -> Option<Finding> {
-    let failed = seen.recent.failed_sends();
-    if failed < SOME || failed * 100 < failed + seen.recent.pings() {
+    let failed = seen.recent.failed_pings();
+    if failed < SOME || failed * 100 < failed + seen.recent.pings {
         return None;
     }
     let most = SendFailure::ALL
         .into_iter()
-        .max_by_key(|failure| seen.recent.failed_sends[*failure as usize])?;
+        .max_by_key(|failure| seen.recent.failed_pings[*failure as usize])?;
     Some(Finding::new(
         "pings_failed",
         Severity::Critical,
@@ -245,7 +245,7 @@ fn local_addresses_full(seen: &Seen) -> Option<Finding> {
 
 fn pings_late(seen: &Seen) -> Option<Finding> {
     let late: u64 = seen.recent.lateness[LATE_BOUND + 1..].iter().sum();
-    if late < SOME || late * 100 < seen.recent.pings() {
+    if late < SOME || late * 100 < seen.recent.pings {
         return None;
     }
     Some(Finding::new(
@@ -391,6 +391,7 @@ mod tests {
         recent.lateness[0] = 100_000;
         recent.served_slots = 100;
         change(&mut buffers, &mut clients, &mut recent);
+        recent.pings = recent.lateness.iter().sum();
         let seen = Seen {
             stuck: &[],
             buffers: &buffers,
@@ -419,8 +420,8 @@ mod tests {
         let warning = |id| only(id, Severity::Warning);
         assert_eq!(found(|_, _, recent| recent.skipped_pings = 1), critical("pings_skipped"));
         assert_eq!(found(|_, _, recent| recent.receive_drops = 1), critical("receive_drops"));
-        assert_eq!(found(|_, _, recent| recent.failed_sends[1] = 1_011), critical("pings_failed"));
-        assert_eq!(found(|_, _, recent| recent.failed_sends[1] = 1_010), []);
+        assert_eq!(found(|_, _, recent| recent.failed_pings[1] = 1_011), critical("pings_failed"));
+        assert_eq!(found(|_, _, recent| recent.failed_pings[1] = 1_010), []);
         assert_eq!(found(|_, _, recent| recent.lateness[7] = 1_011), warning("pings_late"));
         assert_eq!(found(|_, _, recent| recent.lateness[7] = 1_010), []);
         assert_eq!(found(|_, _, recent| recent.lateness[6] = 9_999), []);
@@ -434,7 +435,7 @@ mod tests {
         assert_eq!(found(|_, _, recent| recent.skipped_slots = 1), []);
         let few = |recent: &mut Totals| {
             recent.lateness = [0; LATENESS_BUCKETS];
-            (recent.lateness[7], recent.failed_sends[1]) = (9, 9);
+            (recent.lateness[7], recent.failed_pings[1]) = (9, 9);
         };
         assert_eq!(found(|_, _, recent| few(recent)), []);
         assert_eq!(

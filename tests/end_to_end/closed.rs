@@ -95,7 +95,7 @@ fn a_firewall_that_prohibits_one_client_costs_no_other_a_ping() {
         phone.pings(3);
     }
     let lines = scene.end();
-    assert_eq!((count(&lines, "removed client"), number(&lines, "failed_sends")), (0, 0));
+    assert_eq!((count(&lines, "removed client"), number(&lines, "failed_pings")), (0, 0));
     assert_eq!(number(&lines, "clients"), 3);
 }
 
@@ -116,7 +116,7 @@ fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
         }
     }
     let lines = scene.end();
-    assert_eq!((number(&lines, "failed_sends"), number(&lines, "clients")), (0, 1_001));
+    assert_eq!((number(&lines, "failed_pings"), number(&lines, "clients")), (0, 1_001));
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn a_full_queue_costs_only_those_behind_it_a_ping() {
     assert_eq!(open.len(), 500);
     assert!(open.iter().all(|pings| (4..=5).contains(pings)), "{open:?}");
     let lines = scene.end();
-    assert!(number(&lines, "failed_sends") > 1_000);
+    assert!(number(&lines, "failed_pings") > 1_000);
 }
 
 #[test]

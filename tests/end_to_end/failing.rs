@@ -32,10 +32,10 @@ fn hampered_daemon(call: &str, injection: &str, settings: &[(&str, &str)]) -> Da
     daemon
 }
 
-fn failed_sends(mut daemon: Daemon) -> String {
+fn failed_pings(mut daemon: Daemon) -> String {
     daemon.signal(Signal::SIGTERM);
     daemon.wait();
-    field(&daemon.wait_for_line("summary"), "failed_sends").to_owned()
+    field(&daemon.wait_for_line("summary"), "failed_pings").to_owned()
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_failure_costs_that_ping_and_no_other() {
         client.ping();
         client.pings(2);
         daemon.wait_for_line(&format!("reason=\"{reason}\""));
-        assert_eq!(failed_sends(daemon), "1", "{error}");
+        assert_eq!(failed_pings(daemon), "1", "{error}");
     }
 }
 
@@ -88,7 +88,7 @@ fn what_the_network_said_of_another_costs_no_ping() {
     });
     for ((daemon, client), (error, _)) in daemons.into_iter().zip(errors) {
         client.pings(3);
-        assert_eq!(failed_sends(daemon), "0", "{error}");
+        assert_eq!(failed_pings(daemon), "0", "{error}");
     }
 }
 
@@ -103,14 +103,14 @@ fn what_the_kernel_has_no_room_for_is_tried_once_more() {
         let client = Client::of(&daemon);
         client.heartbeat(&[]);
         client.pings(3);
-        assert_eq!(failed_sends(daemon), "0", "{error}");
+        assert_eq!(failed_pings(daemon), "0", "{error}");
 
         let daemon = failing_daemon(&format!("error={error}:when=2..3"));
         let client = Client::of(&daemon);
         client.heartbeat(&[]);
         client.pings(3);
         daemon.wait_for_line(&format!("reason=\"{reason}\""));
-        assert_eq!(failed_sends(daemon), "1", "{error}");
+        assert_eq!(failed_pings(daemon), "1", "{error}");
     }
 }
 
@@ -164,7 +164,7 @@ fn source_port_zero_never_registers_nor_floods_the_log() {
     let warnings = count(&lines, "reason=\"source_port_zero\"") as u64;
     assert!((1..=seconds + 1).contains(&warnings), "{lines:#?}");
     let summary = summary(&lines);
-    assert_eq!((field(summary, "clients"), field(summary, "failed_sends")), ("1", "0"));
+    assert_eq!((field(summary, "clients"), field(summary, "failed_pings")), ("1", "0"));
     // The kernel may drop some of such a burst, but not most of it.
     assert!(field(summary, "refused").parse::<u32>().unwrap() > 100, "{summary}");
 }

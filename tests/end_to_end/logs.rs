@@ -45,7 +45,7 @@ fn an_operator_reads_what_is_in_force_and_what_was_done() {
 
     let summary = line("INFO summary");
     let counted =
-        ["clients", "heartbeats", "refused", "failed_sends"].map(|name| field(summary, name));
+        ["clients", "heartbeats", "refused", "failed_pings"].map(|name| field(summary, name));
     assert_eq!(counted, ["1", "1", "0", "0"], "{summary}");
     assert!(field(summary, "pings").parse::<u32>().unwrap() >= 3, "{summary}");
     assert!(field(summary, "worst_lateness_ms").parse::<f64>().unwrap() > 0.0);

@@ -61,5 +61,5 @@ fn an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping() {
     moved.comes_back(&daemon);
     std::thread::sleep(Duration::from_secs(1));
     let lines = daemon.stop();
-    assert_eq!(number(&lines, "failed_sends"), 0, "the kernel chose another address");
+    assert_eq!(number(&lines, "failed_pings"), 0, "the kernel chose another address");
 }

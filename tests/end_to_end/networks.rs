@@ -75,7 +75,7 @@ fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
         // A ping that left earlier may still arrive.
         let next = (0..3).map(|_| phone.ping_from()).find(|source| *source != gone);
         assert_eq!(next, Some(left), "HOST={host}");
-        assert_eq!(field(summary(&daemon.stop()), "failed_sends"), "0");
+        assert_eq!(field(summary(&daemon.stop()), "failed_pings"), "0");
     }
 }
 
@@ -163,7 +163,7 @@ fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
     let lines = daemon.stop();
     let warnings = count(&lines, "cannot send");
     let summary = summary(&lines);
-    let failed: usize = field(summary, "failed_sends").parse().unwrap();
+    let failed: usize = field(summary, "failed_pings").parse().unwrap();
     assert!(failed >= 10_000, "{summary}");
     assert!(warnings < failed / 100, "{warnings} lines");
     // Apart from skipped slots, ping counts differ by at most one, which the end of the window may cut off.

@@ -176,7 +176,7 @@ impl Served {
         for client in witnesses.iter().map(Witness::address).chain([quiet.address()]) {
             assert_eq!(count(&lines, &format!("registered client={client}")), 1, "{lines:#?}");
         }
-        number(&lines, "failed_sends")
+        number(&lines, "failed_pings")
     }
 }
 
@@ -191,14 +191,14 @@ fn go_through(outage: &Outage) {
     thread::sleep(WHILE);
     outage.end.iter().for_each(|commands| server.run(commands));
     let time = start.elapsed();
-    let failed_sends = thread::scope(|scope| {
+    let failed_pings = thread::scope(|scope| {
         let checks =
             daemons.into_iter().map(|one| scope.spawn(|| one.comes_back(outage.mutes, time)));
         let checks: Vec<_> = checks.collect();
         checks.into_iter().map(|check| check.join().unwrap()).sum::<u64>()
     });
     // Only the sum: with IPv6, pings can leave from an address that is gone.
-    assert!(failed_sends > 0, "{}", outage.begin);
+    assert!(failed_pings > 0, "{}", outage.begin);
 }
 
 /// Checks that the log has at most about one line of each kind a second.

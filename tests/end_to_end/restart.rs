@@ -288,7 +288,7 @@ fn whom_another_host_cannot_reach_does_not_come_back() {
     v4.ping();
     assert!(v6.is_left_alone_for(Duration::from_millis(1_500)));
     let lines = daemon.stop();
-    assert_eq!(count(&lines, "failed_sends=0"), 1, "{lines:#?}");
+    assert_eq!(count(&lines, "failed_pings=0"), 1, "{lines:#?}");
 }
 
 #[test]

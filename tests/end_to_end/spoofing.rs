@@ -314,7 +314,7 @@ fn a_broadcast_address_never_registers() {
     scene.daemon.wait_for_line("reason=\"broadcast\"");
     assert_eq!(abroad(scene.wire.pings(A_WHILE)), HashMap::new());
     let lines = scene.end();
-    assert_eq!((number(&lines, "clients"), number(&lines, "failed_sends")), (1, 0), "{lines:#?}");
+    assert_eq!((number(&lines, "clients"), number(&lines, "failed_pings")), (1, 0), "{lines:#?}");
 }
 
 #[test]

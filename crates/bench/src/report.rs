@@ -117,7 +117,7 @@ pub(crate) struct Daemon {
     pub(crate) clients_at_end: u64,
     pub(crate) heartbeats: u64,
     pub(crate) pings: u64,
-    pub(crate) failed_sends: u64,
+    pub(crate) failed_pings: u64,
     pub(crate) skipped_slots: u64,
     pub(crate) worst_lateness_ms: f64,
     /// With `--scrape`: responses of the daemon's HTTP endpoint.
@@ -275,7 +275,7 @@ impl Report {
             clients_at_end: log.clients,
             heartbeats: log.heartbeats,
             pings: log.pings,
-            failed_sends: log.failed_sends,
+            failed_pings: log.failed_pings,
             skipped_slots: log.skipped_slots,
             worst_lateness_ms: log.worst_lateness_ms,
             http_answers: log.http_answers,

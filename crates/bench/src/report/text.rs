@@ -129,7 +129,7 @@ impl Display for Daemon {
         let per_client = format!("{:.1} bytes per client", self.resident_bytes_per_client);
         line(f, "  resident memory", &megabytes(self.resident_bytes), &per_client)?;
         line(f, "  clients at the end", &grouped(self.clients_at_end), "")?;
-        line(f, "  failed sends", &grouped(self.failed_sends), "")?;
+        line(f, "  failed sends", &grouped(self.failed_pings), "")?;
         line(f, "  skipped slots", &grouped(self.skipped_slots), "a whole second late")?;
         let lateness = format!("{:.3} ms", self.worst_lateness_ms);
         line(f, "  worst lateness", &lateness, "of a ping, by the daemon's own clock")?;

@@ -22,7 +22,7 @@ pub(crate) struct Log {
     pub(crate) clients: u64,
     pub(crate) heartbeats: u64,
     pub(crate) pings: u64,
-    pub(crate) failed_sends: u64,
+    pub(crate) failed_pings: u64,
     pub(crate) skipped_slots: u64,
     pub(crate) worst_lateness_ms: f64,
     /// Responses of the HTTP endpoint. The bench counts them itself.
@@ -64,7 +64,7 @@ impl Log {
             clients: next.clients,
             heartbeats: self.heartbeats + next.heartbeats,
             pings: self.pings + next.pings,
-            failed_sends: self.failed_sends + next.failed_sends,
+            failed_pings: self.failed_pings + next.failed_pings,
             skipped_slots: self.skipped_slots + next.skipped_slots,
             worst_lateness_ms: self.worst_lateness_ms.max(next.worst_lateness_ms),
             http_answers: self.http_answers + next.http_answers,
@@ -80,7 +80,7 @@ impl Log {
             self.clients = count("clients");
             self.heartbeats += count("heartbeats");
             self.pings += count("pings");
-            self.failed_sends += count("failed_sends");
+            self.failed_pings += count("failed_pings");
             self.skipped_slots += count("skipped_slots");
             self.worst_lateness_ms = self.worst_lateness_ms.max(number("worst_lateness_ms"));
         } else if line["message"] == "restored" {
