@@ -19,8 +19,10 @@ mod backlog;
 mod batch;
 mod counters;
 pub mod guard;
+mod outcome;
 pub mod registry;
 mod schedule;
+mod settings;
 mod unreachable;
 mod walk;
 
@@ -31,15 +33,17 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
-use wakeupd_protocol::{DEFAULT_PORT, Message};
+use wakeupd_protocol::Message;
 
 use self::backlog::Backlog;
 pub use self::batch::{Batch, Emission, Transmit};
 pub use self::counters::Counters;
-use self::guard::{Guard, Networks, Refused, Rules};
-use self::registry::{Refreshed, Registry, Removal, SHARDS, Seed, View};
+use self::guard::{Guard, Networks, Refused};
+pub use self::outcome::{Outcome, Registered};
+use self::registry::{Refreshed, Registry, Removal, View};
 pub use self::schedule::Slot;
 use self::schedule::{Schedule, owner};
+pub use self::settings::Settings;
 pub use self::unreachable::PAUSE as ICMP_PAUSE;
 use self::unreachable::Unreachable;
 use self::walk::Walk;
@@ -55,51 +59,6 @@ const END_GRACE: Duration = Duration::from_millis(50);
 /// downtime it skips them: the next regular pings are soon due.
 pub const MAX_CATCH_UP: Duration = Duration::from_millis(900);
 
-/// The parameters of a new engine.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The guard's rules.
-    pub rules: Rules,
-    /// The networks of `DENY_FILE`.
-    pub denied: Networks,
-    /// The UDP port of the daemon.
-    pub port: u16,
-    /// How long a client lives after its last heartbeat.
-    pub expiration: Duration,
-    /// The number of shards and of slots in a second: a power of two above 1.
-    pub shards: usize,
-    /// Assigns each client to a shard.
-    pub seed: Seed,
-    /// The number of workers, at most one for each shard.
-    pub workers: usize,
-    /// `MAX_ICMP_ERRORS_PER_SECOND`.
-    pub max_icmp_errors: u32,
-    /// Upper bound on the number of datagrams in the receive buffer.
-    pub receive_capacity: usize,
-    /// The receive buffer holds no datagram that arrived before this time.
-    pub drained_until: Time,
-}
-
-impl Settings {
-    /// One worker on the default port, with a random seed, no denied networks and no limit on ICMP errors. The
-    /// receive buffer is empty at `now` and holds any number of datagrams.
-    #[must_use]
-    pub fn new(rules: Rules, expiration: Duration, now: Time) -> Self {
-        Self {
-            rules,
-            denied: Networks::default(),
-            port: DEFAULT_PORT,
-            expiration,
-            shards: SHARDS,
-            seed: Seed::random(),
-            workers: 1,
-            max_icmp_errors: u32::MAX,
-            receive_capacity: usize::MAX,
-            drained_until: now,
-        }
-    }
-}
-
 /// A received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
@@ -111,58 +70,6 @@ pub struct Datagram<'a> {
     pub payload: &'a [u8],
     /// How long it waited in the receive buffer, by the wall clock. Zero without a timestamp.
     pub waited: Duration,
-}
-
-/// The result of a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The datagram was dropped.
-    Refused {
-        /// The rule that dropped it.
-        reason: Refused,
-        /// A rule that the source breaks as well, if the guard only observes.
-        tolerated: Option<Refused>,
-    },
-    /// The datagram was a valid heartbeat.
-    Accepted {
-        /// Set if the heartbeat registered a new client.
-        registered: Option<Registered>,
-        /// The rule that the source breaks, if the guard only observes.
-        tolerated: Option<Refused>,
-    },
-}
-
-impl Outcome {
-    /// The rule that dropped the datagram.
-    #[must_use]
-    pub const fn refused(self) -> Option<Refused> {
-        match self {
-            Self::Refused { reason, .. } => Some(reason),
-            Self::Accepted { .. } => None,
-        }
-    }
-
-    /// All rules that the datagram breaks.
-    pub fn reasons(self) -> impl Iterator<Item = Refused> {
-        let reasons = match self {
-            Self::Refused { reason, tolerated } => [tolerated, Some(reason)],
-            Self::Accepted { registered, tolerated } => {
-                [tolerated, registered.and_then(|registered| registered.tolerated)]
-            }
-        };
-        reasons.into_iter().flatten()
-    }
-}
-
-/// A new client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registered {
-    /// The shard the client belongs to.
-    pub shard: usize,
-    /// The worker to wake: the shard was empty, so the worker may be sleeping past the client's slot.
-    pub wakes: Option<usize>,
-    /// The cap that the client exceeds, if the guard only observes.
-    pub tolerated: Option<Refused>,
 }
 
 /// The protocol: the set of clients, and the time of each ping.

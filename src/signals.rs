@@ -129,7 +129,7 @@ impl Watcher {
         loop {
             match self.awaited.wait() {
                 Ok(Signal::SIGHUP) if self.has_lost_its_terminal() => self.hang_up(),
-                // One pending request is enough.
+                // `daemon::deny_file` reloads `DENY_FILE`. One pending request is enough.
                 Ok(Signal::SIGHUP) => drop(self.reload.try_send(())),
                 Ok(signal) => self.stop(signal),
                 // Interrupted by a debugger.

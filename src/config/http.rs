@@ -2,9 +2,6 @@
 
 use std::fmt::{self, Display};
 
-use constant_time_eq::constant_time_eq;
-use sha2::{Digest, Sha256};
-
 use super::NONE;
 
 /// The minimum length of a token. Sixteen random letters and digits cannot be guessed.
@@ -33,12 +30,6 @@ impl Display for Hosts {
 pub struct Token(String);
 
 impl Token {
-    /// Whether `shown` matches the token. The comparison runs in constant time.
-    #[must_use]
-    pub fn is(&self, shown: &[u8]) -> bool {
-        constant_time_eq(&Sha256::digest(shown), &Sha256::digest(&self.0))
-    }
-
     /// Exposes the secret.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -78,18 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_token_itself_is_it() {
-        let token = token("0123456789abcdef").unwrap();
-        assert!(token.is(b"0123456789abcdef"));
-        for other in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF"] {
-            assert!(!token.is(other.as_bytes()), "{other}");
-        }
-        assert_eq!(format!("{token:?}"), "Token");
-    }
-
-    #[test]
     fn a_token_is_long_and_can_stand_in_a_header() {
-        assert!(token("0123456789abcdef").is_ok());
+        let valid = token("0123456789abcdef").unwrap();
+        assert_eq!(format!("{valid:?}"), "Token");
         for wrong in ["0123456789abcde", "0123456789 abcdef", "0123456789abcdéf"] {
             assert!(token(wrong).is_err(), "{wrong}");
         }

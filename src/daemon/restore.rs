@@ -35,6 +35,7 @@ pub(super) async fn restore(config: &Config, bound: &Bound) -> Result<Restored, 
         port,
         expiration: config.client_expiration_seconds,
         shards: SHARDS,
+        // With the same seed a client returns to its shard, and so keeps its phase of the second.
         seed: snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed),
         workers: config.worker_pool_size,
         max_icmp_errors: config.max_icmp_errors_per_second,

@@ -233,8 +233,9 @@ impl Guard {
         self.embedded(ip).map_or(ip, IpAddr::from).into()
     }
 
-    /// Counts a new client at the admitted address `ip`, if the caps have room or the guard only observes.
-    /// Only one thread may call this.
+    /// Reserves room for a new client at the admitted address `ip`: counts it, unless the table is full
+    /// (`MAX_CLIENTS`) or its address or network has reached its cap. In observe mode a cap refuses no client. Only
+    /// one thread may call this.
     ///
     /// # Errors
     /// If a cap is reached, or `ip` is a broadcast address or has been denied since it was admitted.

@@ -10,6 +10,7 @@
 mod client;
 mod key;
 mod local;
+mod removal;
 mod seed;
 mod shard;
 mod stamp;
@@ -28,6 +29,7 @@ pub(super) use self::local::LocalAddresses;
 use self::local::LocalId;
 pub use self::local::LocalUse;
 use self::local::Locals;
+pub use self::removal::Removal;
 pub use self::seed::Seed;
 pub(super) use self::sweep::{Sweep, Target};
 pub use self::view::View;
@@ -50,34 +52,8 @@ pub enum Refreshed {
     },
     /// The heartbeat renewed an existing client.
     Renewed,
-    /// The source was not a client and was not admitted.
+    /// The source is not a client, and there is no room for it.
     Refused,
-}
-
-/// Why a client was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// No heartbeat arrived within the expiration.
-    Expired,
-    /// The client was evicted to make room before it had repeated its heartbeat.
-    MadeWay,
-    /// `DENY_FILE` denies the client's network.
-    Denied,
-}
-
-impl Removal {
-    /// Every reason, at the index `removal as usize`.
-    pub const ALL: [Self; 3] = [Self::Expired, Self::MadeWay, Self::Denied];
-
-    /// The name of the reason in logs and counters.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::MadeWay => "made_way",
-            Self::Denied => "denied",
-        }
-    }
 }
 
 /// The parameters that a sweep of either address family shares.
@@ -118,26 +94,26 @@ impl Registry {
     }
 
     /// Records a heartbeat from the canonical address `client` to the address `local`. If `client` is not
-    /// registered, it becomes a client if `admit` returns true.
+    /// registered, it becomes a client if `reserve` finds room for it.
     pub(super) fn refresh(
         &self,
         client: SocketAddr,
         local: Option<IpAddr>,
         now: Time,
-        admit: impl FnOnce() -> bool,
+        reserve: impl FnOnce() -> bool,
     ) -> Refreshed {
         let renew = |known: &mut Client| {
             if known.last_heartbeat(now) <= now {
                 known.renew(self.moved(known.local(), local), now);
             }
         };
-        self.enter(client, renew, admit, || Client::new(self.locals.take(local), now))
+        self.enter(client, renew, reserve, || Client::new(self.locals.take(local), now))
     }
 
-    /// Restores a client of another registry, if `admit` returns true. Leaves an existing client unchanged.
-    pub(super) fn restore(&self, client: &View, admit: impl FnOnce() -> bool) -> Refreshed {
+    /// Restores a client of another registry, if `reserve` finds room for it. Leaves an existing client unchanged.
+    pub(super) fn restore(&self, client: &View, reserve: impl FnOnce() -> bool) -> Refreshed {
         let new = || Client::restored(client, self.locals.take(client.local));
-        self.enter(client.address, |_| {}, admit, new)
+        self.enter(client.address, |_| {}, reserve, new)
     }
 
     /// The reference for a client that holds `local`, after a heartbeat to `address`. The client keeps
@@ -155,12 +131,12 @@ impl Registry {
         &self,
         client: SocketAddr,
         renew: impl FnOnce(&mut Client),
-        admit: impl FnOnce() -> bool,
+        reserve: impl FnOnce() -> bool,
         new: impl FnOnce() -> Client,
     ) -> Refreshed {
         match client {
-            SocketAddr::V4(client) => enter(&self.v4, client, renew, admit, new),
-            SocketAddr::V6(client) => enter(&self.v6, client.into(), renew, admit, new),
+            SocketAddr::V4(client) => enter(&self.v4, client, renew, reserve, new),
+            SocketAddr::V6(client) => enter(&self.v6, client.into(), renew, reserve, new),
         }
     }
 
@@ -206,7 +182,7 @@ impl Registry {
 
     /// Subtracts the last ping of `client` from its count, because the send failed.
     pub(super) fn take_ping_back(&self, client: SocketAddr) {
-        self.change(client, Client::unping);
+        self.change(client, Client::uncount_ping);
     }
 
     fn change(&self, client: SocketAddr, change: impl FnOnce(&mut Client)) {
@@ -285,7 +261,7 @@ impl Registry {
             }
             let longest_silence = pass.now.since(last_heartbeat);
             if longest_silence <= self.expiration && !client.is_muted() {
-                client.ping();
+                client.count_ping();
                 let local = client.local();
                 if live.last().is_none_or(|before| before.local != local) {
                     pass.locals.add(local, self.locals.address_of(local));
@@ -381,7 +357,7 @@ fn enter<K: Eq + Hash>(
     clients: &Clients<K>,
     client: K,
     renew: impl FnOnce(&mut Client),
-    admit: impl FnOnce() -> bool,
+    reserve: impl FnOnce() -> bool,
     new: impl FnOnce() -> Client,
 ) -> Refreshed {
     let hash = clients.hash_usize(&client);
@@ -391,7 +367,7 @@ fn enter<K: Eq + Hash>(
         renew(known.get_mut());
         return Refreshed::Renewed;
     }
-    if !admit() {
+    if !reserve() {
         return Refreshed::Refused;
     }
     let entry = (client, SharedValue::new(new()));

@@ -1,4 +1,5 @@
-use super::guard::{Caps, Mode};
+use super::guard::{Caps, Mode, Rules};
+use super::registry::Seed;
 use super::*;
 use crate::counter::Counter;
 

@@ -1,4 +1,4 @@
-//! ICMP errors about pings: detects closed client ports, and rate-limits the errors.
+//! ICMP errors about pings: decides when they mute a client with a closed port, and rate-limits them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

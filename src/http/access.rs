@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use constant_time_eq::constant_time_eq;
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Version};
+use sha2::{Digest, Sha256};
 
 use super::response::Failure;
 use crate::config::{Hosts, Token};
@@ -60,10 +62,15 @@ impl Access {
         });
         match shown {
             None => Err(Denial::NoToken),
-            Some(shown) if token.is(shown) => Ok(()),
+            Some(shown) if matches(shown, token) => Ok(()),
             Some(_) => Err(Denial::WrongToken),
         }
     }
+}
+
+/// Compares a presented token with `ADMIN_TOKEN`, in a time that reveals neither its length nor its content.
+fn matches(shown: &[u8], token: &Token) -> bool {
+    constant_time_eq(&Sha256::digest(shown), &Sha256::digest(token.reveal()))
 }
 
 /// Why a request may not see clients' addresses.
@@ -125,6 +132,15 @@ mod tests {
         let vars = vars.map(|(name, value)| (name.into(), value.into()));
         let (config, _) = crate::config::Config::from_vars(vars).unwrap();
         Access::new(config.http_addr.unwrap(), config.http_hosts, config.admin_token)
+    }
+
+    #[test]
+    fn only_the_token_itself_matches() {
+        let token = access("0.0.0.0:80", Some("0123456789abcdef")).token.unwrap();
+        assert!(matches(b"0123456789abcdef", &token));
+        for other in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF"] {
+            assert!(!matches(other.as_bytes(), &token), "{other}");
+        }
     }
 
     fn status(result: Result<(), Failure>) -> u16 {

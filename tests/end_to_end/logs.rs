@@ -27,7 +27,7 @@ fn an_operator_reads_what_is_in_force_and_what_was_done() {
     let starting = line("INFO starting");
     let settings = [
         ("version", concat!('"', env!("CARGO_PKG_VERSION"), '"')),
-        ("host", "\"127.0.0.1\""),
+        ("host", "127.0.0.1"),
         ("port", "0"),
         ("client_expiration_seconds", "60"),
         ("worker_pool_size", "10"),

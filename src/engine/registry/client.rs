@@ -58,12 +58,12 @@ impl Client {
     }
 
     /// Counts a ping that is about to be sent.
-    pub(super) const fn ping(&mut self) {
+    pub(super) const fn count_ping(&mut self) {
         self.pings = self.pings.saturating_add(1);
     }
 
     /// Uncounts a ping that could not be sent.
-    pub(super) const fn unping(&mut self) {
+    pub(super) const fn uncount_ping(&mut self) {
         self.pings = self.pings.saturating_sub(1);
     }
 

@@ -1,0 +1,55 @@
+//! The result of a datagram.
+
+use super::guard::Refused;
+
+/// The result of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The datagram was dropped.
+    Refused {
+        /// The rule that dropped it.
+        reason: Refused,
+        /// A rule that the source breaks as well, if the guard only observes.
+        tolerated: Option<Refused>,
+    },
+    /// The datagram was a valid heartbeat.
+    Accepted {
+        /// Set if the heartbeat registered a new client.
+        registered: Option<Registered>,
+        /// The rule that the source breaks, if the guard only observes.
+        tolerated: Option<Refused>,
+    },
+}
+
+impl Outcome {
+    /// The rule that dropped the datagram.
+    #[must_use]
+    pub const fn refused(self) -> Option<Refused> {
+        match self {
+            Self::Refused { reason, .. } => Some(reason),
+            Self::Accepted { .. } => None,
+        }
+    }
+
+    /// All rules that the datagram breaks.
+    pub fn reasons(self) -> impl Iterator<Item = Refused> {
+        let reasons = match self {
+            Self::Refused { reason, tolerated } => [tolerated, Some(reason)],
+            Self::Accepted { registered, tolerated } => {
+                [tolerated, registered.and_then(|registered| registered.tolerated)]
+            }
+        };
+        reasons.into_iter().flatten()
+    }
+}
+
+/// A new client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The shard the client belongs to.
+    pub shard: usize,
+    /// The worker to wake: the shard was empty, so the worker may be sleeping past the client's slot.
+    pub wakes: Option<usize>,
+    /// The cap that the client exceeds, if the guard only observes.
+    pub tolerated: Option<Refused>,
+}
