@@ -128,9 +128,9 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
     let address = page(&daemon);
     let mut browser = browser();
     browser.open(&address);
-    browser.wait_until(&headline("All is well, but there is no client yet."));
+    browser.wait_until(&headline("All is well, but no client has registered yet."));
     browser.wait_until(&says(&format!("wakeupd probe {}", daemon.address)));
-    browser.wait_until("document.title === '○ wakeupd: no client'");
+    browser.wait_until("document.title === '○ wakeupd: no clients'");
 
     let clients = clients(&daemon, 3);
     for client in &clients {
@@ -138,7 +138,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
     }
     browser.wait_until(&headline("All is well: 3 clients, pings on time."));
     browser.wait_until("document.title === '● wakeupd: all well'");
-    for title in ["Clients live", "Pings a second"] {
+    for title in ["Clients live", "Pings per second"] {
         browser.wait_until(&figure(title, "3"));
     }
     browser.wait_until(&says("3 IPv4, 0 IPv6"));
@@ -164,7 +164,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
             json!({ "type": kind, "key": "Home", "code": "Home", "windowsVirtualKeyCode": 36 });
         browser.call("Input.dispatchKeyEvent", &key);
     }
-    browser.wait_until(&says("as they were at"));
+    browser.wait_until(&says("Values at"));
 
     assert_eq!(browser.complaints(), Vec::<String>::new());
     let others: Vec<_> =
@@ -173,7 +173,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
 
     daemon.stop();
     browser.wait_until(
-        "document.getElementById('headline').textContent.startsWith('The connection is lost:')",
+        "document.getElementById('headline').textContent.startsWith('Connection lost:')",
     );
     browser.wait_until("document.title === '✕ wakeupd: connection lost'");
     browser.wait_until("document.querySelector('[role=status]').textContent === 'connection lost'");
@@ -181,7 +181,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
 
     let authority = address.trim_start_matches("http://").trim_end_matches('/');
     let _next = Daemon::start(&[("HTTP_ADDR", authority)]);
-    browser.wait_until(&headline("All is well, but there is no client yet."));
+    browser.wait_until(&headline("All is well, but no client has registered yet."));
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn it_finds_clients_and_explains_why_others_are_none() {
     browser.open(&page(&daemon));
     // The page explains each reason for a refusal or a mute beside its count.
     browser.wait_until(&says("has MAX_CLIENTS_PER_ADDRESS clients. For a crowd behind one NAT"));
-    browser.wait_until(&says("A client is muted, and gets no pings until its next heartbeat"));
+    browser.wait_until(&says("A muted client gets no pings until its next heartbeat"));
 
     let live = clients[0].address().to_string();
     let cap = "The source address, or its IPv6 /64, has MAX_CLIENTS_PER_ADDRESS clients.";
@@ -257,14 +257,14 @@ fn it_finds_clients_and_explains_why_others_are_none() {
     let remedy = "remove the network from REFUSE_NETS and restart the daemon.";
     for (wanted, outcomes) in [
         (live.as_str(), &[live.as_str(), "last heartbeat"][..]),
-        ("127.0.0.0/24", &["2 clients of 127.0.0.0/24:", "muted, last heartbeat"]),
-        ("127.0.0.1", &["2 clients of 127.0.0.1:"]),
+        ("127.0.0.0/24", &["2 clients in 127.0.0.0/24:", "muted, last heartbeat"]),
+        ("127.0.0.1", &["2 clients at 127.0.0.1:"]),
         (&gone.to_string(), &["muted, last heartbeat", "ICMP port unreachable"]),
-        ("127.0.0.1:1024", &["127.0.0.1:1024 is no client. The guard refuses", cap]),
-        ("198.51.100.7", &["198.51.100.7 is no client. The guard refuses", refuse_nets, remedy]),
+        ("127.0.0.1:1024", &["127.0.0.1:1024 is not a client. The guard refuses", cap]),
+        ("198.51.100.7", &["198.51.100.7 is not a client. The guard refuses", refuse_nets, remedy]),
         ("[2001:db8::1]:53", &["The source port is below 1024."]),
-        ("2001:db8::1", &["2001:db8::1 is no client. The guard would let it in"]),
-        ("203.0.113.0/24", &["No client is in 203.0.113.0/24."]),
+        ("2001:db8::1", &["2001:db8::1 is not a client. The guard would accept it"]),
+        ("203.0.113.0/24", &["No clients in 203.0.113.0/24."]),
         ("somewhere", &["is not a network"]),
     ] {
         find(&mut browser, wanted);
@@ -285,19 +285,19 @@ fn it_fits_a_narrow_window_with_the_longest_that_it_may_show() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let mut browser = browser();
     browser.open(&page(&daemon));
-    browser.wait_until(&headline("All is well, but there is no client yet."));
+    browser.wait_until(&headline("All is well, but no client has registered yet."));
     browser.value(
         "source.close();
-         news.address = '[2001:db8:1234:5678:9abc:def0:1234:5678]:65535';
-         news.clients = { ipv4: 1e8, ipv6: 1e8, max: 2e8 };
-         for (const reason in news.totals.refused) news.totals.refused[reason] = 1e12;
-         Object.assign(news.totals, { heartbeats: 1e12, pings: 1e12, mutes: 1e12 });
-         showTables(news);
+         latestStatus.address = '[2001:db8:1234:5678:9abc:def0:1234:5678]:65535';
+         latestStatus.clients = { ipv4: 1e8, ipv6: 1e8, max: 2e8 };
+         for (const reason in latestStatus.totals.refused) latestStatus.totals.refused[reason] = 1e12;
+         Object.assign(latestStatus.totals, { heartbeats: 1e12, pings: 1e12, mutes: 1e12 });
+         showTables(latestStatus);
          showPrefixes([{ prefix: '2001:db8:1234:ff00::/56', clients: 2e5, pings_per_second: 2e5, single_heartbeat_share: 0.9999 }]);
          byId('prefixes').hidden = false;
-         showFound({ words: '', clients: [{ address: news.address, heartbeats: 2 ** 32, pings: 2 ** 32,
-             muted: true, last_heartbeat: news.started }] });
-         document.getElementById('wanted').value = news.address;",
+         showFound({ message: '', clients: [{ address: latestStatus.address, heartbeats: 2 ** 32, pings: 2 ** 32,
+             muted: true, last_heartbeat: latestStatus.started }] });
+         document.getElementById('wanted').value = latestStatus.address;",
     );
     expect_no_barriers(&mut browser);
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -318,10 +318,10 @@ fn it_asks_for_the_token_where_strangers_may_come() {
         Daemon::start(&[("HTTP_ADDR", "0.0.0.0:0"), ("ADMIN_TOKEN", "correct-horse-battery")]);
     let _clients = clients(&daemon, 2);
     browser.open(&page(&daemon));
-    browser.wait_until(&says("to those who know its ADMIN_TOKEN"));
+    browser.wait_until(&says("Enter the ADMIN_TOKEN of the daemon"));
     expect_no_barriers(&mut browser);
     for (token, outcome) in
-        [("wrong", "does not take this token"), ("correct-horse-battery", "127.0.0.0/24 2 ")]
+        [("wrong", "rejected this token"), ("correct-horse-battery", "127.0.0.0/24 2 ")]
     {
         browser.value(
             "document.getElementById('token').value = ''; document.getElementById('token').focus()",

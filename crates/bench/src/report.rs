@@ -1,6 +1,8 @@
 //! The result of a run.
 
+mod interruption;
 mod text;
+mod turnover;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,12 +12,13 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::baseline::Baseline;
-use crate::churn::TOLERANCE;
 use crate::crowd::Crowd;
 use crate::measurement::Measured;
-use crate::plan::{Plan, Restart};
+use crate::plan::Plan;
 use crate::processes::Usage;
 use crate::subject::Log;
+use interruption::Interruption;
+use turnover::Turnover;
 
 /// All figures of one run, in the form in which `--json` prints them.
 #[derive(Debug, Serialize)]
@@ -145,67 +148,6 @@ pub(crate) struct Recovery {
     pub(crate) recovered_in_seconds: Option<f64>,
 }
 
-/// The effect of a restart on the daemon and on the measured clients.
-#[derive(Debug, Serialize)]
-pub(crate) struct Interruption {
-    /// `SIGTERM` or `SIGKILL`.
-    pub(crate) signal: &'static str,
-    /// From the signal to the end of the process.
-    pub(crate) ended_in_seconds: f64,
-    /// From the end of the process, or from SIGKILL, until the new process logs that it listens.
-    pub(crate) listening_after_seconds: f64,
-    /// The clients that the new process restored, if it logged that.
-    pub(crate) restored: Option<Restored>,
-    /// Clients pinged before the restart, and how many of them were never pinged again.
-    pub(crate) clients_pinged_before: u64,
-    pub(crate) clients_lost: u64,
-    /// From a client's last ping before the restart to its first one after it.
-    pub(crate) gap_seconds: Gaps,
-    /// Pings missed within the gaps. `pings` counts them too.
-    pub(crate) missed: u64,
-    /// Pings less than 0.9 s after the one before, among each client's first two after the restart.
-    pub(crate) early: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Gaps {
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) max: f64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Restored {
-    /// From the start of the process until it logged the restore.
-    pub(crate) after_seconds: f64,
-    pub(crate) clients: u64,
-    pub(crate) expired: u64,
-    pub(crate) refused: u64,
-    pub(crate) age_seconds: f64,
-    /// How long the restore took, as logged by the daemon.
-    pub(crate) took_ms: f64,
-}
-
-/// The effect of churn on the daemon.
-#[derive(Debug, Serialize)]
-pub(crate) struct Turnover {
-    pub(crate) percent_per_second: f64,
-    pub(crate) expiration_seconds: f64,
-    /// Clients that left; as many took their places.
-    pub(crate) clients_left: u64,
-    /// Pings that reached a measured client later than the tolerance after it expired.
-    pub(crate) overdue_pings: u64,
-    pub(crate) worst_overrun_ms: f64,
-    pub(crate) tolerance_ms: f64,
-    /// When the daemon's memory was first read. `growth` is the memory at the end divided by that first value.
-    pub(crate) first_seconds: f64,
-    pub(crate) first_resident_bytes: u64,
-    pub(crate) last_resident_bytes: u64,
-    pub(crate) growth: f64,
-    /// True if the run was long enough for the growth to affect the exit code.
-    pub(crate) is_growth_judged: bool,
-}
-
 #[derive(Debug, Serialize)]
 pub(crate) struct Step {
     pub(crate) delivered: u64,
@@ -215,15 +157,6 @@ pub(crate) struct Step {
 
 /// If heartbeats are later than this, the crowd is too large for the processor time left to the bench.
 const BEHIND_MS: f64 = 2_000.0;
-
-/// Memory may grow by one part in this many.
-const MOST_GROWTH: u64 = 20;
-
-/// Memory may always grow by this many bytes, because the daemon keeps its counts of the last ten minutes.
-const MEMORIES: u64 = 1_000_000;
-
-/// Memory growth is not judged in a shorter run.
-const GROWN_UP: Duration = Duration::from_secs(120);
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -364,65 +297,6 @@ impl Report {
     }
 }
 
-impl Interruption {
-    fn new(restart: Restart, measured: &Measured, log: Option<&Log>) -> Option<Self> {
-        let restarted = measured.watched.restarted?;
-        let gaps = measured.heard.gaps.as_ref()?;
-        let gap = |q| quantile(&gaps.lengths, q, SECOND);
-        let restored = log.and_then(|log| log.restored).map(|restored| Restored {
-            after_seconds: restored
-                .at
-                .saturating_duration_since(restarted.started_at)
-                .as_secs_f64(),
-            clients: restored.clients,
-            expired: restored.expired,
-            refused: restored.refused,
-            age_seconds: restored.age.as_secs_f64(),
-            took_ms: millis(restored.took),
-        });
-        Some(Self {
-            signal: restart.signal().as_str(),
-            ended_in_seconds: restarted.ended_in.as_secs_f64(),
-            listening_after_seconds: restarted.listening_after.as_secs_f64(),
-            restored,
-            clients_pinged_before: gaps.pinged_before,
-            clients_lost: gaps.never_again,
-            gap_seconds: Gaps { p50: gap(0.5), p99: gap(0.99), max: gap(1.0) },
-            missed: gaps.missed,
-            early: gaps.early,
-        })
-    }
-}
-
-impl Turnover {
-    fn new(plan: &Plan, measured: &Measured) -> Option<Self> {
-        let churn = plan.churn?;
-        let Measured { sent, heard, watched } = measured;
-        let first_resident_bytes = watched.first_resident?;
-        let last_resident_bytes = watched.usage?.resident;
-        Some(Self {
-            percent_per_second: churn.share * 100.0,
-            expiration_seconds: churn.expiration.as_secs_f64(),
-            clients_left: sent.changes,
-            overdue_pings: heard.overdue,
-            worst_overrun_ms: millis(heard.worst_overrun),
-            tolerance_ms: millis(TOLERANCE),
-            first_seconds: plan.first_memory().as_secs_f64(),
-            first_resident_bytes,
-            last_resident_bytes,
-            growth: ratio(last_resident_bytes, first_resident_bytes),
-            is_growth_judged: plan.length > GROWN_UP,
-        })
-    }
-
-    /// True if no client was pinged after it expired and memory, where it is judged, did not grow.
-    fn is_good(&self) -> bool {
-        let growth = self.last_resident_bytes.saturating_sub(self.first_resident_bytes);
-        let most = MEMORIES.max(self.first_resident_bytes / MOST_GROWTH);
-        self.overdue_pings == 0 && (!self.is_growth_judged || growth <= most)
-    }
-}
-
 impl Quantiles {
     fn of(nanos: &Histogram<u64>) -> Self {
         let millis = |q| quantile(nanos, q, MILLISECOND);
@@ -433,34 +307,5 @@ impl Quantiles {
             p99_99: millis(0.9999),
             max: millis(1.0),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn churn_must_leave_nothing_behind() {
-        let turnover = |overdue_pings, first, last, is_growth_judged| Turnover {
-            percent_per_second: 10.0,
-            expiration_seconds: 10.0,
-            clients_left: 1,
-            overdue_pings,
-            worst_overrun_ms: 0.0,
-            tolerance_ms: 50.0,
-            first_seconds: 60.0,
-            first_resident_bytes: first,
-            last_resident_bytes: last,
-            growth: ratio(last, first),
-            is_growth_judged,
-        };
-        assert!(turnover(0, 100_000_000, 105_000_000, true).is_good());
-        assert!(!turnover(0, 100_000_000, 105_000_001, true).is_good());
-        assert!(turnover(0, 7_000_000, 8_000_000, true).is_good());
-        assert!(!turnover(0, 7_000_000, 8_000_001, true).is_good());
-        assert!(turnover(0, 7_000_000, 14_000_000, false).is_good());
-        assert!(turnover(0, 7_000_000, 6_000_000, true).is_good());
-        assert!(!turnover(1, 7_000_000, 7_000_000, true).is_good());
     }
 }

@@ -4,8 +4,9 @@ use std::fmt::{self, Display};
 
 use wakeupd::output::grouped;
 
+use super::interruption::Gaps;
 use super::{
-    BEHIND_MS, Daemon, FirstPing, Gaps, Interruption, MachineLimit, Quantiles, Recovery, Report,
+    BEHIND_MS, Daemon, FirstPing, Interruption, MachineLimit, Quantiles, Recovery, Report,
     Turnover, ratio,
 };
 use crate::pings::LATE;
