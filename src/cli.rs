@@ -1,15 +1,15 @@
 //! The command line, and what is made of its definition: completions and the manual page.
 
 mod manual;
+pub mod options;
 mod parse;
+pub mod values;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::parse::parse;
-#[cfg(target_os = "linux")]
-use crate::doctor;
-use crate::{client, config, probe, snapshot};
+use crate::config;
 
 /// UDP wake-up ping daemon
 ///
@@ -46,7 +46,7 @@ pub enum Command {
     ///
     /// It asks the endpoint of the daemon. The exit code is 0 if nothing is critical, 1 if something is, and
     /// 69 if there is no answer.
-    Status(client::StatusOptions),
+    Status(options::StatusOptions),
 
     /// Tell by the exit code whether the daemon that runs here is healthy
     ///
@@ -54,10 +54,10 @@ pub enum Command {
     /// `PORT` and waits up to 3 s for a ping, which makes it a client for a moment. The exit code is 0 if every
     /// task of the daemon is alive, or a ping came, or `PORT` is 0 too, so that there is nothing to ask; 78 if
     /// a variable that it needs is wrong, else 1.
-    Healthcheck(client::HealthOptions),
+    Healthcheck(options::HealthcheckOptions),
 
     /// Act as a client: send heartbeats to a daemon and show the pings that come back
-    Probe(probe::Options),
+    Probe(options::ProbeOptions),
 
     /// Look at what makes such a daemon fail on this machine, and say what to do about it
     ///
@@ -70,11 +70,11 @@ pub enum Command {
     ///
     /// The exit code is 1 if anything was found, 0 if not, and 78 if the environment is wrong.
     #[cfg(target_os = "linux")]
-    Doctor(doctor::Options),
+    Doctor(options::DoctorOptions),
 
     /// Look into the file that keeps the clients over a restart
     #[command(subcommand)]
-    Snapshot(snapshot::Command),
+    Snapshot(options::SnapshotCommand),
 
     /// Print what makes a shell complete the arguments
     ///

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
 use hyper::StatusCode;
 use serde_json::Value;
 use tracing::Level;
@@ -21,6 +20,7 @@ use tracing::Level;
 pub use self::request::{Answer, get};
 use self::screen::Screen;
 use self::table::Table;
+use crate::cli::options::{EndpointOptions, HealthcheckOptions, StatusOptions};
 use crate::config::{Config, ConfigError, EXIT_CONFIG, ReadSettings};
 use crate::logging::complain;
 use crate::output::{self, printable};
@@ -34,36 +34,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 const STATUS: &str = "wakeupd status";
 const HEALTHCHECK: &str = "wakeupd healthcheck";
-
-/// The endpoint of the daemon.
-#[derive(Args, Debug)]
-pub struct Endpoint {
-    /// The endpoint of the daemon, if that is not the `HTTP_ADDR` of the environment
-    #[arg(long, value_name = "IP:PORT")]
-    http_addr: Option<SocketAddr>,
-}
-
-/// Options of `wakeupd status`.
-#[derive(Args, Debug)]
-pub struct StatusOptions {
-    #[command(flatten)]
-    endpoint: Endpoint,
-
-    /// Print JSON, each answer on a line
-    #[arg(long)]
-    json: bool,
-
-    /// Ask again every second
-    #[arg(long)]
-    watch: bool,
-}
-
-/// Options of `wakeupd healthcheck`.
-#[derive(Args, Debug)]
-pub struct HealthOptions {
-    #[command(flatten)]
-    endpoint: Endpoint,
-}
 
 /// Why there is no status to show.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +61,7 @@ impl NoAnswer {
 /// is no valid answer, and 78 if `HTTP_ADDR` is needed and invalid.
 #[must_use]
 pub fn status(options: &StatusOptions, settings: ReadSettings) -> ExitCode {
-    let address = match options.endpoint.endpoint(settings) {
+    let address = match endpoint(&options.endpoint, settings) {
         Ok(Some(address)) => address,
         Ok(None) => return unanswered(&NoAnswer::NoEndpoint),
         Err(error) => return wrong(&error),
@@ -154,8 +124,8 @@ fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
 /// Checks that every task of the daemon is alive or, without an endpoint, that it answers a heartbeat with a
 /// ping. The exit code is 0 if so or if nothing can be checked, 78 if a needed variable is invalid, else 1.
 #[must_use]
-pub fn health(options: &HealthOptions, settings: ReadSettings) -> ExitCode {
-    match options.endpoint.endpoint(settings) {
+pub fn health(options: &HealthcheckOptions, settings: ReadSettings) -> ExitCode {
+    match endpoint(&options.endpoint, settings) {
         Ok(Some(address)) => health_of_endpoint(address),
         Ok(None) => match settings(&["HOST", "PORT"]) {
             Ok(config) => health_on_the_wire(&config),
@@ -200,13 +170,14 @@ fn say(code: ExitCode, text: impl Display) -> ExitCode {
     output::end(HEALTHCHECK, code, output::print(format_args!("{text}\n")))
 }
 
-impl Endpoint {
-    /// The endpoint to query, if there is one. `HTTP_ADDR` is read only if no option names an endpoint.
-    fn endpoint(&self, settings: ReadSettings) -> Result<Option<SocketAddr>, ConfigError> {
-        match self.http_addr {
-            Some(address) => Ok(Some(address)),
-            None => Ok(settings(&["HTTP_ADDR"])?.http_address),
-        }
+/// The endpoint to query, if there is one. `HTTP_ADDR` is read only if no option names an endpoint.
+fn endpoint(
+    options: &EndpointOptions,
+    settings: ReadSettings,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    match options.http_addr {
+        Some(address) => Ok(Some(address)),
+        None => Ok(settings(&["HTTP_ADDR"])?.http_address),
     }
 }
 

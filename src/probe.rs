@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use wakeupd_protocol::{PERIOD, PING};
 
-use crate::args::{self, Family, Resolved, Target};
+use crate::cli::options::ProbeOptions;
+use crate::cli::values::{Family, Resolved, Target};
 use crate::clock::{self, Time};
 use crate::output::{self, counted, printable};
 use crate::ping_stats::{Arrival, PingStats};
@@ -28,46 +28,16 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Seconds between two lines that report silence.
 const SILENCE_INTERVAL: u64 = 10;
 
-/// Options of `wakeupd probe`.
-#[derive(Args, Debug)]
-pub struct Options {
-    /// The daemon: a name or an address, and its port if that is not 7561
-    ///
-    /// An IPv6 address with a port stands in brackets, as in `[::1]:7000`.
-    #[arg(value_name = "HOST[:PORT]")]
-    target: Target,
-
-    /// Interval between heartbeats, at least 1s (every second until the first ping)
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = args::duration)]
-    every: Duration,
-
-    /// Stop after this many pings, or 5 seconds after the last of them was due
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    count: Option<u32>,
-
-    /// Stop after this time, such as 30s or 2h
-    #[arg(long = "for", value_name = "TIME", value_parser = args::duration)]
-    length: Option<Duration>,
-
-    /// Use IPv4 only
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
-    ipv4: bool,
-
-    /// Use IPv6 only
-    #[arg(short = '6', long)]
-    ipv6: bool,
-}
-
 /// Sends heartbeats and prints the pings until the limit is reached or SIGINT arrives. The exit code is 0 if a
 /// ping arrived, else 1.
 #[must_use]
-pub fn run(options: &Options) -> ExitCode {
+pub fn run(options: &ProbeOptions) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let probed = runtime.and_then(|runtime| runtime.block_on(probe(options)));
     probed.unwrap_or_else(|error| output::fail(COMMAND, printable(&error.to_string())))
 }
 
-async fn probe(options: &Options) -> io::Result<ExitCode> {
+async fn probe(options: &ProbeOptions) -> io::Result<ExitCode> {
     let family = match (options.ipv4, options.ipv6) {
         (true, _) => Family::Ipv4,
         (_, true) => Family::Ipv6,
@@ -117,7 +87,7 @@ impl Probe {
         })
     }
 
-    async fn run(&mut self, options: &Options, resolved: &Resolved) -> io::Result<()> {
+    async fn run(&mut self, options: &ProbeOptions, resolved: &Resolved) -> io::Result<()> {
         let (target, address) = (&options.target, resolved.address);
         print(format_args!(
             "PROBE {target} ({address}) from {}: a heartbeat every {}, a ping is due every second",
@@ -139,7 +109,7 @@ impl Probe {
         Ok(())
     }
 
-    async fn listen(&mut self, options: &Options) -> io::Result<()> {
+    async fn listen(&mut self, options: &ProbeOptions) -> io::Result<()> {
         let count = options.count.unwrap_or(u32::MAX);
         let patience = options.count.map(|count| PERIOD * count + GRACE);
         let limit = [options.length, patience].into_iter().flatten().min();

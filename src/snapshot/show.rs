@@ -1,14 +1,13 @@
 //! `wakeupd snapshot show`: prints a summary of a snapshot.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 
 use super::{Moment, Snapshot};
+use crate::cli::options::SnapshotCommand;
 use crate::clock::Time;
 use crate::disk;
 use crate::engine::registry::View;
@@ -17,30 +16,10 @@ use crate::output::{self, grouped, printable};
 /// The prefix of error messages.
 const COMMAND: &str = "wakeupd snapshot";
 
-/// Subcommands of `wakeupd snapshot`.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Print what is in a snapshot
-    ///
-    /// Only with --clients it prints addresses. The exit code is 1 if the file cannot be used.
-    Show(ShowOptions),
-}
-
-/// Options of `wakeupd snapshot show`.
-#[derive(Args, Debug)]
-pub struct ShowOptions {
-    /// The file that `SNAPSHOT_PATH` names
-    file: PathBuf,
-
-    /// Print each client too, with its address
-    #[arg(long)]
-    clients: bool,
-}
-
 /// Runs the subcommand. The exit code is 1 if the file cannot be used.
 #[must_use]
-pub fn run(command: &Command) -> ExitCode {
-    let Command::Show(options) = command;
+pub fn run(command: &SnapshotCommand) -> ExitCode {
+    let SnapshotCommand::Show(options) = command;
     let file = printable(&options.file.display().to_string());
     let path = options.file.clone();
     let read = disk::within_patience(move || disk::read(&path));

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
-use wakeupd::args::{self, Target};
+use wakeupd::cli::values::{self, Target};
 
 use crate::churn::Churn;
 use crate::plan::{Plan, Restart};
@@ -37,19 +37,19 @@ pub struct Options {
     pub(crate) clients: u32,
 
     /// Interval between the heartbeats of a client, ±20 % at random
-    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = values::duration)]
     pub(crate) heartbeat_every: Duration,
 
     /// Time in which all clients register; it comes before the measurement
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = values::duration)]
     pub(crate) register_in: Duration,
 
     /// Length of the measurement, in whole seconds
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = values::duration)]
     pub(crate) length: Duration,
 
     /// Let half of the clients fall silent after this time, and measure the others to the end
-    #[arg(long, value_name = "TIME", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) halve_after: Option<Duration>,
 
     /// Measure this daemon instead of one of the bench's own

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use wakeupd::args::Family;
+use wakeupd::cli::values::Family;
 
 use crate::baseline::{self, Baseline};
 use crate::crowd::{self, Crowd};

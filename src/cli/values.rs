@@ -1,4 +1,4 @@
-//! Arguments shared by several subcommands.
+//! Values on the command line that `wakeupd` and `wakeupd-bench` share.
 
 mod target;
 
