@@ -38,21 +38,24 @@ const HEALTHCHECK: &str = "wakeupd healthcheck";
 /// Why there is no status to show.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
-    #[error("HTTP_ADDR is none, so the daemon has no endpoint to ask: set it, or use --http-addr")]
+    #[error(
+        "HTTP_ADDR is none, so the daemon has no HTTP endpoint. Set HTTP_ADDR or use --http-addr."
+    )]
     NoEndpoint,
     #[error(
-        "http://{address} does not answer: {}; is the daemon running, with the same HTTP_ADDR?",
+        "http://{address} does not answer: {}. Start the daemon, or set HTTP_ADDR to the daemon's value.",
         printable(&.error.to_string())
     )]
     Unreachable { address: SocketAddr, error: Box<dyn Error + Send + Sync> },
-    #[error("http://{address} answers {status}: {said}")]
+    #[error("http://{address} answered {status}: {said}")]
     Unexpected { address: SocketAddr, status: StatusCode, said: String },
 }
 
 impl NoAnswer {
     fn unexpected(address: SocketAddr, answer: &Answer) -> Self {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let said = json["error"].as_str().unwrap_or("nothing that a wakeupd of this version says");
+        let said =
+            json["error"].as_str().unwrap_or("the response is not from this version of wakeupd");
         Self::Unexpected { address, status: answer.status, said: printable(said) }
     }
 }
@@ -146,7 +149,7 @@ fn health_of_endpoint(address: SocketAddr) -> ExitCode {
         (StatusCode::SERVICE_UNAVAILABLE, Some(stuck)) => {
             let stuck: Vec<_> = stuck.iter().filter_map(Value::as_str).map(printable).collect();
             let stuck = stuck.join(", ");
-            say(ExitCode::FAILURE, format_args!("unhealthy: no sign of life from {stuck}"))
+            say(ExitCode::FAILURE, format_args!("unhealthy: stuck tasks: {stuck}"))
         }
         _ => output::fail(HEALTHCHECK, NoAnswer::unexpected(address, &answer)),
     }
@@ -154,15 +157,18 @@ fn health_of_endpoint(address: SocketAddr) -> ExitCode {
 
 fn health_on_the_wire(config: &Config) -> ExitCode {
     if config.port == 0 {
-        let unknown = "unknown: HTTP_ADDR is none and PORT is 0, so the daemon cannot be found. Set one of them, or use --http-addr";
+        let unknown = "unknown: HTTP_ADDR is none and PORT is 0, so there is no address to check. Set one of them or use --http-addr.";
         return say(ExitCode::SUCCESS, unknown);
     }
     match heartbeat::answered(&config.host, config.port) {
         Ok(()) => say(
             ExitCode::SUCCESS,
-            "healthy: HTTP_ADDR is none, so only a ping was checked, and it came",
+            "healthy: HTTP_ADDR is none, so the check sent a heartbeat, and a ping arrived",
         ),
-        Err(error) => output::fail(HEALTHCHECK, format_args!("HTTP_ADDR is none, and {error}")),
+        Err(error) => output::fail(
+            HEALTHCHECK,
+            format_args!("HTTP_ADDR is none, so the check sent a heartbeat: {error}"),
+        ),
     }
 }
 

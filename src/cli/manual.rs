@@ -11,7 +11,7 @@ use crate::config::{ENV_FILE, VARIABLES, Variable};
 
 /// Each signal and its effect.
 const SIGNALS: [(&str, &str); 3] = [
-    ("SIGTERM, SIGINT", "Stop. A second one ends the program at once."),
+    ("SIGTERM, SIGINT", "Stop gracefully. A second signal ends the program at once."),
     (
         "SIGHUP",
         "Reload DENY_FILE. Clients in networks that it now denies get no more pings. Stop if the controlling terminal has closed. Ignored under nohup.",
@@ -25,47 +25,50 @@ const SIGNALS: [(&str, &str); 3] = [
 const FILES: [(&str, &str); 5] = [
     (
         ".env",
-        "More variables, read from the working directory unless a service manager started the program. ENV_FILE names another file.",
+        "Additional variables, read from the working directory unless a service manager started the program. ENV_FILE names another file.",
     ),
     (
         "/etc/default/wakeupd",
-        "The variables of the systemd service, a line each in the form of NAME=value. After a change the service has to be restarted.",
+        "The variables of the systemd service, one NAME=value per line. Restart the service after a change.",
     ),
     (
         "/var/lib/wakeupd/snapshot",
-        "What keeps the clients over a restart of the service. One that could not be used lies beside it as snapshot.bad.",
+        "The snapshot, which preserves the clients across a restart of the service. If the daemon cannot use a snapshot, it renames the file to snapshot.bad.",
     ),
     (
         "/usr/lib/systemd/system/wakeupd.service",
-        "The systemd service, as the Debian package installs it.",
+        "The systemd service that the Debian package installs.",
     ),
     (
         "/usr/lib/systemd/system/wakeupd.socket",
-        "Its socket. Where that is enabled, heartbeats wait while the service restarts. HOST and PORT do not count beside it: `systemctl edit wakeupd.socket` sets the address.",
+        "The socket of the service. If it is enabled, heartbeats wait while the service restarts, and HOST and PORT have no effect: set the address with `systemctl edit wakeupd.socket`.",
     ),
 ];
 
 const EXIT_CODES: [(&str, &str); 6] = [
     (
         "0",
-        "The daemon was told to stop; what was asked for is well: a probe got a ping, the doctor found nothing.",
+        "Success: the daemon stopped on request, the probe received a ping, the doctor has no finding, or the command completed.",
     ),
-    ("1", "It is not, or it could not be done, and then a line on standard error says why."),
-    ("2", "The command line is wrong."),
-    ("69", "There is no answer to `wakeupd status`."),
+    (
+        "1",
+        "Failure: standard error explains it, or the probe received no ping, the daemon is unhealthy, or the status or the doctor reports a problem.",
+    ),
+    ("2", "Invalid command line."),
+    ("69", "The daemon did not answer `wakeupd status`."),
     (
         "78",
-        "A variable is wrong, and each that is gets a line on standard error; the env file cannot be used; or a limit on memory is too small for MAX_CLIENTS.",
+        "Invalid configuration: a variable is invalid (standard error lists each one), the env file cannot be used, a memory limit is too small for MAX_CLIENTS, or the service manager handed over an unsuitable socket.",
     ),
-    ("130, 143", "A second SIGINT or SIGTERM ended it."),
+    ("130, 143", "A second SIGINT or SIGTERM ended the program."),
 ];
 
 const EXAMPLES: [(&str, &str); 5] = [
-    ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port and tell of every client."),
-    ("wakeupd probe localhost --count 3", "See whether pings come, and how punctual they are."),
-    ("wakeupd status --watch", "See how the daemon is, second by second."),
+    ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port, and log every client."),
+    ("wakeupd probe localhost --count 3", "Check that pings arrive, and how punctual they are."),
+    ("wakeupd status --watch", "Show the state of the daemon every second."),
     ("systemctl reload wakeupd", "Reload DENY_FILE, for example after a complaint about pings."),
-    ("journalctl --unit wakeupd --grep summary", "See what the service did in each minute."),
+    ("journalctl --unit wakeupd --grep summary", "Show the summary of each minute."),
 ];
 
 const SEE_ALSO: &str = "`systemctl`(1), `journalctl`(1), `systemd.exec`(5), `ss`(8)";
@@ -148,7 +151,7 @@ fn own_sections() -> Roff {
     let mut page = Roff::new();
     page.control("SH", ["ENVIRONMENT"]);
     page.text([roman(
-        "An empty variable has its default, but an empty HTTP_ADDR is none. `wakeupd --print-config` shows what is in force.",
+        "An empty variable means its default, but an empty HTTP_ADDR means none. `wakeupd --print-config` prints the effective settings.",
     )]);
     for Variable { name, default, allowed, about } in VARIABLES.into_iter().chain([&ENV_FILE]) {
         // Lines break at spaces, so a list needs some.

@@ -11,7 +11,7 @@ use super::values::{self, Target};
 /// The HTTP endpoint of the daemon to query.
 #[derive(Args, Debug)]
 pub struct EndpointOptions {
-    /// The endpoint of the daemon, if that is not the `HTTP_ADDR` of the environment
+    /// Address of the daemon's HTTP endpoint, in place of `HTTP_ADDR`
     #[arg(long, value_name = "IP:PORT")]
     pub http_addr: Option<SocketAddr>,
 }
@@ -23,11 +23,11 @@ pub struct StatusOptions {
     #[command(flatten)]
     pub endpoint: EndpointOptions,
 
-    /// Print JSON, each answer on a line
+    /// Print the status as JSON, one line per query
     #[arg(long)]
     pub json: bool,
 
-    /// Ask again every second
+    /// Query the daemon every second until interrupted
     #[arg(long)]
     pub watch: bool,
 }
@@ -43,17 +43,17 @@ pub struct HealthcheckOptions {
 /// Options of `wakeupd probe`.
 #[derive(Args, Debug)]
 pub struct ProbeOptions {
-    /// The daemon: a name or an address, and its port if that is not 7561
+    /// Name or address of the daemon, and its port if it is not 7561
     ///
-    /// An IPv6 address with a port stands in brackets, as in `[::1]:7000`.
+    /// Put an IPv6 address with a port in brackets, as in `[::1]:7000`.
     #[arg(value_name = "HOST[:PORT]")]
     pub target: Target,
 
-    /// Interval between heartbeats, at least 1s (every second until the first ping)
+    /// Interval between heartbeats, at least 1s (1s until the first ping)
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = values::duration)]
     pub every: Duration,
 
-    /// Stop after this many pings, or 5 seconds after the last of them was due
+    /// Stop after this many pings, or 5 s after the last of them was due
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
 
@@ -74,7 +74,7 @@ pub struct ProbeOptions {
 #[cfg(target_os = "linux")]
 #[derive(Args, Debug)]
 pub struct DoctorOptions {
-    /// Print an array of {check, result, seen, why, mend} as JSON; result is ok, finding or unknown
+    /// Print a JSON array of {check, result, seen, why, mend}; result is ok, finding or unknown
     #[arg(long)]
     pub json: bool,
 }
@@ -82,19 +82,19 @@ pub struct DoctorOptions {
 /// Subcommands of `wakeupd snapshot`.
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
-    /// Print what is in a snapshot
+    /// Print a summary of a snapshot
     ///
-    /// Only with --clients it prints addresses. The exit code is 1 if the file cannot be used.
+    /// It contains client addresses only with --clients. The exit code is 1 if the file cannot be used.
     Show(ShowOptions),
 }
 
 /// Options of `wakeupd snapshot show`.
 #[derive(Args, Debug)]
 pub struct ShowOptions {
-    /// The file that `SNAPSHOT_PATH` names
+    /// Path of the snapshot, as in `SNAPSHOT_PATH`
     pub file: PathBuf,
 
-    /// Print each client too, with its address
+    /// Also print each client with its address
     #[arg(long)]
     pub clients: bool,
 }

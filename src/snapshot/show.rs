@@ -90,27 +90,27 @@ fn show(
     let clients = snapshot.len();
     let age = match now.since(&header.taken) {
         Ok(age) => format!("{} ago", rounded(age)),
-        Err(ahead) => format!("in {}, says the clock", rounded(ahead)),
+        Err(ahead) => format!("{} in the future by the clock", rounded(ahead)),
     };
     let begun = UNIX_EPOCH + header.taken.wall.since(Time::default());
-    let end = if header.pinged_until.is_some() { "when it ended" } else { "while it ran" };
+    let end = if header.pinged_until.is_some() { "at shutdown" } else { "while running" };
     let millis = |millis: u64| rounded(Duration::from_millis(millis));
     let seconds = |seconds: u64| rounded(Duration::from_secs(seconds));
     let times = |times: &Histogram<u64>, unit: &dyn Fn(u64) -> String| {
         let [least, median, most] =
             [times.min(), times.value_at_quantile(0.5), times.max()].map(unit);
-        format!("{least} to {most} before, median {median}")
+        format!("{least} to {most} before the snapshot, median {median}")
     };
     let mut lines = vec![
         ("written", format!("{}, {age}", humantime::format_rfc3339_seconds(begun))),
         (
             "by",
-            format!("wakeupd {} at UDP port {}, {end}", printable(&header.program), header.port),
+            format!("wakeupd {} on UDP port {}, {end}", printable(&header.program), header.port),
         ),
         (
             "clients",
             format!(
-                "{} (IPv4 {}, IPv6 {}), {} of them muted",
+                "{} (IPv4 {}, IPv6 {}), {} muted",
                 grouped(clients),
                 grouped(clients - sums.v6),
                 grouped(sums.v6),
