@@ -1,27 +1,29 @@
-//! The command line, and what is made of its definition: completions and the manual page.
+//! The command line, and the completions and the manual page that its definition yields.
 
 mod manual;
+pub mod options;
 mod parse;
+pub mod values;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::parse::parse;
-#[cfg(target_os = "linux")]
-use crate::doctor;
-use crate::{client, config, probe, snapshot};
+use crate::config;
 
 /// UDP wake-up ping daemon
 ///
-/// Without a subcommand it serves: a client that sends a UDP datagram of any kind to it gets a
-/// 2-byte ping every second, until its heartbeats stop. It is configured by the environment
-/// alone.
+/// Without a subcommand, wakeupd runs the daemon. A client sends heartbeats, UDP datagrams of any
+/// kind, and gets a 2-byte ping every second until its heartbeats stop. Environment variables
+/// configure the daemon.
 #[derive(Debug, Parser)]
 #[command(version, after_help = config::help(), args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// Check all that needs no socket: each variable, misspelt names, `HOST` and the limits on memory
+    /// Check the configuration without opening a socket, and exit
     ///
-    /// It starts nothing. The exit code is 0 if all is well and 78 if not. `wakeupd doctor` tries the rest.
+    /// Checks each variable, looks for misspelt names, resolves `HOST` and compares `MAX_CLIENTS` with the
+    /// memory limits. The exit code is 0 if the configuration is valid and 78 if not. `wakeupd doctor` also
+    /// checks the machine.
     #[arg(long, conflicts_with = "print_config")]
     pub check_config: bool,
 
@@ -29,73 +31,79 @@ pub struct Cli {
     #[arg(long)]
     pub print_config: bool,
 
-    /// Serve until this process, which started it, ends
+    /// Exit when the parent process with this PID exits
     #[cfg(target_os = "linux")]
     #[arg(long, value_name = "PID", hide = true)]
     pub ends_with: Option<i32>,
 
-    /// What to do instead of serving
+    /// What to do instead of running the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What the program does besides serving.
+/// What the program does besides running the daemon.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show how the daemon that runs here is
+    /// Show the state of the local daemon
     ///
-    /// It asks the endpoint of the daemon. The exit code is 0 if nothing is critical, 1 if something is, and
-    /// 69 if there is no answer.
-    Status(client::StatusOptions),
+    /// Queries the daemon's HTTP endpoint. The exit code is 0 if no finding is critical, 1 if a finding is
+    /// critical, 69 if the daemon does not answer, and 78 if `HTTP_ADDR` is needed and invalid.
+    Status(options::StatusOptions),
 
-    /// Tell by the exit code whether the daemon that runs here is healthy
+    /// Exit 0 if the local daemon is healthy
     ///
-    /// It asks the endpoint of the daemon. If `HTTP_ADDR` is none, it sends a heartbeat to `HOST` and
-    /// `PORT` and waits up to 3 s for a ping, which makes it a client for a moment. The exit code is 0 if every
-    /// task of the daemon is alive, or a ping came, or `PORT` is 0 too, so that there is nothing to ask; 78 if
-    /// a variable that it needs is wrong, else 1.
-    Healthcheck(client::HealthOptions),
+    /// Queries the daemon's HTTP endpoint. If `HTTP_ADDR` is none, the check sends a heartbeat to `HOST` and
+    /// `PORT` and waits up to 3 s for a ping, so it becomes a client for a moment.
+    ///
+    /// The exit code is 0 if every task of the daemon is alive or a ping arrived, 78 if a variable that the
+    /// check needs is invalid, and otherwise 1. If `HTTP_ADDR` is none and `PORT` is 0, nothing can be checked,
+    /// and the exit code is 0.
+    Healthcheck(options::HealthcheckOptions),
 
-    /// Act as a client: send heartbeats to a daemon and show the pings that come back
-    Probe(probe::Options),
+    /// Act as a client: send heartbeats to a daemon and print its pings
+    ///
+    /// The exit code is 0 if a ping arrived, otherwise 1.
+    Probe(options::ProbeOptions),
 
-    /// Look at what makes such a daemon fail on this machine, and say what to do about it
+    /// Check this machine for causes of failure, and suggest remedies
     ///
-    /// It reads the same environment as the daemon, so run it with that. If a wakeupd holds the port
-    /// already, its limits are looked at, else those of a daemon started from here. It changes nothing.
-    /// Run it as root to see everything; what it cannot see is "unknown" and no finding.
+    /// Run it with the daemon's environment variables. It changes nothing. Run it as root to check everything:
+    /// a check without access reports "unknown", which is not a finding.
     ///
-    /// A port that is free is bound for a moment, and `SNAPSHOT_PATH` and `DENY_FILE` are tried as the
-    /// user of the running daemon, else as the owner of the snapshot's folder, unless that is root, else as the caller.
+    /// If a wakeupd holds the port, the doctor checks the limits of that process, otherwise the limits of a
+    /// daemon started from here. If the port is free, the doctor binds it for a moment. It tries
+    /// `SNAPSHOT_PATH` and `DENY_FILE` with the permissions of the running daemon's user. If no daemon runs, it
+    /// uses the owner of the snapshot's folder or, if that is root, the calling user.
     ///
-    /// The exit code is 1 if anything was found, 0 if not, and 78 if the environment is wrong.
+    /// The exit code is 0 without a finding, 1 with one, and 78 if a variable is invalid.
     #[cfg(target_os = "linux")]
-    Doctor(doctor::Options),
+    Doctor(options::DoctorOptions),
 
-    /// Look into the file that keeps the clients over a restart
+    /// Inspect a snapshot of the clients
     #[command(subcommand)]
-    Snapshot(snapshot::Command),
+    Snapshot(options::SnapshotCommand),
 
-    /// Print what makes a shell complete the arguments
+    /// Print a shell completion script
     ///
-    /// `source <(wakeupd completions bash)` is for once. For good it is kept in a file, such as
-    /// `/etc/bash_completion.d/wakeupd`, `/usr/local/share/zsh/site-functions/_wakeupd` or
-    /// `/etc/fish/completions/wakeupd.fish`.
+    /// `source <(wakeupd completions bash)` enables completion in the current shell. To install it, write the
+    /// script to a file such as `/etc/bash_completion.d/wakeupd`,
+    /// `/usr/local/share/zsh/site-functions/_wakeupd` or `/etc/fish/completions/wakeupd.fish`.
     Completions {
-        /// The shell
+        /// Shell that reads the script
         shell: Shell,
     },
 
     /// Print the manual page
     ///
-    /// `wakeupd man | man -l -` shows it. In `/usr/local/share/man/man8/wakeupd.8` man(1) finds it.
+    /// `wakeupd man | man -l -` displays it. To install it, write it to
+    /// `/usr/local/share/man/man8/wakeupd.8`.
     Man,
 }
 
-/// What makes `shell` complete the arguments.
+/// The completion script for `shell`.
 ///
 /// # Panics
-/// Never: memory takes all that is written to it.
+/// Never: the script is UTF-8.
 #[must_use]
 pub fn completions(shell: Shell) -> String {
     let whole = Cli::command();
@@ -107,7 +115,7 @@ pub fn completions(shell: Shell) -> String {
         .subcommands(whole.get_subcommands());
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "wakeupd", &mut script);
-    String::from_utf8(script).expect("made of texts")
+    String::from_utf8(script).expect("clap generates UTF-8")
 }
 
 /// The manual page, in the language of roff(7).

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
 use hyper::StatusCode;
 use serde_json::Value;
 use tracing::Level;
@@ -21,6 +20,7 @@ use tracing::Level;
 pub use self::request::{Answer, get};
 use self::screen::Screen;
 use self::table::Table;
+use crate::cli::options::{EndpointOptions, HealthcheckOptions, StatusOptions};
 use crate::config::{Config, ConfigError, EXIT_CONFIG, ReadSettings};
 use crate::logging::complain;
 use crate::output::{self, printable};
@@ -35,54 +35,27 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const STATUS: &str = "wakeupd status";
 const HEALTHCHECK: &str = "wakeupd healthcheck";
 
-/// The endpoint of the daemon.
-#[derive(Args, Debug)]
-pub struct Endpoint {
-    /// The endpoint of the daemon, if that is not the `HTTP_ADDR` of the environment
-    #[arg(long, value_name = "IP:PORT")]
-    http_addr: Option<SocketAddr>,
-}
-
-/// Options of `wakeupd status`.
-#[derive(Args, Debug)]
-pub struct StatusOptions {
-    #[command(flatten)]
-    endpoint: Endpoint,
-
-    /// Print JSON, each answer on a line
-    #[arg(long)]
-    json: bool,
-
-    /// Ask again every second
-    #[arg(long)]
-    watch: bool,
-}
-
-/// Options of `wakeupd healthcheck`.
-#[derive(Args, Debug)]
-pub struct HealthOptions {
-    #[command(flatten)]
-    endpoint: Endpoint,
-}
-
 /// Why there is no status to show.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
-    #[error("HTTP_ADDR is none, so the daemon has no endpoint to ask: set it, or use --http-addr")]
+    #[error(
+        "HTTP_ADDR is none, so the daemon has no HTTP endpoint. Set HTTP_ADDR or use --http-addr."
+    )]
     NoEndpoint,
     #[error(
-        "http://{address} does not answer: {}; is the daemon running, with the same HTTP_ADDR?",
+        "http://{address} does not answer: {}. Start the daemon, or set HTTP_ADDR to the daemon's value.",
         printable(&.error.to_string())
     )]
     Unreachable { address: SocketAddr, error: Box<dyn Error + Send + Sync> },
-    #[error("http://{address} answers {status}: {said}")]
+    #[error("http://{address} answered {status}: {said}")]
     Unexpected { address: SocketAddr, status: StatusCode, said: String },
 }
 
 impl NoAnswer {
     fn unexpected(address: SocketAddr, answer: &Answer) -> Self {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let said = json["error"].as_str().unwrap_or("nothing that a wakeupd of this version says");
+        let said =
+            json["error"].as_str().unwrap_or("the response is not from this version of wakeupd");
         Self::Unexpected { address, status: answer.status, said: printable(said) }
     }
 }
@@ -91,7 +64,7 @@ impl NoAnswer {
 /// is no valid answer, and 78 if `HTTP_ADDR` is needed and invalid.
 #[must_use]
 pub fn status(options: &StatusOptions, settings: ReadSettings) -> ExitCode {
-    let address = match options.endpoint.endpoint(settings) {
+    let address = match endpoint(&options.endpoint, settings) {
         Ok(Some(address)) => address,
         Ok(None) => return unanswered(&NoAnswer::NoEndpoint),
         Err(error) => return wrong(&error),
@@ -154,8 +127,8 @@ fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
 /// Checks that every task of the daemon is alive or, without an endpoint, that it answers a heartbeat with a
 /// ping. The exit code is 0 if so or if nothing can be checked, 78 if a needed variable is invalid, else 1.
 #[must_use]
-pub fn health(options: &HealthOptions, settings: ReadSettings) -> ExitCode {
-    match options.endpoint.endpoint(settings) {
+pub fn health(options: &HealthcheckOptions, settings: ReadSettings) -> ExitCode {
+    match endpoint(&options.endpoint, settings) {
         Ok(Some(address)) => health_of_endpoint(address),
         Ok(None) => match settings(&["HOST", "PORT"]) {
             Ok(config) => health_on_the_wire(&config),
@@ -176,7 +149,7 @@ fn health_of_endpoint(address: SocketAddr) -> ExitCode {
         (StatusCode::SERVICE_UNAVAILABLE, Some(stuck)) => {
             let stuck: Vec<_> = stuck.iter().filter_map(Value::as_str).map(printable).collect();
             let stuck = stuck.join(", ");
-            say(ExitCode::FAILURE, format_args!("unhealthy: no sign of life from {stuck}"))
+            say(ExitCode::FAILURE, format_args!("unhealthy: stuck tasks: {stuck}"))
         }
         _ => output::fail(HEALTHCHECK, NoAnswer::unexpected(address, &answer)),
     }
@@ -184,15 +157,18 @@ fn health_of_endpoint(address: SocketAddr) -> ExitCode {
 
 fn health_on_the_wire(config: &Config) -> ExitCode {
     if config.port == 0 {
-        let unknown = "unknown: HTTP_ADDR is none and PORT is 0, so the daemon cannot be found. Set one of them, or use --http-addr";
+        let unknown = "unknown: HTTP_ADDR is none and PORT is 0, so there is no address to check. Set one of them or use --http-addr.";
         return say(ExitCode::SUCCESS, unknown);
     }
     match heartbeat::answered(&config.host, config.port) {
         Ok(()) => say(
             ExitCode::SUCCESS,
-            "healthy: HTTP_ADDR is none, so only a ping was checked, and it came",
+            "healthy: HTTP_ADDR is none, so the check sent a heartbeat, and a ping arrived",
         ),
-        Err(error) => output::fail(HEALTHCHECK, format_args!("HTTP_ADDR is none, and {error}")),
+        Err(error) => output::fail(
+            HEALTHCHECK,
+            format_args!("HTTP_ADDR is none, so the check sent a heartbeat: {error}"),
+        ),
     }
 }
 
@@ -200,13 +176,14 @@ fn say(code: ExitCode, text: impl Display) -> ExitCode {
     output::end(HEALTHCHECK, code, output::print(format_args!("{text}\n")))
 }
 
-impl Endpoint {
-    /// The endpoint to query, if there is one. `HTTP_ADDR` is read only if no option names an endpoint.
-    fn endpoint(&self, settings: ReadSettings) -> Result<Option<SocketAddr>, ConfigError> {
-        match self.http_addr {
-            Some(address) => Ok(Some(address)),
-            None => Ok(settings(&["HTTP_ADDR"])?.http_addr),
-        }
+/// The endpoint to query, if there is one. `HTTP_ADDR` is read only if no option names an endpoint.
+fn endpoint(
+    options: &EndpointOptions,
+    settings: ReadSettings,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    match options.http_addr {
+        Some(address) => Ok(Some(address)),
+        None => Ok(settings(&["HTTP_ADDR"])?.http_addr),
     }
 }
 

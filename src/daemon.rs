@@ -172,7 +172,7 @@ impl Daemon {
         drop(end_listener);
         let have_ended = timeout(SHUTDOWN_TIMEOUT, tasks.all()).await.is_ok();
         if !have_ended {
-            warn!("not every task has ended after {SHUTDOWN_TIMEOUT:?}, so it is left alone");
+            warn!("tasks are still running after {SHUTDOWN_TIMEOUT:?}; exiting without them");
         }
         if let Some(keeper) = self.keeper {
             keeper.end((have_ended && ended.is_ok()).then_some(end)).await;
@@ -267,11 +267,11 @@ impl Daemon {
                 *is_lost = false;
                 warn!(
                     sockets,
-                    "sockets had lost their network interface, because it was deleted and recreated or another program disconnected them (`ss -K`?); bound them to it again"
+                    "sockets lost their network interface, because it was recreated or another program disconnected them (`ss -K`); bound them to it again"
                 );
             }
             Err(error) if !std::mem::replace(is_lost, true) => {
-                error!(%error, "cannot bind the sockets to their network interface again, so no client is served: make the interface again, and restart the daemon if it lacks CAP_NET_RAW");
+                error!(%error, "cannot bind the sockets to their network interface again, so no client gets pings. Recreate the interface, and restart the daemon if it lacks CAP_NET_RAW.");
             }
             Err(_) => {}
         }
@@ -290,7 +290,7 @@ impl Daemon {
                     debug!(%client, reason = Removal::Denied.label(), "removed");
                 }
                 let removed = removed.len();
-                info!(path = file.path(), networks = count, removed, "read DENY_FILE again");
+                info!(path = file.path(), networks = count, removed, "loaded DENY_FILE");
             }
             Err((file, error)) => {
                 let (path, reason) = (file.path(), error.without_text());
@@ -309,7 +309,7 @@ fn reload_deny_file(deny_file_reader: Option<&mut DenyFileReader>) {
     if let Some(deny_file_reader) = deny_file_reader {
         deny_file_reader.reload();
     } else {
-        info!("SIGHUP: DENY_FILE is not set, so there is nothing to read again");
+        info!("SIGHUP: DENY_FILE is not set, so there is nothing to reload");
     }
 }
 
@@ -326,8 +326,11 @@ fn report_health(before: &[String], stuck: &[String], supervisor: &Supervisor) {
         supervisor.alive();
     }
     match (before.is_empty(), stuck.is_empty()) {
-        (true, false) => error!(tasks = stuck.join(", "), "stuck"),
-        (false, true) => info!("nothing is stuck any more"),
+        (true, false) => error!(
+            tasks = stuck.join(", "),
+            "tasks are stuck. Restart the daemon, unless systemd's watchdog does."
+        ),
+        (false, true) => info!("all tasks are running again"),
         _ => {}
     }
 }

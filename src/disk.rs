@@ -34,7 +34,7 @@ pub fn within_patience<T: Send + 'static>(
 /// Returns the error for an operation that missed its deadline.
 #[must_use]
 pub fn no_answer() -> io::Error {
-    let message = format!("the disk does not answer within {} s", TIMEOUT.as_secs());
+    let message = format!("the disk did not answer within {} s", TIMEOUT.as_secs());
     io::Error::new(ErrorKind::TimedOut, message)
 }
 
@@ -96,6 +96,6 @@ mod tests {
         let (_never, forever) = mpsc::channel::<()>();
         let error = within_patience(move || Ok(forever.recv())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        assert_eq!(error.to_string(), "the disk does not answer within 5 s");
+        assert_eq!(error.to_string(), "the disk did not answer within 5 s");
     }
 }

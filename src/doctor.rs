@@ -23,8 +23,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Args;
-
+use crate::cli::options::DoctorOptions;
 use crate::config::{Config, Misspelt};
 use crate::machine::Machine;
 use crate::{logging, output};
@@ -37,14 +36,6 @@ use port::Port;
 use settings::Theirs;
 use sockets::{Holder, Protocol};
 use user::User;
-
-/// Output options of `wakeupd doctor`.
-#[derive(Args, Debug)]
-pub struct Options {
-    /// Print an array of {check, result, seen, why, mend} as JSON; result is ok, finding or unknown
-    #[arg(long)]
-    json: bool,
-}
 
 /// The daemon's input: its settings and their origin.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +50,7 @@ pub struct Given<'a> {
 
 /// Runs all checks. The exit code is 1 if there is a finding, else 0.
 #[must_use]
-pub fn run(options: &Options, given: &Given) -> ExitCode {
+pub fn run(options: &DoctorOptions, given: &Given) -> ExitCode {
     let diagnoses = examine(&Machine::new("/"), given);
     let is_finding = |diagnosis: &Diagnosis| diagnosis.result == Outcome::Finding;
     let code = ExitCode::from(u8::from(diagnoses.iter().any(is_finding)));
@@ -151,7 +142,7 @@ fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>, user: User
     })
 }
 
-fn show(options: &Options, diagnoses: &[Diagnosis]) -> io::Result<()> {
+fn show(options: &DoctorOptions, diagnoses: &[Diagnosis]) -> io::Result<()> {
     if options.json {
         return output::print(format_args!("{}\n", output::json(&diagnoses, true)?));
     }

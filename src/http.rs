@@ -106,8 +106,8 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                if let Some(left_out) = failures.pass(clock::now()) {
-                    warn!(%error, left_out, "cannot accept an HTTP connection");
+                if let Some(suppressed) = failures.pass(clock::now()) {
+                    warn!(%error, suppressed, "cannot accept an HTTP connection");
                 }
                 tokio::time::sleep(BACKOFF).await;
                 continue;
@@ -116,9 +116,9 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
         let now = clock::now();
         let (connection, closed) = connections.admit(peer, now);
         if let Some(closed) = closed
-            && let Some(left_out) = closings.pass(now)
+            && let Some(suppressed) = closings.pass(now)
         {
-            warn!(%peer, %closed, left_out, "too many HTTP connections: closed one to accept another");
+            warn!(%peer, %closed, suppressed, "too many HTTP connections: closed one to accept another");
         }
         tokio::spawn(serve(stream, connection, Arc::clone(endpoint)));
         // Let the new connection read its request before the next one may evict it.

@@ -17,13 +17,12 @@
 //! - For the operator: [`sampler`] samples all that every second, [`status`] reports it with findings, [`http`]
 //!   serves it, [`client`] is the client of that endpoint.
 //! - The program: [`cli`], [`config`], [`logging`], [`output`], [`signals`], [`supervisor`], `doctor`, which
-//!   checks the machine, and [`probe`], a client; [`ping_stats`] counts its pings, [`args`] reads its arguments.
+//!   checks the machine, and [`probe`], a client; [`ping_stats`] counts its pings.
 //!
 //! The load generator is a program of its own, `crates/bench`.
 //!
 //! `docs/architecture.md` says which module may import which, and why.
 
-pub mod args;
 pub mod cli;
 pub mod client;
 pub mod clock;

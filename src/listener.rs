@@ -55,8 +55,8 @@ impl Listener {
                 Err(error) if is_fatal(&error) => return error,
                 Err(error) => {
                     self.shared.metrics.failed_receives.add(1);
-                    if let Some(left_out) = self.failures.pass(clock::now()) {
-                        warn!(%error, left_out, "cannot receive");
+                    if let Some(suppressed) = self.failures.pass(clock::now()) {
+                        warn!(%error, suppressed, "cannot receive datagrams");
                     }
                     tokio::time::sleep(BACKOFF).await;
                 }
@@ -99,12 +99,12 @@ impl Listener {
             },
         );
         for reason in outcome.reasons() {
-            let Some(left_out) = self.refusals[reason as usize].pass(now) else { continue };
+            let Some(suppressed) = self.refusals[reason as usize].pass(now) else { continue };
             let label = reason.label();
             if outcome.refused() == Some(reason) {
-                warn!(%source, reason = label, left_out, "refused a datagram");
+                warn!(%source, reason = label, suppressed, "refused a datagram");
             } else {
-                warn!(%source, reason = label, left_out, "would refuse a datagram");
+                warn!(%source, reason = label, suppressed, "would refuse a datagram");
             }
         }
         if let Outcome::Accepted { registered: Some(Registered { wakes, .. }), .. } = outcome {
@@ -112,7 +112,7 @@ impl Listener {
                 self.workers.wake(worker);
             }
             if self.shared.engine.counters().registrations.get() == 1 {
-                info!(client = %source, "first client; LOG_LEVEL=DEBUG shows every client");
+                info!(client = %source, "first client; LOG_LEVEL=DEBUG logs every client");
             }
             debug!(client = %source, "registered");
         }

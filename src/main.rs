@@ -81,7 +81,7 @@ fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
 fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     if config.deny_file.as_ref().is_some_and(|file| file.networks().is_none()) {
         let unchecked =
-            "wakeupd: the disk of DENY_FILE does not answer, so the file is not checked";
+            "wakeupd: the disk of DENY_FILE does not answer, so the file was not checked";
         logging::complain(Level::WARN, unchecked);
     }
     // The checks may log warnings about valid but questionable settings.

@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use wakeupd_protocol::{PERIOD, PING};
 
-use crate::args::{self, Family, Resolved, Target};
+use crate::cli::options::ProbeOptions;
+use crate::cli::values::{Family, Resolved, Target};
 use crate::clock::{self, Time};
 use crate::output::{self, counted, printable};
 use crate::ping_stats::{Arrival, PingStats};
@@ -28,46 +28,16 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Seconds between two lines that report silence.
 const SILENCE_INTERVAL: u64 = 10;
 
-/// Options of `wakeupd probe`.
-#[derive(Args, Debug)]
-pub struct Options {
-    /// The daemon: a name or an address, and its port if that is not 7561
-    ///
-    /// An IPv6 address with a port stands in brackets, as in `[::1]:7000`.
-    #[arg(value_name = "HOST[:PORT]")]
-    target: Target,
-
-    /// Interval between heartbeats, at least 1s (every second until the first ping)
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = args::duration)]
-    every: Duration,
-
-    /// Stop after this many pings, or 5 seconds after the last of them was due
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    count: Option<u32>,
-
-    /// Stop after this time, such as 30s or 2h
-    #[arg(long = "for", value_name = "TIME", value_parser = args::duration)]
-    length: Option<Duration>,
-
-    /// Use IPv4 only
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
-    ipv4: bool,
-
-    /// Use IPv6 only
-    #[arg(short = '6', long)]
-    ipv6: bool,
-}
-
 /// Sends heartbeats and prints the pings until the limit is reached or SIGINT arrives. The exit code is 0 if a
 /// ping arrived, else 1.
 #[must_use]
-pub fn run(options: &Options) -> ExitCode {
+pub fn run(options: &ProbeOptions) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let probed = runtime.and_then(|runtime| runtime.block_on(probe(options)));
     probed.unwrap_or_else(|error| output::fail(COMMAND, printable(&error.to_string())))
 }
 
-async fn probe(options: &Options) -> io::Result<ExitCode> {
+async fn probe(options: &ProbeOptions) -> io::Result<ExitCode> {
     let family = match (options.ipv4, options.ipv6) {
         (true, _) => Family::Ipv4,
         (_, true) => Family::Ipv6,
@@ -117,10 +87,10 @@ impl Probe {
         })
     }
 
-    async fn run(&mut self, options: &Options, resolved: &Resolved) -> io::Result<()> {
+    async fn run(&mut self, options: &ProbeOptions, resolved: &Resolved) -> io::Result<()> {
         let (target, address) = (&options.target, resolved.address);
         print(format_args!(
-            "PROBE {target} ({address}) from {}: a heartbeat every {}, a ping is due every second",
+            "PROBE {target} ({address}) from {}: heartbeat every {}, ping due every second",
             self.socket.local_addr()?,
             humantime::format_duration(options.every),
         ))?;
@@ -139,7 +109,7 @@ impl Probe {
         Ok(())
     }
 
-    async fn listen(&mut self, options: &Options) -> io::Result<()> {
+    async fn listen(&mut self, options: &ProbeOptions) -> io::Result<()> {
         let count = options.count.unwrap_or(u32::MAX);
         let patience = options.count.map(|count| PERIOD * count + GRACE);
         let limit = [options.length, patience].into_iter().flatten().min();
@@ -181,9 +151,9 @@ impl Probe {
         let now = clock::now();
         if !payload.starts_with(&PING) {
             self.ignored += 1;
-            let Some(left_out) = self.ignored_lines.pass(now) else { return Ok(()) };
+            let Some(suppressed) = self.ignored_lines.pass(now) else { return Ok(()) };
             let (bytes, others) =
-                (counted(payload.len() as u64, "byte", "bytes"), others(left_out));
+                (counted(payload.len() as u64, "byte", "bytes"), others(suppressed));
             return print(format_args!("ignored a datagram of {bytes}: not a ping{others}"));
         }
         self.last_sign_of_life = now;
@@ -209,8 +179,8 @@ impl Probe {
                 ))
             }
             Arrival::Duplicate { gap } => {
-                let Some(left_out) = self.duplicate_lines.pass(now) else { return Ok(()) };
-                let (gap, others) = (gap.as_secs_f64(), others(left_out));
+                let Some(suppressed) = self.duplicate_lines.pass(now) else { return Ok(()) };
+                let (gap, others) = (gap.as_secs_f64(), others(suppressed));
                 print(format_args!("ping {number}: {gap:.3} s after the last, a duplicate{others}"))
             }
         }
@@ -222,8 +192,8 @@ impl Probe {
             return Ok(());
         }
         match error.kind() {
-            io::ErrorKind::ConnectionRefused => print("refused: nothing listens on that port"),
-            _ => print(format_args!("cannot be reached: {error}")),
+            io::ErrorKind::ConnectionRefused => print("refused: nothing listens on this port"),
+            _ => print(format_args!("socket error: {error}")),
         }
     }
 
@@ -247,17 +217,17 @@ impl Probe {
         let port = address.port();
         let hint = match self.trouble {
             Some(io::ErrorKind::ConnectionRefused) => format!(
-                "{} says that nothing listens on its UDP port {port}: is wakeupd running there, with PORT={port} and a HOST that includes this address?",
+                "Nothing listens on UDP port {port} of {}. Check that wakeupd runs there with PORT={port} and a HOST that includes this address.",
                 address.ip()
             ),
             Some(io::ErrorKind::PermissionDenied) => {
-                format!("This machine's firewall does not let UDP to port {port} out.")
+                format!("This machine's firewall blocks outgoing UDP to port {port}.")
             }
             _ => format!(
-                "Nothing came back. Check that\n  \
+                "No ping arrived. Check that\n  \
                  - wakeupd runs there, logs \"listening\" with port {port}, and does not log \"refused\"\n  \
-                 - that machine's firewall, and its provider's, let UDP {port} in\n  \
-                 - this machine's firewall and NAT let the answers to outgoing UDP in"
+                 - that machine's firewall and its provider's allow incoming UDP to port {port}\n  \
+                 - this machine's firewall and NAT allow replies to outgoing UDP"
             ),
         };
         let others = resolved.all.iter().map(SocketAddr::ip).filter(|ip| *ip != address.ip());
@@ -265,14 +235,14 @@ impl Probe {
         if others.is_empty() {
             return hint;
         }
-        format!("{hint}\nThe name stands for {} too: probe that address.", others.join(", "))
+        format!("{hint}\nThe name also resolves to {}. Probe that address too.", others.join(", "))
     }
 }
 
 fn unconnected(target: &Target, address: SocketAddr, error: &io::Error) -> io::Error {
     let advice = match address {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
-            format!("; name the interface too, as in {}%eth0", v6.ip())
+            format!(". Add the interface, as in {}%eth0", v6.ip())
         }
         _ => String::new(),
     };
@@ -280,8 +250,12 @@ fn unconnected(target: &Target, address: SocketAddr, error: &io::Error) -> io::E
 }
 
 /// A note about lines of the same kind that were suppressed before this one.
-fn others(left_out: u64) -> String {
-    if left_out == 0 { String::new() } else { format!(", and {left_out} more before it") }
+fn others(suppressed: u64) -> String {
+    match suppressed {
+        0 => String::new(),
+        1 => ", 1 similar line suppressed".to_owned(),
+        _ => format!(", {suppressed} similar lines suppressed"),
+    }
 }
 
 fn print(line: impl Display) -> io::Result<()> {

@@ -160,7 +160,7 @@ impl Watcher {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *phase, Phase::Stopping) {
             Phase::Starting => {
-                info!(signal = signal.as_str(), "stopping before the start is complete");
+                info!(signal = signal.as_str(), "stopping during startup");
                 logging::finish(false);
                 process::exit(0);
             }

@@ -23,7 +23,7 @@ use self::frames::{FrameReader, FrameWriter};
 pub use self::frames::{MAGIC, Unusable, VERSION};
 pub use self::keeper::{Keeper, Settings};
 pub use self::moment::Moment;
-pub use self::show::{Command, run};
+pub use self::show::run;
 
 use crate::clock::Time;
 use crate::engine::Engine;

@@ -19,12 +19,12 @@ use tracing::warn;
 pub enum WrongSocket {
     /// There is more than one socket.
     #[error(
-        "{0} sockets were handed over, but one is served: leave wakeupd.socket one ListenDatagram= (in a drop-in an empty one clears those before it)"
+        "{0} sockets were handed over, but the daemon serves only one. Keep one ListenDatagram= in wakeupd.socket (in a drop-in, an empty ListenDatagram= clears the earlier ones)."
     )]
     Several(usize),
     /// The file descriptor is not a UDP socket.
     #[error(
-        "what was handed over is no UDP socket ({0}): give wakeupd.socket a ListenDatagram= with a port, and no other Listen...="
+        "the file descriptor that was handed over is not a UDP socket ({0}). In wakeupd.socket, set ListenDatagram= with a port, and no other Listen*= option."
     )]
     NotUdp(io::Error),
 }

@@ -16,7 +16,7 @@ pub fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Join
         io::Error::new(
             error.kind(),
             format!(
-                "cannot start the thread {name} ({error}; {limits}). Raise the limit on threads (systemd: TasksMax= and LimitNPROC=, Docker: --pids-limit, Compose: pids_limit, shell: ulimit -u) or lower WORKER_POOL_SIZE"
+                "cannot start the thread {name} ({error}; {limits}). Raise the limit on threads (systemd: TasksMax= and LimitNPROC=, Docker: --pids-limit, Compose: pids_limit, shell: ulimit -u) or lower WORKER_POOL_SIZE."
             ),
         )
     })
@@ -27,8 +27,8 @@ fn limits(machine: &Machine, process: &str) -> String {
     let group = machine.limit_of_the_group(process, "pids", "pids.max", "pids.max");
     let user = machine.soft_limit(process, "Max processes");
     let found = [("control group", group), ("user", user)].map(|(name, limit)| match limit {
-        Ok(Some(limit)) => format!("limit of the {name}: {limit}"),
-        _ => format!("limit of the {name}: none"),
+        Ok(Some(limit)) => format!("{name} limit: {limit}"),
+        _ => format!("{name} limit: none"),
     });
     found.join(", ")
 }
@@ -46,18 +46,12 @@ mod tests {
             ("proc/self/cgroup", "0::/a"),
             ("sys/fs/cgroup/a/pids.max", "12"),
         ]);
-        assert_eq!(
-            limits(&both.0, "proc/self"),
-            "limit of the control group: 12, limit of the user: 70"
-        );
+        assert_eq!(limits(&both.0, "proc/self"), "control group limit: 12, user limit: 70");
         let neither = Fake::new(&[
             ("proc/self/limits", &line("unlimited")),
             ("proc/self/cgroup", "8:pids:/a"),
             ("sys/fs/cgroup/pids/a/pids.max", "max"),
         ]);
-        assert_eq!(
-            limits(&neither.0, "proc/self"),
-            "limit of the control group: none, limit of the user: none"
-        );
+        assert_eq!(limits(&neither.0, "proc/self"), "control group limit: none, user limit: none");
     }
 }

@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Throttle {
     next: AtomicU64,
-    left_out: AtomicU64,
+    suppressed: AtomicU64,
 }
 
 impl Throttle {
@@ -23,9 +23,9 @@ impl Throttle {
         let passes = now.as_nanos() >= next
             && self.next.compare_exchange(next, after, Relaxed, Relaxed).is_ok();
         if passes {
-            Some(self.left_out.swap(0, Relaxed))
+            Some(self.suppressed.swap(0, Relaxed))
         } else {
-            self.left_out.fetch_add(1, Relaxed);
+            self.suppressed.fetch_add(1, Relaxed);
             None
         }
     }

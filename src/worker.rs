@@ -105,9 +105,9 @@ impl Worker {
 
     fn serve(&self, slot: Slot, batch: &mut Batch, now: Time) -> io::Result<()> {
         if slot.skipped_seconds > 0
-            && let Some(left_out) = self.warnings.skipped_slots.pass(now)
+            && let Some(suppressed) = self.warnings.skipped_slots.pass(now)
         {
-            warn!(left_out, "skipped slots: a worker was a whole second late");
+            warn!(suppressed, "skipped slots: a worker was a whole second late");
         }
         let deadlines = Deadlines {
             due: slot.due.max(self.started),
@@ -170,9 +170,9 @@ impl Worker {
     fn fail(&self, client: SocketAddr, failure: SendFailure, error: &io::Error, now: Time) {
         self.shared.engine.handle_failed_send(client);
         self.shared.metrics.failed_pings[failure as usize].add(1);
-        if let Some(left_out) = self.warnings.failed_pings[failure as usize].pass(now) {
+        if let Some(suppressed) = self.warnings.failed_pings[failure as usize].pass(now) {
             let (reason, advice) = (failure.label(), failure.advice());
-            warn!(%client, reason, %error, left_out, advice, "cannot send");
+            warn!(%client, reason, %error, suppressed, advice, "cannot send a ping");
         }
     }
 }

@@ -227,7 +227,7 @@ fn the_handbook_has_a_paragraph_for_each_finding() {
             failed: 0,
             failure: None,
             remedy: None,
-            unused: Some("it is cut off".to_owned()),
+            unused: Some("it is truncated".to_owned()),
             took_seconds: 0.1,
             clients: 1,
             bytes: 1,

@@ -1,14 +1,17 @@
-//! Generates the manual page from the command line definition, the variables and a few texts of its own.
+//! Renders one manual page: `clap_mangen` renders the program and its subcommands, and sections from the settings and
+//! a few texts follow.
 
-use clap::builder::PossibleValue;
-use clap::{Arg, Command};
-use roff::{Inline, Roff, bold, roman};
+use std::io::{self, Write};
+
+use clap::Command;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::config::{ENV_FILE, SETTINGS, Setting};
 
 /// Each signal and its effect.
 const SIGNALS: [(&str, &str); 3] = [
-    ("SIGTERM, SIGINT", "Stop. A second one ends the program at once."),
+    ("SIGTERM, SIGINT", "Stop gracefully. A second signal ends the program at once."),
     (
         "SIGHUP",
         "Reload DENY_FILE. Clients in networks that it now denies get no more pings. Stop if the controlling terminal has closed. Ignored under nohup.",
@@ -22,102 +25,139 @@ const SIGNALS: [(&str, &str); 3] = [
 const FILES: [(&str, &str); 5] = [
     (
         ".env",
-        "More variables, read from the working directory unless a service manager started the program. ENV_FILE names another file.",
+        "Additional variables, read from the working directory unless a service manager started the program. ENV_FILE names another file.",
     ),
     (
         "/etc/default/wakeupd",
-        "The variables of the systemd service, a line each in the form of NAME=value. After a change the service has to be restarted.",
+        "The variables of the systemd service, one NAME=value per line. Restart the service after a change.",
     ),
     (
         "/var/lib/wakeupd/snapshot",
-        "What keeps the clients over a restart of the service. One that could not be used lies beside it as snapshot.bad.",
+        "The snapshot, which preserves the clients across a restart of the service. If the daemon cannot use a snapshot, it renames the file to snapshot.bad.",
     ),
     (
         "/usr/lib/systemd/system/wakeupd.service",
-        "The systemd service, as the Debian package installs it.",
+        "The systemd service that the Debian package installs.",
     ),
     (
         "/usr/lib/systemd/system/wakeupd.socket",
-        "Its socket. Where that is enabled, heartbeats wait while the service restarts. HOST and PORT do not count beside it: `systemctl edit wakeupd.socket` sets the address.",
+        "The socket of the service. If it is enabled, heartbeats wait while the service restarts, and HOST and PORT have no effect: set the address with `systemctl edit wakeupd.socket`.",
     ),
 ];
 
 const EXIT_CODES: [(&str, &str); 6] = [
     (
         "0",
-        "The daemon was told to stop; what was asked for is well: a probe got a ping, the doctor found nothing.",
+        "Success: the daemon stopped on request, the probe received a ping, the doctor has no finding, or the command completed.",
     ),
-    ("1", "It is not, or it could not be done, and then a line on standard error says why."),
-    ("2", "The command line is wrong."),
-    ("69", "There is no answer to `wakeupd status`."),
+    (
+        "1",
+        "Failure: standard error explains it, or the probe received no ping, the daemon is unhealthy, or the status or the doctor reports a problem.",
+    ),
+    ("2", "Invalid command line."),
+    ("69", "The daemon did not answer `wakeupd status`."),
     (
         "78",
-        "A variable is wrong, and each that is gets a line on standard error; the env file cannot be used; or a limit on memory is too small for MAX_CLIENTS.",
+        "Invalid configuration: a variable is invalid (standard error lists each one), the env file cannot be used, a memory limit is too small for MAX_CLIENTS, or the service manager handed over an unsuitable socket.",
     ),
-    ("130, 143", "A second SIGINT or SIGTERM ended it."),
+    ("130, 143", "A second SIGINT or SIGTERM ended the program."),
 ];
 
 const EXAMPLES: [(&str, &str); 5] = [
-    ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port and tell of every client."),
-    ("wakeupd probe localhost --count 3", "See whether pings come, and how punctual they are."),
-    ("wakeupd status --watch", "See how the daemon is, second by second."),
+    ("PORT=7000 LOG_LEVEL=DEBUG wakeupd", "Serve on another port, and log every client."),
+    ("wakeupd probe localhost --count 3", "Check that pings arrive, and how punctual they are."),
+    ("wakeupd status --watch", "Show the state of the daemon every second."),
     ("systemctl reload wakeupd", "Reload DENY_FILE, for example after a complaint about pings."),
-    ("journalctl --unit wakeupd --grep summary", "See what the service did in each minute."),
+    ("journalctl --unit wakeupd --grep summary", "Show the summary of each minute."),
 ];
 
 const SEE_ALSO: &str = "`systemctl`(1), `journalctl`(1), `systemd.exec`(5), `ss`(8)";
 
-/// Generates the page for `command`.
+/// A function of `clap_mangen` that renders a section.
+type Render = fn(&Man, &mut dyn Write) -> io::Result<()>;
+
+/// Renders the page for `command`.
 pub(super) fn of(command: Command) -> String {
-    let mut command = command.disable_help_subcommand(true);
+    let mut command = command
+        .disable_help_subcommand(true)
+        .subcommand_value_name("SUBCOMMAND")
+        .mut_subcommands(|subcommand| subcommand.disable_help_flag(true));
     command.build();
-    let name = command.get_name().to_owned();
-    let version = format!("{name} {}", command.get_version().unwrap_or_default());
-
-    let mut page = Roff::new();
     // There is no date, to keep builds reproducible.
-    let title = name.to_uppercase();
-    page.control("TH", [title.as_str(), "8", r#""""#, &version, "System Administration"]);
+    let man = Man::new(command.clone())
+        .title(command.get_name().to_uppercase())
+        .section("8")
+        .date(r#""""#)
+        .manual("System Administration");
+
+    let mut page = rendered(&man, Man::render_title);
     // Paths and names must not be hyphenated.
-    page.control("nh", []);
-    page.control("ad", ["l"]);
-    page.control("SH", ["NAME"]);
-    page.text([roman(format!("{name} - {}", command.get_about().unwrap_or_default()))]);
-
-    page.control("SH", ["SYNOPSIS"]);
-    page.text([bold(usage(&mut command))]);
-    for subcommand in subcommands(&command) {
-        page.control("br", []);
-        page.text([bold(usage(&mut subcommand.clone()))]);
+    page.push_str(".nh\n.ad l\n");
+    let sections: [Render; 4] = [
+        Man::render_name_section,
+        Man::render_synopsis_section,
+        Man::render_description_section,
+        Man::render_options_section,
+    ];
+    for render in sections {
+        page.push_str(without_preamble(&rendered(&man, render)));
     }
-
-    page.control("SH", ["DESCRIPTION"]);
-    // The first paragraph is already under NAME.
-    let about = command.get_long_about().unwrap_or_default().to_string();
-    paragraphs(&mut page, "PP", about.split_once("\n\n").map_or("", |(_, rest)| rest));
-
-    page.control("SH", ["OPTIONS"]);
-    options(&mut page, &command);
-
-    page.control("SH", ["COMMANDS"]);
+    page.push_str(".SH SUBCOMMANDS\n");
     for subcommand in subcommands(&command) {
-        page.control("SS", [subcommand.get_bin_name().unwrap_or_default()]);
-        let about = subcommand.get_long_about().or_else(|| subcommand.get_about());
-        paragraphs(&mut page, "PP", &about.unwrap_or_default().to_string());
-        options(&mut page, subcommand);
+        page.push_str(&subsection(subcommand));
     }
+    page.push_str(without_preamble(&own_sections().render()));
+    finished(&page)
+}
 
+/// Lists all subcommands, with nested ones in place of their parents.
+fn subcommands(command: &Command) -> Vec<&Command> {
+    let all = command.get_subcommands().flat_map(|subcommand| {
+        if subcommand.has_subcommands() { subcommands(subcommand) } else { vec![subcommand] }
+    });
+    all.collect()
+}
+
+/// Renders the synopsis, the description and the options of a subcommand under one heading.
+fn subsection(command: &Command) -> String {
+    let man = Man::new(command.clone());
+    let body = |render: Render| {
+        let section = rendered(&man, render);
+        let body = without_preamble(&section).split_once('\n').map(|(_heading, body)| body);
+        body.unwrap_or_default().to_owned()
+    };
+    format!(
+        ".SS \"{}\"\n{}.PP\n{}{}",
+        command.get_bin_name().unwrap_or_default(),
+        body(Man::render_synopsis_section),
+        body(Man::render_description_section),
+        body(Man::render_options_section)
+    )
+}
+
+fn rendered(man: &Man, render: Render) -> String {
+    let mut page = Vec::new();
+    render(man, &mut page).expect("a vector takes all that is written to it");
+    String::from_utf8(page).expect("roff renders texts")
+}
+
+/// Cuts off the macros that roff defines before each text that it renders. A page needs them once.
+fn without_preamble(page: &str) -> &str {
+    page.find(".SH ").map_or("", |start| &page[start..])
+}
+
+/// The sections that the command line definition does not contain.
+fn own_sections() -> Roff {
+    let mut page = Roff::new();
     page.control("SH", ["ENVIRONMENT"]);
-    page.text(prose(
-        "An empty variable has its default, but an empty HTTP_ADDR is none. `wakeupd --print-config` shows what is in force.",
-    ));
+    page.text([roman(
+        "An empty variable means its default, but an empty HTTP_ADDR means none. `wakeupd --print-config` prints the effective settings.",
+    )]);
     for Setting { name, default, values, about, .. } in SETTINGS.into_iter().chain([&ENV_FILE]) {
         // Lines break at spaces, so a list needs some.
         let default = default.replace(',', ", ");
-        let text = format!("{about}\n\nIt must be {values}. Default: {default}");
-        item(&mut page, name, &text);
+        item(&mut page, name, &format!("{about}\n\nIt must be {values}. Default: {default}"));
     }
-
     for (heading, items) in [
         ("SIGNALS", SIGNALS.as_slice()),
         ("FILES", &FILES),
@@ -130,74 +170,26 @@ pub(super) fn of(command: Command) -> String {
         }
     }
     page.control("SH", ["SEE ALSO"]);
-    page.text(prose(SEE_ALSO));
-    escaped(&page.render())
-}
-
-/// Lists all subcommands, with nested ones in place of their parents.
-fn subcommands(command: &Command) -> Vec<&Command> {
-    let all = command.get_subcommands().flat_map(|subcommand| {
-        if subcommand.has_subcommands() { subcommands(subcommand) } else { vec![subcommand] }
-    });
-    all.collect()
-}
-
-/// The synopsis of the command.
-fn usage(command: &mut Command) -> String {
-    let usage = command.render_usage().to_string();
-    let first = usage.lines().next().unwrap_or_default();
-    first.trim_start_matches("Usage: ").to_owned()
-}
-
-fn options(page: &mut Roff, command: &Command) {
-    let is_shown = |argument: &&Arg| !argument.is_hide_set() && argument.get_id() != "help";
-    for argument in command.get_arguments().filter(is_shown) {
-        let short = argument.get_short().map(|short| format!("-{short}, "));
-        let tag = format!("{}{argument}", short.unwrap_or_default());
-        let help = argument.get_long_help().or_else(|| argument.get_help());
-        let mut text = help.map(ToString::to_string).unwrap_or_default();
-        if argument.get_action().takes_values() {
-            let values = argument.get_possible_values();
-            let values: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
-            if !values.is_empty() {
-                text = format!("{text}: {}", values.join(", "));
-            }
-            if let [default] = argument.get_default_values()
-                && !argument.is_hide_default_value_set()
-            {
-                text = format!("{text}\n\nDefault: {}", default.display());
-            }
-        }
-        item(page, &tag, &text);
-    }
+    page.text([roman(SEE_ALSO)]);
+    page
 }
 
 /// Adds a list entry with a hanging indent.
 fn item(page: &mut Roff, tag: &str, text: &str) {
-    page.control("TP", []);
-    page.text([bold(tag)]);
-    paragraphs(page, "IP", text);
+    page.control("TP", []).text([bold(tag)]).text([roman(text)]);
 }
 
-/// Adds the paragraphs of a text, with `macro_name` before each but the first.
-fn paragraphs(page: &mut Roff, macro_name: &str, text: &str) {
-    for (number, paragraph) in text.split("\n\n").enumerate() {
-        if number > 0 {
-            page.control(macro_name, []);
-        }
-        page.text(prose(paragraph));
-    }
-}
-
-/// Formats a text, with the parts in backticks in bold.
-fn prose(text: &str) -> Vec<Inline> {
-    let parts = text.split('`').enumerate();
-    parts.map(|(number, part)| if number % 2 == 1 { bold(part) } else { roman(part) }).collect()
-}
-
-/// Converts the page to ASCII, which every roff can read.
-fn escaped(page: &str) -> String {
+/// Polishes the roff: blank lines become paragraphs, text in backticks becomes bold, and other characters than ASCII
+/// become escapes, which every roff can read.
+fn finished(page: &str) -> String {
+    // clap_mangen puts a blank line between two breaks before a list of possible values.
+    let page = page.replace(".br\n\n.br\n", "\n").replace("\n\n", "\n.IP\n").replace(" \n", "\n");
+    let parts = page.split('`').enumerate();
+    let page = parts.map(|(number, part)| match number % 2 {
+        1 => format!(r"\fB{part}\fR"),
+        _ => part.to_owned(),
+    });
     let escape =
         |c: char| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", c as u32) };
-    page.chars().map(escape).collect()
+    page.collect::<String>().chars().map(escape).collect()
 }

@@ -31,7 +31,7 @@ pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
         }
     }
     Err(io::Error::other(format!(
-        "no ping from UDP {address} within {} s. Look at the log of the daemon, and whether MAX_CLIENTS or REFUSE_NETS turns new clients of this machine away",
+        "no ping from UDP {address} within {} s. Check the daemon's log, and whether MAX_CLIENTS or REFUSE_NETS refuses new clients from this machine.",
         TIMEOUT.as_secs()
     )))
 }
@@ -74,7 +74,7 @@ fn can_reach(address: &SocketAddr) -> bool {
 fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::ConnectionRefused => io::Error::other(format!(
-            "nothing listens on UDP {address}. Start the daemon, or set HOST and PORT as it has them"
+            "nothing listens on UDP {address}. Start the daemon, or set HOST and PORT to the daemon's values."
         )),
         _ => io::Error::other(format!("cannot reach UDP {address}: {error}")),
     }

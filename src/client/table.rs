@@ -28,7 +28,7 @@ impl Display for Table<'_> {
         writeln!(f)?;
         let number = |n: usize| grouped(n as u64);
         let each_second = |recent: u64, total: u64| {
-            format!("{} in the last second, {} altogether", grouped(recent), grouped(total))
+            format!("{} in the last second, {} in total", grouped(recent), grouped(total))
         };
         let lines = [
             (
@@ -48,14 +48,14 @@ impl Display for Table<'_> {
             ("failed pings", by_reason(&totals.failed_pings)),
             ("skipped pings", grouped(totals.skipped_pings)),
             ("removed clients", by_reason(&totals.removals)),
-            ("mutings", grouped(totals.mutes)),
+            ("mutes", grouped(totals.mutes)),
             ("kernel drops", grouped(totals.receive_drops)),
             ("wrong tokens", grouped(totals.wrong_tokens)),
             ("snapshot", snapshot(self.status)),
             (
                 "buffers",
                 format!(
-                    "{} to receive, {} to send",
+                    "{} receive, {} send",
                     size(buffers.receive_bytes as u64),
                     size(buffers.send_bytes as u64)
                 ),
@@ -91,11 +91,11 @@ impl Table<'_> {
 /// The snapshot of the clients, which survives a restart.
 fn snapshot(status: &Status) -> String {
     let Some(snapshot) = &status.snapshot else {
-        return "none, so a restart forgets the clients (SNAPSHOT_PATH)".to_owned();
+        return "none: a restart loses all clients (set SNAPSHOT_PATH)".to_owned();
     };
     let restored = match status.totals.restored {
         0 => String::new(),
-        clients => format!("; {} brought back at the start", grouped(clients)),
+        clients => format!("; {} restored at startup", grouped(clients)),
     };
     format!(
         "{}, {}, {:.1} s ago{restored}",

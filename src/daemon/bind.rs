@@ -70,7 +70,7 @@ fn open_senders(socket: &mut Socket, workers: usize) -> io::Result<Vec<Sender>> 
         if !socket.missing().has(SocketOption::ShareAddress) {
             warn!(
                 %error,
-                "cannot open sending sockets with the options of the receiving one, so all workers send through that one, which costs up to 15 % of the highest ping rate. Mark=, Priority= above 6 and Transparent= in wakeupd.socket need AmbientCapabilities=CAP_NET_ADMIN in wakeupd.service, BindToDevice= before Linux 5.7 CAP_NET_RAW"
+                "cannot open sending sockets with the options of the receiving socket, so all workers send through the receiving socket. This lowers the maximum ping rate by up to 15 %. In wakeupd.service, set AmbientCapabilities=CAP_NET_ADMIN if wakeupd.socket sets Mark=, Transparent= or a Priority= above 6, or AmbientCapabilities=CAP_NET_RAW if it sets BindToDevice= and Linux is older than 5.7."
             );
         }
         socket.shared_senders(workers)
@@ -83,7 +83,7 @@ fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {
     if config.agrees_with(address) {
         info!(%address, "serving the socket that was handed over");
     } else {
-        warn!(%address, "serving the socket that was handed over, so HOST and PORT do not count: set its address with `systemctl edit wakeupd.socket`");
+        warn!(%address, "serving the socket that was handed over, so HOST and PORT have no effect. Set its address with `systemctl edit wakeupd.socket`.");
     }
     Ok(socket)
 }
@@ -113,7 +113,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     let first = found.iter().min_by_key(|address| address.is_ipv6());
     let address = *first.ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
     if found.iter().any(|other| *other != address) {
-        info!(%host, ip = %address.ip(), "HOST has several addresses; binding one of them");
+        info!(%host, ip = %address.ip(), "HOST resolves to several addresses; binding one of them");
     }
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let means_loopback = name == "localhost" || name.ends_with(".localhost");
@@ -121,7 +121,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
         warn!(
             %host,
             ip = %address.ip(),
-            "HOST resolves to a loopback address, so no other machine can reach the daemon: /etc/hosts often has such a line for the machine's own name, so set HOST to 0.0.0.0 or to an address that `ip address` shows"
+            "HOST resolves to a loopback address, so no other machine can reach the daemon. Set HOST to 0.0.0.0 or to an address that `ip address` shows. (/etc/hosts often maps the machine's own name to loopback.)"
         );
     }
     Ok(address)

@@ -45,14 +45,14 @@ pub(super) fn after_detection<T>(ip: IpAddr, bind: impl Fn() -> io::Result<T>) -
     }
 }
 
-/// The remedy if duplicate address detection prevents binding.
+/// The state of the address and the remedy, if duplicate address detection prevents binding.
 pub(super) fn remedy(detection: Detection) -> &'static str {
     match detection {
         Detection::Running => {
-            "duplicate address detection takes longer than 10 s, so see the address in `ip -6 address`, or add it with `nodad`"
+            "Duplicate address detection takes longer than 10 s. Check the address in `ip -6 address`, or add it with `nodad`"
         }
         Detection::Failed => {
-            "another machine on the link has this address (`dadfailed` in `ip -6 address`), so change one of the two"
+            "Another machine on the link has this address (`dadfailed` in `ip -6 address`). Change one of the two addresses"
         }
     }
 }

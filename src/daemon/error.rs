@@ -17,7 +17,7 @@ use crate::supervisor::WrongSocket;
 pub enum StartError {
     /// `HOST` is a name that does not resolve to an address.
     #[error(
-        "HOST={host} does not resolve to an address ({error}): check its spelling and the name server, or set HOST to an IP address"
+        "HOST={host} does not resolve to an address ({error}). Check the spelling and the name server, or set HOST to an IP address."
     )]
     Unresolved {
         /// The value of `HOST`.
@@ -26,19 +26,19 @@ pub enum StartError {
         error: io::Error,
     },
     /// Another process holds the port.
-    #[error("UDP port {port} of {ip} is in use: see which process holds it with `sudo ss -lunp 'sport = :{port}'`, then stop that process (a second wakeupd cannot share the port) or set another PORT",
+    #[error("UDP port {port} of {ip} is in use. Find the process with `sudo ss -lunp 'sport = :{port}'` and stop it (a second wakeupd cannot share the port), or set another PORT.",
         ip = .0.ip(), port = .0.port())]
     InUse(SocketAddr),
     /// Binding the port needs a privilege.
-    #[error("no permission to bind UDP port {port}: a port below 1024 needs CAP_NET_BIND_SERVICE (systemd: both AmbientCapabilities= and CapabilityBoundingSet=), so grant it or set a PORT from 1024 up",
+    #[error("no permission to bind UDP port {port}. A port below 1024 needs CAP_NET_BIND_SERVICE (systemd: both AmbientCapabilities= and CapabilityBoundingSet=). Grant it, or set PORT to 1024 or above.",
         port = .0.port())]
     NotPermitted(SocketAddr),
     /// This machine does not have the address.
-    #[error("{ip} is not an address of this machine: set HOST to one that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
+    #[error("{ip} is not an address of this machine. Set HOST to an address that `ip address` shows, to 0.0.0.0 for all IPv4 addresses, or to :: for all addresses.",
         ip = .0.ip())]
     NotLocal(SocketAddr),
     /// Duplicate address detection failed or timed out.
-    #[error("cannot bind {ip}: {remedy}", ip = .address.ip(), remedy = detection_remedy(*.detection))]
+    #[error("cannot bind {ip}. {remedy}.", ip = .address.ip(), remedy = detection_remedy(*.detection))]
     Detection {
         /// The address to bind.
         address: SocketAddr,
@@ -49,14 +49,15 @@ pub enum StartError {
     #[error("cannot start the listener: {0}")]
     Runtime(io::Error),
     /// The system does not support the address family.
-    #[error("this system has no {family}: set HOST to an address of the other family, 0.0.0.0 or ::",
-        family = if .0.is_ipv6() { "IPv6" } else { "IPv4" })]
+    #[error("this system does not support {}",
+        if .0.is_ipv6() { "IPv6. Set HOST to an IPv4 address, such as 0.0.0.0." }
+        else { "IPv4. Set HOST to an IPv6 address, such as ::." })]
     NoSuchFamily(SocketAddr),
     /// A memory limit is too small.
     #[error(transparent)]
     Memory(#[from] TooSmall),
     /// The HTTP endpoint cannot be bound.
-    #[error("cannot bind TCP {address} for metrics and the status page ({error}): {remedy}, or HTTP_ADDR=none to go without",
+    #[error("cannot bind TCP {address} for metrics and the status page ({error}). {remedy}, or set HTTP_ADDR=none to run without them.",
         remedy = http_remedy(*address, error))]
     Http {
         /// The value of `HTTP_ADDR`.
@@ -68,7 +69,7 @@ pub enum StartError {
     #[error(transparent)]
     Thread(io::Error),
     /// The handed-over socket cannot be used.
-    #[error("cannot serve the socket that was handed over, see wakeupd.socket: {0}")]
+    #[error("cannot serve the socket that was handed over (see wakeupd.socket): {0}")]
     HandedOver(io::Error),
     /// Any other error while binding.
     #[error("cannot bind UDP {address}: {error}")]
@@ -84,20 +85,20 @@ pub enum StartError {
 #[derive(Debug, Error)]
 pub enum TaskEnded {
     /// The socket is broken and cannot receive any more.
-    #[error("cannot receive any more: {0}")]
+    #[error("the receiving socket is broken: {0}")]
     Listener(io::Error),
     /// A worker's socket is broken, so its clients would get no more pings.
-    #[error("cannot send any more: {0}")]
+    #[error("a sending socket is broken: {0}")]
     Worker(io::Error),
     /// The HTTP thread cannot be started.
-    #[error("cannot serve HTTP: {0}")]
+    #[error("cannot start the HTTP endpoint: {0}")]
     Http(io::Error),
     /// A thread of the daemon cannot be started.
     #[error(transparent)]
     Thread(io::Error),
-    /// A thread panicked.
-    #[error("a thread panicked")]
-    Panicked,
+    /// The thread with this name panicked.
+    #[error("the thread {0} panicked")]
+    Panicked(String),
 }
 
 /// Why `--check-config` fails although each value is valid.
@@ -155,23 +156,23 @@ impl Failure {
 fn http_remedy(address: SocketAddr, error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EADDRINUSE) => format!(
-            "see which process holds it with `sudo ss -ltnp 'sport = :{}'`, and stop that or set another HTTP_ADDR",
+            "Find the process with `sudo ss -ltnp 'sport = :{}'` and stop it, set another HTTP_ADDR",
             address.port()
         ),
         Some(Errno::EACCES) => {
-            "a port below 1024 needs CAP_NET_BIND_SERVICE, so set HTTP_ADDR to one from 1024 up"
+            "A port below 1024 needs CAP_NET_BIND_SERVICE. Set HTTP_ADDR to port 1024 or above"
                 .to_owned()
         }
         Some(Errno::EADDRNOTAVAIL) => detection(address.ip()).map_or_else(
             || {
                 format!(
-                    "{} is not an address of this machine, so set HTTP_ADDR to one that `ip address` shows",
+                    "{} is not an address of this machine. Set HTTP_ADDR to an address that `ip address` shows",
                     address.ip()
                 )
             },
             |detection| detection_remedy(detection).to_owned(),
         ),
-        _ => "set another HTTP_ADDR".to_owned(),
+        _ => "Set another HTTP_ADDR".to_owned(),
     }
 }
 

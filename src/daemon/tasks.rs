@@ -37,13 +37,14 @@ impl Tasks {
         let started = threads::start(name, move || drop(says.send(run())));
         let thread = started.map_err(TaskEnded::Thread)?;
         // A thread that panics drops its sender without a result.
-        self.0.spawn(async { ended.await.unwrap_or(Err(TaskEnded::Panicked)) });
+        let panicked = TaskEnded::Panicked(name.to_owned());
+        self.0.spawn(async { ended.await.unwrap_or(Err(panicked)) });
         Ok(thread.thread().clone())
     }
 
     /// Waits for the next thread to end.
     pub(super) async fn next(&mut self) -> Option<Result<(), TaskEnded>> {
-        Some(self.0.join_next().await?.unwrap_or(Err(TaskEnded::Panicked)))
+        Some(self.0.join_next().await?.expect("waiting for a thread neither panics nor is aborted"))
     }
 
     /// Waits for all threads to end.

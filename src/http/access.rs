@@ -34,7 +34,12 @@ impl Access {
         let host = match authority.or(field) {
             // A client that sends no Host field is not a browser.
             None if request.version() < Version::HTTP_11 => return Ok(()),
-            None => return Err(Failure::new(StatusCode::BAD_REQUEST, "the Host field is missing")),
+            None => {
+                return Err(Failure::new(
+                    StatusCode::BAD_REQUEST,
+                    "the Host header field is missing",
+                ));
+            }
             Some(host) => str::from_utf8(host).ok().filter(|_| is_single).and_then(name_of),
         };
         let is_known = host.is_some_and(|host| {
@@ -45,7 +50,7 @@ impl Access {
         }
         Err(Failure::new(
             StatusCode::MISDIRECTED_REQUEST,
-            "this name is not one of the daemon's: use an IP address or localhost, or put the name into HTTP_HOSTS",
+            "this host name is not allowed. Use an IP address or localhost, or add the name to HTTP_HOSTS.",
         ))
     }
 
@@ -88,15 +93,15 @@ impl From<Denial> for Failure {
         match denial {
             Denial::NotConfigured => Self::new(
                 StatusCode::FORBIDDEN,
-                "clients' addresses are shown on a loopback HTTP_ADDR only, unless ADMIN_TOKEN is set",
+                "client addresses need a loopback HTTP_ADDR or an ADMIN_TOKEN. Set one of them.",
             ),
             Denial::NoToken => Self::new(
                 StatusCode::UNAUTHORIZED,
-                "show the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`",
+                "the token is missing. Send the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`.",
             ),
             Denial::WrongToken => Self::new(
                 StatusCode::UNAUTHORIZED,
-                "this token is wrong: show the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`",
+                "the token is wrong. Send the value of ADMIN_TOKEN as `Authorization: Bearer TOKEN`.",
             ),
         }
     }

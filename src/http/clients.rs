@@ -88,7 +88,7 @@ impl Instant {
 pub(super) fn one(shared: &Shared, address: &str) -> Result<Response<Body>, Failure> {
     let address = address.parse().map(net::canonical).map_err(|_| {
         Failure::bad_request(
-            "a client is named like 192.0.2.1:5000, [2001:db8::1]:5000 or, with the number of its interface, [fe80::1%2]:5000",
+            "invalid client address: write one such as 192.0.2.1:5000, [2001:db8::1]:5000 or, with the number of the interface, [fe80::1%2]:5000",
         )
     })?;
     let instant = Instant::of(shared);
@@ -96,7 +96,7 @@ pub(super) fn one(shared: &Shared, address: &str) -> Result<Response<Body>, Fail
         return Ok(json(StatusCode::OK, &instant.show(view)));
     }
     let refused = shared.engine.guard().would_admit(address).err().map(Refusal::from);
-    let error = format!("{address} is no client");
+    let error = format!("{address} is not a client");
     Ok(json(StatusCode::NOT_FOUND, &NoClient { error, refused }))
 }
 
@@ -238,25 +238,25 @@ impl Query {
                 "sort" => {
                     query.sort = Sort::named(value).ok_or_else(|| {
                         Failure::bad_request(
-                            "sort is address, first_seen, last_heartbeat, heartbeats, pings or expires_in",
+                            "sort must be address, first_seen, last_heartbeat, heartbeats, pings or expires_in",
                         )
                     })?;
                 }
                 "order" => {
                     query.is_descending = is_descending(value)
-                        .ok_or_else(|| Failure::bad_request("order is asc or desc"))?;
+                        .ok_or_else(|| Failure::bad_request("order must be asc or desc"))?;
                 }
                 "limit" if value == "all" => query.limit = None,
                 "limit" => query.limit = Some(limit(value)?),
                 "cursor" => {
                     let after = Rank::from_cursor(value).ok_or_else(|| {
-                        Failure::bad_request("cursor is what `next` of the page before was")
+                        Failure::bad_request("cursor must be the `next` value of the previous page")
                     })?;
                     query.after = Some(after);
                 }
                 _ => {
                     return Err(Failure::bad_request(
-                        "there are the parameters network, sort, order, limit and cursor",
+                        "unknown parameter: the parameters are network, sort, order, limit and cursor",
                     ));
                 }
             }
@@ -265,13 +265,13 @@ impl Query {
             ["sort", "order", "cursor"].iter().any(|name| parameters.contains_key(*name));
         if query.limit.is_none() && has_order {
             return Err(Failure::bad_request(
-                "with limit=all clients come in no order, so there is no sort, order or cursor",
+                "limit=all returns clients unsorted, so it excludes sort, order and cursor",
             ));
         }
         let is_other =
             |after: Rank| (after.sort, after.is_descending) != (query.sort, query.is_descending);
         if query.after.is_some_and(is_other) {
-            return Err(Failure::bad_request("cursor belongs to a listing in another order"));
+            return Err(Failure::bad_request("cursor is from a listing in another order"));
         }
         Ok(query)
     }
@@ -305,7 +305,7 @@ impl Query {
 /// Parses the page size.
 pub(super) fn limit(text: &str) -> Result<usize, Failure> {
     let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
-    limit.ok_or_else(|| Failure::bad_request(format!("limit is a whole number from 1 to {MOST}")))
+    limit.ok_or_else(|| Failure::bad_request(format!("limit must be a number from 1 to {MOST}")))
 }
 
 /// A client's position in the order of a listing.

@@ -31,7 +31,7 @@ pub(super) fn events(board: &Arc<Board>, answering: &Answering) -> Result<Respon
     if !answering.stream() {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many event streams are open: close another page, or ask /status instead",
+            "too many event streams are open. Close another page, or poll /status instead.",
         ));
     }
     // At most one event is queued, so a slow reader skips events.

@@ -30,7 +30,9 @@ pub(super) async fn list(
     for (name, value) in parameters {
         match name.as_ref() {
             "limit" => shown = limit(value)?,
-            _ => return Err(Failure::bad_request("there is the parameter limit")),
+            _ => {
+                return Err(Failure::bad_request("unknown parameter: the only parameter is limit"));
+            }
         }
     }
     // Clients behind a translator appear under the prefix that counts them.

@@ -52,7 +52,10 @@ async fn route<B>(
 ) -> Result<Response<Body>, Failure> {
     endpoint.access.check_host(request)?;
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "there is only GET and HEAD"));
+        return Err(Failure::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "the only methods are GET and HEAD",
+        ));
     }
     let Endpoint { shared, board, .. } = endpoint;
     let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
@@ -76,7 +79,7 @@ async fn route<B>(
             if stuck(&shared.watchdog).await.iter().any(|task| task == "monitor") {
                 return Err(Failure::new(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "the monitor is stuck, so the state of the daemon is unknown: restart the daemon",
+                    "the monitor task is stuck, so the state of the daemon is unknown. Restart the daemon.",
                 ));
             }
             let status = Arc::clone(&board.status.borrow());
@@ -94,7 +97,10 @@ async fn route<B>(
         }
         path => {
             let Some(client) = path.strip_prefix("/clients/") else {
-                return Err(Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
+                return Err(Failure::new(
+                    StatusCode::NOT_FOUND,
+                    "unknown path: /openapi.json lists all paths",
+                ));
             };
             check_admin(request, endpoint, answering).await?;
             clients::one(shared, client)
@@ -115,8 +121,8 @@ async fn check_admin<B>(
     };
     if denial == Denial::WrongToken {
         endpoint.shared.metrics.wrong_tokens.add(1);
-        if let Some(left_out) = endpoint.wrong_tokens.pass(clock::now()) {
-            warn!(peer = %answering.peer(), left_out, "an HTTP request showed a wrong ADMIN_TOKEN");
+        if let Some(suppressed) = endpoint.wrong_tokens.pass(clock::now()) {
+            warn!(peer = %answering.peer(), suppressed, "an HTTP request contained a wrong ADMIN_TOKEN");
         }
         tokio::time::sleep(DELAY_AFTER_WRONG_TOKEN).await;
     }
@@ -143,7 +149,7 @@ fn parameters(query: &str) -> Result<BTreeMap<Cow<'_, str>, Cow<'_, str>>, Failu
     let mut parameters = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if parameters.contains_key(&name) {
-            return Err(Failure::bad_request(format!("the parameter {name} is there twice")));
+            return Err(Failure::bad_request(format!("the parameter {name} occurs twice")));
         }
         parameters.insert(name, value);
     }

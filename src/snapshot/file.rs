@@ -77,13 +77,13 @@ impl SnapshotFile {
             && error.kind() == ErrorKind::ResourceBusy
         {
             self.lock = Lock::Foreign;
-            warn!(path, "{FOREIGN}, so this one runs without: {OWN_PATH}");
+            warn!(path, "{FOREIGN}, so this daemon runs without snapshots: {OWN_PATH}");
             return Found::default();
         }
         let unused = match self.read(port) {
             Ok(snapshot) => return Found { snapshot: Some(snapshot), unused: None },
             Err(None) => {
-                info!(path, "there is no snapshot yet");
+                info!(path, "no snapshot exists yet");
                 return Found::default();
             }
             Err(Some(reason)) => reason,
@@ -91,7 +91,7 @@ impl SnapshotFile {
         self.has_unused = true;
         let kept = match self.put_aside() {
             Ok(()) => format!("kept as {}", with_ending(&self.path, ".bad").display()),
-            Err(error) => format!("not yet put aside: {error}"),
+            Err(error) => format!("not yet renamed: {error}"),
         };
         warn!(
             path,
@@ -168,7 +168,7 @@ impl SnapshotFile {
             Err((_, Errno::EWOULDBLOCK)) => return Err(foreign()),
             Err((_, error)) => {
                 let path = path.display();
-                info!(%path, %error, "cannot lock, so nothing keeps a second wakeupd from this snapshot");
+                info!(%path, %error, "cannot lock the snapshot, so a second wakeupd could overwrite it");
                 Lock::Unsupported
             }
         };
@@ -213,8 +213,8 @@ impl SnapshotFile {
     }
 }
 
-const FOREIGN: &str = "another wakeupd keeps its clients in this snapshot";
-const OWN_PATH: &str = "give each daemon a SNAPSHOT_PATH of its own and restart this one";
+const FOREIGN: &str = "another wakeupd uses this snapshot";
+const OWN_PATH: &str = "give each daemon its own SNAPSHOT_PATH and restart this one";
 
 fn foreign() -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, FOREIGN)
@@ -223,18 +223,20 @@ fn foreign() -> io::Error {
 /// The remedy for an error of [`SnapshotFile::replace`], as the end of a sentence.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
-        ErrorKind::ReadOnlyFilesystem => "make its disk writable, or set SNAPSHOT_PATH to another",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space on its disk",
+        ErrorKind::ReadOnlyFilesystem => {
+            "remount its disk read-write, or set SNAPSHOT_PATH to another disk"
+        }
         ErrorKind::NotFound => "create its folder, or correct SNAPSHOT_PATH",
         ErrorKind::PermissionDenied => {
-            "let the user of the daemon write to its folder and the files in it, or set SNAPSHOT_PATH to another"
+            "give the daemon's user write access to its folder and the files in it, or set SNAPSHOT_PATH to another folder"
         }
         // EBUSY from the kernel: a mount point cannot be renamed or replaced.
         ErrorKind::ResourceBusy if error.raw_os_error().is_some() => {
-            "mount the folder of SNAPSHOT_PATH instead of the file, which cannot be replaced while it is a mount point"
+            "mount the folder of SNAPSHOT_PATH instead of the file: a mount point cannot be replaced"
         }
         ErrorKind::ResourceBusy => OWN_PATH,
-        _ => "see whether its disk is well, or set SNAPSHOT_PATH to another",
+        _ => "check its disk, or set SNAPSHOT_PATH to another disk",
     }
 }
 

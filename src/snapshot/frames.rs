@@ -22,22 +22,22 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unusable {
     /// The file does not begin with [`MAGIC`].
-    #[error("it is no snapshot of wakeupd")]
+    #[error("it is not a wakeupd snapshot")]
     NotOurs,
     /// Another version of the format, as a later wakeupd may write it.
-    #[error("it is of version {0}, and this wakeupd reads version {VERSION}")]
+    #[error("its format version is {0}, but this wakeupd reads version {VERSION}")]
     Version(u32),
     /// The file is truncated.
-    #[error("it is cut off after {0} bytes")]
+    #[error("it is truncated after {0} bytes")]
     CutOff(usize),
     /// A checksum or the content of a frame is wrong.
     #[error("it is damaged at byte {0}")]
     Damaged(usize),
     /// A daemon at another port wrote it. Its clients do not expect pings from this one.
-    #[error("its clients are those of UDP port {0}, to which they are used")]
+    #[error("it was taken on UDP port {0}, and its clients expect pings from that port")]
     OtherPort(u16),
     /// The age is unknown, because the snapshot lies in the future.
-    #[error("it will be written only in {0:?}, says the clock, which must have been set back")]
+    #[error("its time is {0:?} in the future, so the clock must have been set back")]
     FromTheFuture(Duration),
 }
 

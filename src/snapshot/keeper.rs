@@ -19,7 +19,7 @@ use crate::metrics::{Failure, LastSnapshot};
 use crate::shared::Shared;
 use crate::threads;
 
-/// The time limit for the last snapshot, so that an unresponsive disk cannot block the shutdown.
+/// The time limit for the final snapshot, so that an unresponsive disk cannot block the shutdown.
 pub(super) const FINAL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The number of clients written between two pauses.
@@ -46,7 +46,7 @@ pub struct Keeper {
 enum Order {
     /// Write the clients from now on.
     Keep(Arc<Shared>),
-    /// Write the last snapshot. Every slot due before this time has been served.
+    /// Write the final snapshot. Every slot due before this time has been served.
     End(Option<Time>),
 }
 
@@ -80,13 +80,13 @@ impl Keeper {
         let _ = self.orders.send(Order::Keep(shared));
     }
 
-    /// Writes the last snapshot and syncs it to the disk. The daemon must have stopped. `pinged_until` is the
+    /// Writes the final snapshot and syncs it to the disk. The daemon must have stopped. `pinged_until` is the
     /// time up to which it served every slot, and after which it served none, if that is known.
     pub async fn end(self, pinged_until: Option<Time>) {
         let _ = self.orders.send(Order::End(pinged_until));
         if timeout(FINAL_SNAPSHOT_TIMEOUT, self.ended).await.is_err() {
             warn!(
-                "the last snapshot takes longer than {FINAL_SNAPSHOT_TIMEOUT:?}, so the one before it stays"
+                "the final snapshot took longer than {FINAL_SNAPSHOT_TIMEOUT:?}, so the previous one stays"
             );
         }
     }
@@ -180,7 +180,7 @@ impl Writer {
         let result = self.write(When::AtTheEnd(pinged_until), |_| ControlFlow::Continue(()));
         if let Ok(Some(Written { clients, bytes })) = result {
             let took_ms = (clock::now().since(begun).as_secs_f64() * 1e3).round();
-            info!(clients, bytes, took_ms, "wrote the last snapshot");
+            info!(clients, bytes, took_ms, "wrote the final snapshot");
         }
         self.account_for(begun, result);
     }

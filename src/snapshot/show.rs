@@ -1,14 +1,13 @@
 //! `wakeupd snapshot show`: prints a summary of a snapshot.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 
 use super::{Moment, Snapshot};
+use crate::cli::options::SnapshotCommand;
 use crate::clock::Time;
 use crate::disk;
 use crate::engine::registry::View;
@@ -17,30 +16,10 @@ use crate::output::{self, grouped, printable};
 /// The prefix of error messages.
 const COMMAND: &str = "wakeupd snapshot";
 
-/// Subcommands of `wakeupd snapshot`.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Print what is in a snapshot
-    ///
-    /// Only with --clients it prints addresses. The exit code is 1 if the file cannot be used.
-    Show(ShowOptions),
-}
-
-/// Options of `wakeupd snapshot show`.
-#[derive(Args, Debug)]
-pub struct ShowOptions {
-    /// The file that `SNAPSHOT_PATH` names
-    file: PathBuf,
-
-    /// Print each client too, with its address
-    #[arg(long)]
-    clients: bool,
-}
-
 /// Runs the subcommand. The exit code is 1 if the file cannot be used.
 #[must_use]
-pub fn run(command: &Command) -> ExitCode {
-    let Command::Show(options) = command;
+pub fn run(command: &SnapshotCommand) -> ExitCode {
+    let SnapshotCommand::Show(options) = command;
     let file = printable(&options.file.display().to_string());
     let path = options.file.clone();
     let read = disk::within_patience(move || disk::read(&path));
@@ -111,27 +90,27 @@ fn show(
     let clients = snapshot.len();
     let age = match now.since(&header.taken) {
         Ok(age) => format!("{} ago", rounded(age)),
-        Err(ahead) => format!("in {}, says the clock", rounded(ahead)),
+        Err(ahead) => format!("{} in the future by the clock", rounded(ahead)),
     };
     let begun = UNIX_EPOCH + header.taken.wall.since(Time::default());
-    let end = if header.pinged_until.is_some() { "when it ended" } else { "while it ran" };
+    let end = if header.pinged_until.is_some() { "at shutdown" } else { "while running" };
     let millis = |millis: u64| rounded(Duration::from_millis(millis));
     let seconds = |seconds: u64| rounded(Duration::from_secs(seconds));
     let times = |times: &Histogram<u64>, unit: &dyn Fn(u64) -> String| {
         let [least, median, most] =
             [times.min(), times.value_at_quantile(0.5), times.max()].map(unit);
-        format!("{least} to {most} before, median {median}")
+        format!("{least} to {most} before the snapshot, median {median}")
     };
     let mut lines = vec![
         ("written", format!("{}, {age}", humantime::format_rfc3339_seconds(begun))),
         (
             "by",
-            format!("wakeupd {} at UDP port {}, {end}", printable(&header.program), header.port),
+            format!("wakeupd {} on UDP port {}, {end}", printable(&header.program), header.port),
         ),
         (
             "clients",
             format!(
-                "{} (IPv4 {}, IPv6 {}), {} of them muted",
+                "{} (IPv4 {}, IPv6 {}), {} muted",
                 grouped(clients),
                 grouped(clients - sums.v6),
                 grouped(sums.v6),

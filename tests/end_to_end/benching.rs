@@ -261,7 +261,7 @@ fn a_target_that_never_answers_is_told_of() {
         format!("--target {} --clients 10 --for 2s --register-in 1s", mute.local_addr().unwrap());
     let (status, stdout, _) = output(&mut bench(&arguments));
     assert_eq!(status.code(), Some(1), "{stdout}");
-    assert!(stdout.contains("Not one ping came"), "{stdout}");
+    assert!(stdout.contains("No ping arrived"), "{stdout}");
 
     let (code, report) = report(&arguments);
     assert_eq!(code, Some(1));
@@ -283,7 +283,7 @@ fn another_machine_gets_nothing_unless_agreed_to() {
     let (status, _, stderr) = output(&mut traced);
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(!stderr.contains("192.0.2.1\")"), "{stderr}");
-    let refusal = "wakeupd-bench: 192.0.2.1:7561 is another machine: add --yes";
+    let refusal = "wakeupd-bench: 192.0.2.1:7561 is another machine. Add --yes";
     assert!(stderr.contains(refusal), "{stderr}");
 }
 
@@ -323,7 +323,7 @@ fn nonsense_on_the_command_line_is_an_error_of_its_own() {
         ("--churn 101", "above 0, up to 100"),
         ("--churn 10 --target localhost", "--churn"),
         ("--churn 10 --restart term", "--churn"),
-        ("--churn 10 --heartbeat-every 100s", "--heartbeat-every must be so short"),
+        ("--churn 10 --heartbeat-every 100s", "--heartbeat-every times 1.2 must be less"),
         ("--churn 10 --clients 1000000", "too few addresses"),
     ] {
         let (status, stdout, stderr) = output(&mut bench(arguments));
@@ -336,7 +336,7 @@ fn nonsense_on_the_command_line_is_an_error_of_its_own() {
 fn a_program_that_is_no_daemon_is_told_of() {
     for (program, complaint) in [
         ("/nonexistent", "cannot run /nonexistent"),
-        ("/bin/true", "the daemon does not start; it says: nothing"),
+        ("/bin/true", "the daemon did not start. It logged: nothing"),
     ] {
         let (status, _, stderr) = output(&mut bench(&format!("--program {program}")));
         assert_eq!(status.code(), Some(1), "{stderr}");
@@ -344,7 +344,7 @@ fn a_program_that_is_no_daemon_is_told_of() {
     }
     let mute = script("mute", "exec sleep 60");
     let (_, _, stderr) = output(&mut bench(&format!("--program {mute}")));
-    assert!(stderr.contains("the daemon does not start; it says: nothing"), "{stderr}");
+    assert!(stderr.contains("the daemon did not start. It logged: nothing"), "{stderr}");
 
     let (status, _, stderr) = output(bench("").env("WORKER_POOL_SIZE", "none"));
     assert_eq!(status.code(), Some(1), "{stderr}");
@@ -363,7 +363,7 @@ fn a_daemon_that_ends_is_told_of() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("the daemon ended: signal: 9"), "{stderr}");
+    assert!(stderr.contains("the daemon exited: signal: 9"), "{stderr}");
 }
 
 #[test]

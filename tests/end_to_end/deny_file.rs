@@ -46,7 +46,7 @@ fn whom_the_file_denies_goes_at_once_and_comes_back_when_it_does_not() {
     // The IPv4-mapped form of 127.0.0.0/8.
     file.write("::ffff:127.0.0.0/104 # everybody here\n");
     daemon.signal(Signal::SIGHUP);
-    let line = daemon.wait_for_line("read DENY_FILE again");
+    let line = daemon.wait_for_line("loaded DENY_FILE");
     assert_eq!((field(&line, "networks"), field(&line, "removed")), ("1", "1"));
     assert!(client.is_left_alone_for(Duration::from_millis(2_500)));
     client.heartbeat(&[]);
@@ -60,7 +60,7 @@ fn whom_the_file_denies_goes_at_once_and_comes_back_when_it_does_not() {
 
     file.write("");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_lines("read DENY_FILE again", 2);
+    daemon.wait_for_lines("loaded DENY_FILE", 2);
     client.heartbeat(&[]);
     client.ping();
 }
@@ -113,7 +113,7 @@ fn a_reload_that_fails_is_a_finding_until_one_succeeds() {
 
     fs::write(file.path(), b"\xef\xbb\xbf# Herr M\xfcller\r\n198.51.100.0/24\r\n").unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_line("read DENY_FILE again");
+    daemon.wait_for_line("loaded DENY_FILE");
     wait_until("the finding is gone", || is_stale(false));
     assert!(status()["deny_file"]["failure"].is_null());
 }
@@ -161,7 +161,7 @@ fn an_observer_tells_whom_it_would_refuse_and_refuses_nobody() {
     }
     file.write("127.0.0.0/8\n");
     daemon.signal(Signal::SIGHUP);
-    let line = daemon.wait_for_line("read DENY_FILE again");
+    let line = daemon.wait_for_line("loaded DENY_FILE");
     assert_eq!(field(&line, "removed"), "0");
     clients[0].heartbeat(&[]);
     for client in &clients {

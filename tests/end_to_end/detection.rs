@@ -65,7 +65,7 @@ fn a_stop_waits_for_no_tentative_address() {
     send_signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let rest: Vec<_> = log.collect();
-    assert_eq!(count(&rest, "stopping before the start is complete"), 1, "{rest:?}");
+    assert_eq!(count(&rest, "stopping during startup"), 1, "{rest:?}");
 }
 
 #[test]
@@ -86,6 +86,6 @@ fn an_address_that_another_machine_has_is_an_error() {
         command.envs([("HOST", host), ("HTTP_ADDR", http)]);
         let (status, _, stderr) = output(&mut command);
         assert_eq!(status.code(), Some(1));
-        assert!(stderr.contains("another machine on the link has this address"), "{stderr}");
+        assert!(stderr.contains("Another machine on the link has this address"), "{stderr}");
     }
 }

@@ -83,7 +83,7 @@ fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
     let disk = Disk::new(&[&home.snapshot(), Path::new(file.path())], FOREVER, 0);
     let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
     daemon.wait_for_line("ERROR cannot read DENY_FILE yet, so none of its networks is denied");
-    daemon.wait_for_line("WARN cannot read the snapshot (the disk does not answer within 5 s)");
+    daemon.wait_for_line("WARN cannot read the snapshot (the disk did not answer within 5 s)");
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.pings(2);
@@ -94,7 +94,7 @@ fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
     });
     client.ping();
     let lines = daemon.stop();
-    assert_eq!(count(&lines, "the last snapshot takes longer than 2s"), 1, "{lines:#?}");
+    assert_eq!(count(&lines, "the final snapshot took longer than 2s"), 1, "{lines:#?}");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending() {
     client.forget_pings();
     client.pings(2);
     let lines = daemon.stop();
-    assert_eq!(count(&lines, "the last snapshot takes longer than 2s"), 1, "{lines:#?}");
+    assert_eq!(count(&lines, "the final snapshot took longer than 2s"), 1, "{lines:#?}");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_deny_file_that_answers_late_is_applied_then() {
     client.heartbeat(&[]);
     client.ping();
     assert!(findings(&daemon).contains("none of its networks is denied"));
-    let line = daemon.wait_for_line("read DENY_FILE again");
+    let line = daemon.wait_for_line("loaded DENY_FILE");
     assert_eq!((field(&line, "networks"), field(&line, "removed")), ("1", "1"));
     assert!(client.is_left_alone_for(Duration::from_millis(2_500)));
     wait_until("/status no longer reports the problem", || {
@@ -172,7 +172,7 @@ fn a_deny_file_that_answers_late_is_applied_then() {
     file.write("198.51.100.0/24\n");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_line("ERROR cannot reload DENY_FILE");
-    daemon.wait_for_lines("read DENY_FILE again", 2);
+    daemon.wait_for_lines("loaded DENY_FILE", 2);
     client.heartbeat(&[]);
     client.ping();
     daemon.stop();
@@ -212,7 +212,7 @@ fn a_snapshot_that_cannot_be_put_aside_is_not_overwritten() {
     // A folder cannot be replaced by a file.
     fs::create_dir(home.beside(".bad")).unwrap();
     let daemon = home.start(&[]);
-    daemon.wait_for_line("not yet put aside");
+    daemon.wait_for_line("not yet renamed");
     daemon.wait_for_line("cannot write the snapshot");
     assert_eq!(fs::read(home.snapshot()).unwrap(), b"something else");
     fs::remove_dir(home.beside(".bad")).unwrap();
@@ -231,10 +231,10 @@ fn the_second_daemon_at_a_snapshot_leaves_it_alone() {
         home.read().is_some_and(|snapshot| snapshot.len() == 3)
     });
     let second = home.start(&[("PORT", "27562"), ("HTTP_ADDR", "127.0.0.1:0")]);
-    second.wait_for_line("another wakeupd keeps its clients in this snapshot");
+    second.wait_for_line("another wakeupd uses this snapshot");
     let theirs = crowd(&second, 1);
     wait_until("/status suggests the remedy", || {
-        findings(&second).contains("give each daemon a SNAPSHOT_PATH of its own")
+        findings(&second).contains("give each daemon its own SNAPSHOT_PATH")
     });
     first.stop();
     theirs[0].forget_pings();

@@ -55,7 +55,7 @@ fn a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back()
     let daemon = home.start(&variables);
     let panic = |daemon: &Daemon| {
         clocks.take_from(daemon.thread("worker-3"));
-        daemon.wait_for_line("panicked");
+        daemon.wait_for_line("ERROR the thread worker-3 panicked");
     };
     outlive(&home, daemon, panic, |status| !status.success());
 }
@@ -76,7 +76,7 @@ fn the_watchdog_ends_one_that_hangs_and_a_successor_brings_everybody_back() {
     let daemon = home.start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "4000000")]);
     let watch = |daemon: &Daemon| {
         let halted = Halted::new(daemon.thread("worker-3"));
-        daemon.wait_for_line("stuck");
+        daemon.wait_for_line("tasks are stuck");
         assert!(manager.misses("WATCHDOG", Duration::from_secs(4)));
         // systemd then aborts the process.
         daemon.signal(Signal::SIGABRT);
@@ -91,8 +91,8 @@ fn a_stop_waits_for_no_worker_that_hangs_and_a_successor_brings_everybody_back()
     let stop = |daemon: &Daemon| {
         let halted = Halted::new(daemon.thread("worker-3"));
         daemon.signal(Signal::SIGTERM);
-        daemon.wait_for_line("not every task has ended");
-        daemon.wait_for_line("wrote the last snapshot");
+        daemon.wait_for_line("tasks are still running");
+        daemon.wait_for_line("wrote the final snapshot");
         drop(halted);
     };
     outlive(&home, home.start(&[]), stop, |status| status.success());

@@ -216,9 +216,9 @@ fn a_process_whose_socket_is_gone_ends() {
         return;
     }
     let cases = [
-        ("recvmmsg", Some(1), "ERROR cannot receive any more: Bad file descriptor"),
+        ("recvmmsg", Some(1), "ERROR the receiving socket is broken: Bad file descriptor"),
         // One failed worker is enough: its clients would never be pinged again.
-        ("sendmmsg", Some(1), "ERROR cannot send any more: Bad file descriptor"),
+        ("sendmmsg", Some(1), "ERROR a sending socket is broken: Bad file descriptor"),
         // The runtime panics on one of the threads.
         ("epoll_wait", None, "Bad file descriptor"),
     ];

@@ -269,7 +269,7 @@ fn of_an_address_that_is_no_client_it_is_told_whether_the_guard_refuses_it() {
         let answer = get(http, &format!("/clients/{address}"));
         let json = answer.json();
         assert_eq!((answer.status, json["refused"]["reason"].as_str()), (404, reason), "{address}");
-        assert!(json["error"].as_str().unwrap().ends_with("is no client"), "{json}");
+        assert!(json["error"].as_str().unwrap().ends_with("is not a client"), "{json}");
         let explains = |part: &str| json["refused"][part].as_str().is_some_and(|it| it.len() > 20);
         assert!(reason.is_none() || explains("summary") && explains("advice"), "{json}");
     }
@@ -327,12 +327,12 @@ fn a_wrong_query_is_told_what_is_right() {
         ("limit=0", "1 to 1000"),
         ("limit=1001", "1 to 1000"),
         ("limit=x", "1 to 1000"),
-        ("sort=colour", "sort is address"),
+        ("sort=colour", "sort must be address"),
         ("order=up", "asc or desc"),
         ("network=127.0.0.1/33", "not a network"),
         ("network=0127.0.0.0/08", "leading zero"),
         ("network=::ffff:0:0/90", "IPv4 network instead"),
-        ("cursor=nonsense", "cursor is"),
+        ("cursor=nonsense", "cursor must be"),
         ("cursor=cGluZ3MgYXNjIDEgMTI3LjAuMC4xOjE", "another order"),
         ("limit=all&sort=pings", "limit=all"),
         ("limit=1&limit=2", "twice"),

@@ -102,7 +102,7 @@ fn a_server_that_echoes_is_pinged_once_a_second_until_it_is_denied() {
     file.write("192.0.2.77 # an echo server\n203.0.113.0/24\n");
     scene.daemon.signal(Signal::SIGHUP);
     scene.daemon.wait_for_line(&format!("removed client={there} reason=\"denied\""));
-    scene.daemon.wait_for_line("read DENY_FILE again");
+    scene.daemon.wait_for_line("loaded DENY_FILE");
     assert_eq!(pings(wires, ends), [0, 0]);
     scene.stranger.heartbeat(there, at(SERVER, PORT));
     scene.daemon.wait_for_line("reason=\"deny_file\"");

@@ -46,17 +46,75 @@ fn help_fits_a_terminal() {
 }
 
 #[test]
-fn the_manual_page_tells_of_each_variable_and_subcommand() {
+fn the_manual_page_has_each_variable_subcommand_and_option() {
     let page = printed(&["man"]);
-    let has = |line: &str| page.lines().any(|other| other == line);
     for variable in SETTINGS {
-        assert!(has(&format!("\\fB{}\\fR", variable.name)), "{}: {page}", variable.name);
+        let tag = format!("\\fB{}\\fR", variable.name);
+        assert!(page.lines().any(|line| line == tag), "{}: {page}", variable.name);
     }
-    for name in subcommands() {
-        let heading = format!(".SS \"wakeupd {name}");
-        assert!(page.lines().any(|line| line.starts_with(&heading)), "{name}: {page}");
+    let (program, subcommands) = page.split_once("\n.SH SUBCOMMANDS\n").expect(&page);
+    let (subcommands, _) = subcommands.split_once("\n.SH ENVIRONMENT\n").expect(&page);
+    assert_has_options(program, &Cli::command());
+    for command in Cli::command().get_subcommands() {
+        let nested: Vec<_> = command.get_subcommands().collect();
+        let name = command.get_name();
+        if nested.is_empty() {
+            assert_has_options(subsection(subcommands, name), command);
+        }
+        for inner in nested {
+            let name = format!("{name} {}", inner.get_name());
+            assert_has_options(subsection(subcommands, &name), inner);
+        }
     }
     assert!(!page.contains("ends\\-with"), "this option is hidden: {page}");
+}
+
+/// The part of the page about a subcommand.
+fn subsection<'a>(page: &'a str, name: &str) -> &'a str {
+    let heading = format!(".SS \"wakeupd {name}\"\n\\fBwakeupd {name}\\fR");
+    let (_, rest) = page.split_once(&heading).expect(&heading);
+    rest.split(".SS").next().unwrap()
+}
+
+/// Asserts that each visible option or value of a command begins an entry with its help.
+fn assert_has_options(page: &str, command: &clap::Command) {
+    for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+        let tag = match (argument.get_long(), argument.get_value_names()) {
+            (Some(long), _) => format!("--{long}"),
+            (None, Some([value])) => format!("<{value}>"),
+            _ => panic!("{argument}"),
+        };
+        let help = argument.get_help().unwrap().to_string().replace('`', "");
+        let page = page.replace(r"\-", "-").replace(r"\fB", "").replace(r"\fR", "");
+        let page = page.replace(r"\fI", "").replace(r"\*(Aq", "'");
+        let mut entries = page.split(".TP\n").skip(1).filter_map(|entry| entry.split_once('\n'));
+        let is_listed = entries.any(|(head, text)| head.contains(&tag) && text.starts_with(&help));
+        assert!(is_listed, "{tag}: {page}");
+    }
+}
+
+#[test]
+fn the_manual_page_is_plain() {
+    let page = printed(&["man"]);
+    assert!(page.is_ascii(), "{page}");
+    assert!(!page.contains('`'), "code is bold: {page}");
+    assert!(page.contains(r"\fBwakeupd man | man \-l \-\fR"), "code is bold: {page}");
+    assert_eq!(page.matches(".ds Aq").count(), 2, "one preamble: {page}");
+    let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+    let expected = [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "SUBCOMMANDS",
+        "ENVIRONMENT",
+        "SIGNALS",
+        "FILES",
+        "\"EXIT STATUS\"",
+        "EXAMPLES",
+        "\"SEE ALSO\"",
+    ];
+    assert_eq!(sections, expected);
 }
 
 #[test]

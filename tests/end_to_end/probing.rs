@@ -21,7 +21,7 @@ fn it_counts_pings_a_second_apart() {
     assert_eq!(status.code(), Some(0), "{stdout}");
     let lines: Vec<_> = stdout.lines().collect();
     assert!(lines[0].starts_with(&format!("PROBE localhost ({}) from 127.0.0.1:", daemon.address)));
-    assert!(lines[0].contains("a heartbeat every 20s"), "{stdout}");
+    assert!(lines[0].contains("heartbeat every 20s"), "{stdout}");
     assert!(lines[1].starts_with("ping 1: 0.") || lines[1].starts_with("ping 1: 1."), "{stdout}");
     for (number, line) in (2..=4).zip(&lines[2..]) {
         assert!(
@@ -67,14 +67,14 @@ fn a_closed_port_is_told_from_silence() {
     let (status, stdout, _) = output(&mut probe(&[&closed.to_string(), "--for", "2s"]));
     assert_eq!(status.code(), Some(1));
     assert!(stdout.contains("0 pings received"), "{stdout}");
-    assert!(stdout.contains("nothing listens on its UDP port"), "{stdout}");
+    assert!(stdout.contains("Nothing listens on UDP port"), "{stdout}");
     assert_eq!(stdout.matches("refused: ").count(), 1, "{stdout}");
 
     let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = mute.local_addr().unwrap().to_string();
     let (status, stdout, _) = output(&mut probe(&[&address, "--for", "4s"]));
     assert_eq!(status.code(), Some(1));
-    for hint in ["no ping for 3 s", "Nothing came back", "firewall", "NAT"] {
+    for hint in ["no ping for 3 s", "No ping arrived", "firewall", "NAT"] {
         assert!(stdout.contains(hint), "{hint} is missing in {stdout}");
     }
 }
@@ -121,7 +121,7 @@ fn what_a_server_sends_at_any_rate_is_summed_up() {
     let count = |text: &str| stdout.lines().filter(|line| line.contains(text)).count();
     assert!((1..10).contains(&count("a duplicate")), "{stdout}");
     assert!((1..10).contains(&count("not a ping")), "{stdout}");
-    assert!(count("more before it") > 0, "{stdout}");
+    assert!(count("similar lines suppressed") > 0, "{stdout}");
 }
 
 #[test]

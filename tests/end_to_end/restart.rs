@@ -119,7 +119,7 @@ fn sigterm_and_a_start_lose_nobody() {
     let daemon = home.start(&[]);
     let clients = crowd(&daemon, 20);
     let lines = daemon.stop();
-    assert_eq!(count(&lines, "wrote the last snapshot clients=20"), 1, "{lines:#?}");
+    assert_eq!(count(&lines, "wrote the final snapshot clients=20"), 1, "{lines:#?}");
     assert_eq!(home.files(), ["snapshot", "snapshot.lock"]);
     let mode = fs::metadata(home.snapshot()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -304,11 +304,11 @@ fn what_cannot_be_used_is_put_aside() {
         changed
     };
     for (bytes, reason) in [
-        (whole[..whole.len() - 1].to_vec(), "it is cut off"),
+        (whole[..whole.len() - 1].to_vec(), "it is truncated"),
         (changed(whole.len() - 1), "it is damaged"),
-        (changed(8), "it is of version 17"),
-        (b"{}\n".to_vec(), "it is no snapshot"),
-        (Vec::new(), "it is no snapshot"),
+        (changed(8), "its format version is 17"),
+        (b"{}\n".to_vec(), "it is not a wakeupd snapshot"),
+        (Vec::new(), "it is not a wakeupd snapshot"),
     ] {
         fs::write(home.snapshot(), &bytes).unwrap();
         let daemon = home.start(&[]);
@@ -376,7 +376,7 @@ fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
     });
     let _many = crowd(&daemon, 300);
     let line = daemon.wait_for_line("cannot write the snapshot");
-    assert!(line.contains("make room on its disk"), "{line}");
+    assert!(line.contains("free space on its disk"), "{line}");
     assert!(kept().is_some_and(|snapshot| snapshot.len() < 303), "the previous snapshot is intact");
     few[0].forget_pings();
     few[0].ping();
@@ -392,7 +392,7 @@ fn a_read_only_disk_keeps_nobody_from_his_pings() {
     let daemon = home.start_on_a_disk("ro");
     let clients = crowd(&daemon, 3);
     let line = daemon.wait_for_line("cannot write the snapshot");
-    assert!(line.contains("make its disk writable"), "{line}");
+    assert!(line.contains("remount its disk read-write"), "{line}");
     for client in &clients {
         client.pings(3);
     }
@@ -413,8 +413,8 @@ fn a_snapshot_is_shown_without_addresses_unless_they_are_asked_for() {
     };
     let (status, shown, _) = show(&[]);
     assert!(status.success());
-    assert!(shown.contains("2 (IPv4 2, IPv6 0), 0 of them muted"), "{shown}");
-    assert!(shown.contains("at UDP port 27561, when it ended"), "{shown}");
+    assert!(shown.contains("2 (IPv4 2, IPv6 0), 0 muted"), "{shown}");
+    assert!(shown.contains("on UDP port 27561, at shutdown"), "{shown}");
     let addresses: Vec<_> = clients.iter().map(|client| client.address().to_string()).collect();
     assert!(!addresses.iter().any(|address| shown.contains(address)), "{shown}");
     let (_, shown, _) = show(&["--clients"]);
@@ -423,7 +423,7 @@ fn a_snapshot_is_shown_without_addresses_unless_they_are_asked_for() {
     fs::write(&path, "something else").unwrap();
     let (status, shown, error) = show(&[]);
     assert_eq!((status.code(), &*shown), (Some(1), ""));
-    assert!(error.contains("it is no snapshot of wakeupd"), "{error}");
+    assert!(error.contains("it is not a wakeupd snapshot"), "{error}");
     fs::remove_file(&path).unwrap();
     let (status, _, error) = show(&[]);
     assert_eq!(status.code(), Some(1));

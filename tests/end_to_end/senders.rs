@@ -16,7 +16,7 @@ use crate::systemd::hand_over;
 use crate::witness::Witness;
 
 /// The daemon logs this if its workers share the receiving socket.
-const SHARED: &str = "all workers send through that one";
+const SHARED: &str = "so all workers send through the receiving socket";
 
 /// An address of neither host, for which the server receives datagrams.
 const FOREIGN: &str = "203.0.113.1";

@@ -106,7 +106,7 @@ fn pid_1_stops_at_once_while_it_waits_for_the_name_server() {
         let ended = child.wait_with_output().unwrap();
         let log = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(0), "{log}");
-        let stopping = format!("stopping before the start is complete signal=\"{signal}\"");
+        let stopping = format!("stopping during startup signal=\"{signal}\"");
         assert!(log.contains(&stopping), "{log}");
     }
     let _ = fs::remove_file(resolver);

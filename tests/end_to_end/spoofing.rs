@@ -340,7 +340,7 @@ fn a_million_refused_datagrams_are_a_line_a_second() {
     let told: u64 = lines
         .iter()
         .filter(|line| line.contains("refused a datagram"))
-        .map(|line| 1 + field(line, "left_out").parse::<u64>().unwrap())
+        .map(|line| 1 + field(line, "suppressed").parse::<u64>().unwrap())
         .sum();
     assert!(told <= refused);
 }

@@ -64,7 +64,7 @@ fn heartbeats_wait_in_the_socket_that_is_handed_over() {
         client.pings(2);
         let lines = daemon.stop();
         assert!(lines.iter().any(|line| line.contains("serving the socket that was handed over")));
-        assert!(!lines.iter().any(|line| line.contains("PORT do not count")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("PORT have no effect")), "{lines:?}");
     }
 }
 
@@ -152,7 +152,7 @@ fn host_and_port_do_not_count_beside_a_socket() {
     for (name, value) in [("PORT", "1"), ("HOST", "127.0.0.2"), ("HOST", "nowhere.invalid")] {
         let mut command = handed_over(vec![socket.try_clone().unwrap().into()]);
         let daemon = Daemon::start_command(command.env(name, value));
-        daemon.wait_for_line("so HOST and PORT do not count");
+        daemon.wait_for_line("so HOST and PORT have no effect");
         assert_eq!(daemon.address, socket.local_addr().unwrap());
     }
 }
@@ -164,9 +164,9 @@ fn anything_but_one_udp_socket_is_told_to_be_wrong() {
     let unix = OwnedFd::from(UnixDatagram::unbound().unwrap());
     let file = OwnedFd::from(File::open("/dev/null").unwrap());
     for (wrong, complaint) in [
-        (vec![tcp], "no UDP socket (fd 3 is not a valid udp socket)"),
-        (vec![unix], "no UDP socket (fd 3 is not a valid udp socket)"),
-        (vec![file], "no UDP socket (fd 3 is not a socket)"),
+        (vec![tcp], "not a UDP socket (fd 3 is not a valid udp socket)"),
+        (vec![unix], "not a UDP socket (fd 3 is not a valid udp socket)"),
+        (vec![file], "not a UDP socket (fd 3 is not a socket)"),
         (vec![udp(), udp()], "2 sockets were handed over"),
     ] {
         let (status, stderr) = outcome_of(wrong);
@@ -402,7 +402,7 @@ fn the_watchdog_and_the_operator_learn_of_a_stuck_worker() {
         manager.wait_for("WATCHDOG=1");
     }
     let halted = Halted::new(daemon.thread("worker-3"));
-    let stuck = daemon.wait_for_line("stuck");
+    let stuck = daemon.wait_for_line("tasks are stuck");
     assert!(stuck.contains("tasks=\"worker 3\""), "{stuck}");
     assert!(manager.misses("WATCHDOG", Duration::from_secs(3)));
     let health = get(http, "/healthz");
@@ -410,13 +410,13 @@ fn the_watchdog_and_the_operator_learn_of_a_stuck_worker() {
     assert_eq!(health.body, r#"{"healthy":false,"stuck":["worker 3"]}"#);
     let (status, stdout, _) = healthcheck();
     assert_eq!(status.code(), Some(1));
-    assert_eq!(stdout, "unhealthy: no sign of life from worker 3\n");
+    assert_eq!(stdout, "unhealthy: stuck tasks: worker 3\n");
     wait_for(http, "/status", |status| status["findings"][0]["id"] == "stuck");
     assert!(get(http, "/metrics").body.contains("\nwakeupd_stuck_tasks 1\n"));
 
     drop(halted);
     manager.wait_for("WATCHDOG=1");
-    daemon.wait_for_line("nothing is stuck any more");
+    daemon.wait_for_line("all tasks are running again");
     assert_eq!(get(http, "/healthz").status, 200);
     assert!(healthcheck().0.success());
 }

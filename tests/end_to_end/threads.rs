@@ -74,7 +74,7 @@ fn with_too_few_threads_it_does_not_start_and_says_why() {
         }
         assert_eq!(status.code(), Some(1), "{threads}: {log}");
         assert!(log.contains("cannot start the thread "), "{threads}: {log}");
-        assert!(log.contains(&format!("limit of the control group: {threads},")), "{log}");
+        assert!(log.contains(&format!("control group limit: {threads},")), "{log}");
         assert!(log.contains("TasksMax=") && log.contains("--pids-limit"), "{log}");
     }
     let _ = std::fs::remove_file(&snapshot);

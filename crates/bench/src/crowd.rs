@@ -76,7 +76,7 @@ impl Crowd {
             io::Error::new(
                 error.kind(),
                 format!(
-                    "cannot open {size} sockets, one for each client ({error}): raise `ulimit -n` or lower --clients"
+                    "cannot open {size} sockets, one for each client ({error}). Raise `ulimit -n` or lower --clients."
                 ),
             )
         })?;

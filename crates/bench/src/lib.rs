@@ -111,7 +111,7 @@ fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
             Some(_) => break,
         };
     }
-    best.ok_or_else(|| io::Error::other("not even one client was pinged without a miss"))
+    best.ok_or_else(|| io::Error::other("even a single client missed pings"))
 }
 
 /// Prints the figures. A closed pipe is not an error.

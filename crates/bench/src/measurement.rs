@@ -66,9 +66,9 @@ pub(crate) fn run(crowd: &Crowd, plan: &Plan, subject: &mut Subject) -> io::Resu
         let sending = scope.spawn(move || heartbeats::send(crowd, plan, progress, &tells));
         let watched = watch(crowd, plan, subject, progress);
         progress.is_over.store(true, Relaxed);
-        let panicked = |_| io::Error::other("a thread panicked");
-        let sent = sending.join().map_err(panicked)?;
-        let heard = listening.join().map_err(panicked)??;
+        let panicked = |name| io::Error::other(format!("the {name} thread panicked"));
+        let sent = sending.join().map_err(|_| panicked("sending"))?;
+        let heard = listening.join().map_err(|_| panicked("receiving"))??;
         Ok(Measured { sent, heard, watched: watched? })
     })
 }

@@ -40,7 +40,7 @@ impl Operator {
     /// Stops the queries and returns the number of responses.
     pub(crate) fn stop(mut self) -> io::Result<u64> {
         self.is_over.store(true, Relaxed);
-        let panicked = |_| io::Error::other("a thread panicked");
+        let panicked = |_| io::Error::other("a thread that queries the daemon panicked");
         self.threads.drain(..).map(|thread| thread.join().map_err(panicked)?).sum()
     }
 }
@@ -75,7 +75,7 @@ fn ask_every(
         next += interval;
         let answer = client::get(http, path, None).map_err(io::Error::other)?;
         if !answer.status.is_success() {
-            return Err(io::Error::other(format!("{path} is answered by {}", answer.status)));
+            return Err(io::Error::other(format!("{path} returned {}", answer.status)));
         }
         answers += 1;
     }
@@ -91,7 +91,7 @@ fn watch(http: SocketAddr, is_over: &AtomicBool) -> io::Result<u64> {
     let mut buffer = [0; 16 << 10];
     while !is_over.load(Relaxed) {
         match stream.read(&mut buffer) {
-            Ok(0) => return Err(io::Error::other("the daemon ended the events")),
+            Ok(0) => return Err(io::Error::other("the daemon closed the event stream")),
             Ok(length) => {
                 let received = buffer[..length].windows(2);
                 events += received.filter(|bytes| *bytes == b"\n\n").count() as u64;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
-use wakeupd::args::{self, Target};
+use wakeupd::cli::values::{self, Target};
 
 use crate::churn::Churn;
 use crate::plan::{Plan, Restart};
@@ -23,10 +23,10 @@ pub(crate) const MOST_CLIENTS: u32 = 10_000_000;
 /// The shortest run with a restart: the daemon needs time to ping every client before and after it.
 const SHORTEST_WITH_RESTART: Duration = Duration::from_secs(4);
 
-/// Load generator for wakeupd: a crowd of clients that times every ping
+/// Load generator for wakeupd: simulates clients and times every ping
 ///
-/// It starts a daemon of its own, or measures the one of --target. The exit code is 0 if no client missed a
-/// ping, and with --restart and --churn if no client was lost or pinged for too long; else it is 1.
+/// Starts a daemon and measures it, or measures the daemon of --target. The exit code is 0 if no client missed
+/// a ping and, with --restart or --churn, no client was lost or pinged for too long. Otherwise it is 1.
 #[derive(Debug, Parser)]
 #[command(version)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -37,35 +37,35 @@ pub struct Options {
     pub(crate) clients: u32,
 
     /// Interval between the heartbeats of a client, ±20 % at random
-    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = values::duration)]
     pub(crate) heartbeat_every: Duration,
 
-    /// Time in which all clients register; it comes before the measurement
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = args::duration)]
+    /// Time in which all clients register, before the measurement
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = values::duration)]
     pub(crate) register_in: Duration,
 
     /// Length of the measurement, in whole seconds
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = values::duration)]
     pub(crate) length: Duration,
 
-    /// Let half of the clients fall silent after this time, and measure the others to the end
-    #[arg(long, value_name = "TIME", value_parser = args::duration)]
+    /// Stop the heartbeats of half of the clients after this time, and measure the others to the end
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) halve_after: Option<Duration>,
 
-    /// Measure this daemon instead of one of the bench's own
+    /// Measure this daemon instead of starting one
     ///
-    /// The daemon admits `MAX_CLIENTS_PER_ADDRESS` clients from this machine's address, unless the address
-    /// is in one of its `LOCAL_NETS`.
+    /// The daemon admits at most `MAX_CLIENTS_PER_ADDRESS` clients from this machine, unless its address is in
+    /// the daemon's `LOCAL_NETS`.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) target: Option<Target>,
 
-    /// Path of the daemon to start [default: wakeupd in the folder of this program]
+    /// Path of the daemon to start [default: wakeupd in the folder of wakeupd-bench]
     #[arg(long, value_name = "PATH", conflicts_with = "target")]
     program: Option<PathBuf>,
 
     /// Seconds that the daemon pings a client after its last heartbeat, from 1 to 86400 [default: 120]
     ///
-    /// Without it the daemon reads its own settings, and --churn expects 120 s.
+    /// Without this option the daemon uses its own settings, and --churn assumes 120 s.
     #[arg(long, value_name = "SECONDS", env = "CLIENT_EXPIRATION_SECONDS")]
     expiration: Option<Expiration>,
 
@@ -73,10 +73,10 @@ pub struct Options {
     #[arg(long, requires = "target")]
     pub(crate) yes: bool,
 
-    /// Put a virtual wire between the clients and the daemon (needs root, iproute2 and nftables)
+    /// Connect the clients and the daemon with a veth pair (needs root, iproute2 and nftables)
     ///
-    /// Each end is in a network namespace of its own. Pings to clients that are not timed are dropped at
-    /// the far end of the wire, which leaves the processor to the daemon.
+    /// Each end is in its own network namespace. The clients' end drops the pings to clients that are not
+    /// timed, which leaves the CPU to the daemon.
     #[arg(long, conflicts_with = "target")]
     pub(crate) wire: bool,
 
@@ -84,40 +84,40 @@ pub struct Options {
     #[arg(short = '6', long, requires = "wire")]
     pub(crate) ipv6: bool,
 
-    /// Also measure a bare sendmmsg loop over the same path: the kernel's limit
+    /// Also measure a bare sendmmsg loop over the same path, which shows the kernel's limit
     #[arg(long, conflicts_with = "target")]
     pub(crate) baseline: bool,
 
-    /// Query the daemon's HTTP endpoint during the run: its metrics ten times a second, and its page's data
+    /// Query the daemon's HTTP endpoint during the run: metrics ten times a second, and the status page's data
     #[arg(long, conflicts_with = "target")]
     pub(crate) scrape: bool,
 
-    /// Let the daemon write snapshots of its clients, as with --restart
+    /// Let the daemon write snapshots of its clients, as --restart does
     #[arg(long, conflicts_with_all = ["target", "ramp"])]
     pub(crate) snapshots: bool,
 
-    /// Restart the daemon half-way, by SIGTERM or SIGKILL
+    /// Restart the daemon halfway, with SIGTERM or SIGKILL
     ///
-    /// The new process uses the same port and the same `SNAPSHOT_PATH`. Each client must be pinged again. Pings
-    /// missed because of the restart are counted separately.
+    /// The new process uses the same port and `SNAPSHOT_PATH`, and must ping each client again. Pings missed
+    /// because of the restart are counted separately.
     #[arg(long, value_name = "SIGNAL", conflicts_with_all = ["target", "ramp", "halve_after"])]
     pub(crate) restart: Option<Restart>,
 
-    /// Replace this percentage of the clients each second by clients at other addresses
+    /// Replace this percentage of the clients each second with clients at other addresses
     ///
-    /// A client that leaves falls silent. The daemon must ping it until `CLIENT_EXPIRATION_SECONDS` after its
-    /// last heartbeat and no longer, with 50 ms of tolerance for the kernel. In a run of more than two minutes
-    /// the daemon's memory must not grow by more than 5 % (or 1 MB, if that is more) after the first tenth of
-    /// the run (or the first minute, if that is sooner).
+    /// A replaced client sends no more heartbeats. The daemon must ping it until `CLIENT_EXPIRATION_SECONDS`
+    /// after its last heartbeat and no longer, with a tolerance of 50 ms for the kernel. In a run of more than
+    /// two minutes, the daemon's memory must not grow by more than the larger of 5 % and 1 MB after the first
+    /// tenth of the run, or after the first minute if that is sooner.
     #[arg(long, value_name = "PERCENT", value_parser = percent,
         conflicts_with_all = ["target", "ramp", "halve_after", "restart"])]
     churn: Option<f64>,
 
-    /// Find the largest number of clients that misses nothing: double it, then halve the step
+    /// Find the largest number of clients without a missed ping: double it, then halve the step
     #[arg(long, conflicts_with_all = ["target", "halve_after"])]
     pub(crate) ramp: bool,
 
-    /// Print the figures as JSON; with a file name, write them to that file as well as printing the report
+    /// Print the figures as JSON; with a file name, print the report and write the JSON to that file
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
         default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
@@ -153,7 +153,7 @@ impl Options {
         let longest = self.heartbeat_every.mul_f64(1.0 - heartbeats::JITTER);
         if self.register_in > longest {
             return Err(format!(
-                "--register-in must be at most {longest:?}, 0.8 times --heartbeat-every: all clients register before the first heartbeats again"
+                "--register-in must be at most {longest:?}, which is 0.8 times --heartbeat-every, so that all clients register before one repeats its heartbeat"
             ));
         }
         if self.halve_after.is_some_and(|time| time >= self.length) {
@@ -166,12 +166,12 @@ impl Options {
         let expiration = churn.expiration;
         if self.heartbeat_every.mul_f64(1.0 + heartbeats::JITTER) >= expiration {
             return Err(format!(
-                "--heartbeat-every must be so short that 1.2 times as much is less than CLIENT_EXPIRATION_SECONDS, which is {expiration:?}: clients that stay must not expire"
+                "--heartbeat-every times 1.2 must be less than CLIENT_EXPIRATION_SECONDS ({expiration:?}), so that clients that stay do not expire"
             ));
         }
         if churn.shortest_stay(crowd::turns(self.first_client(), self.clients)).is_none() {
             return Err(format!(
-                "--churn is too much for --clients: their network has too few addresses, for an address is used again only when its client has expired, after CLIENT_EXPIRATION_SECONDS ({expiration:?}); lower one of the three"
+                "--churn is too high for --clients: the network has too few addresses, because an address is reused only after its client has expired (CLIENT_EXPIRATION_SECONDS, {expiration:?}). Lower one of the three."
             ));
         }
         Ok(())

@@ -20,9 +20,9 @@ const FIRST_MEMORY: Duration = Duration::from_secs(60);
 /// The signal that ends the daemon before it is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Restart {
-    /// By SIGTERM, as an operator does
+    /// SIGTERM, as an operator sends it
     Term,
-    /// By SIGKILL
+    /// SIGKILL
     Kill,
 }
 

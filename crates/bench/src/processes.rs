@@ -21,7 +21,7 @@ pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| u64::try_from(size).ok());
     let resident = pages.zip(page).map(|(pages, size)| pages * size);
-    let unknown = || io::Error::other("/proc tells the memory of a process in an unknown form");
+    let unknown = || io::Error::other(format!("cannot parse /proc/{pid}/statm"));
     Ok(Usage { cpu, resident: resident.ok_or_else(unknown)? })
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use wakeupd::args::Family;
+use wakeupd::cli::values::Family;
 
 use crate::baseline::{self, Baseline};
 use crate::crowd::{self, Crowd};
@@ -33,7 +33,7 @@ impl Route {
         let address = runtime.block_on(target.resolve(Family::Any))?.address;
         if !address.ip().is_loopback() && !options.yes {
             return Err(io::Error::other(format!(
-                "{address} is another machine: add --yes if it is yours and may get the heartbeats of {} clients",
+                "{address} is another machine. Add --yes if it is yours and may receive the heartbeats of {} clients.",
                 options.clients
             )));
         }
@@ -63,7 +63,7 @@ impl Route {
         };
         let measured = measured.map_err(|error| match &daemon {
             Some((_, log)) if !log.warnings.is_empty() => io::Error::other(format!(
-                "{error}; the daemon said:\n  {}",
+                "{error}; the daemon logged:\n  {}",
                 log.warnings.join("\n  ")
             )),
             _ => error,

@@ -135,13 +135,13 @@ impl Wire {
         let rules = output("nft list chain netdev crowd ingress")?;
         let mut words = rules.split_ascii_whitespace().skip_while(|word| *word != "packets");
         let count = words.nth(1).and_then(|count| count.parse().ok());
-        count.ok_or_else(|| io::Error::other(format!("nft does not tell a count: {rules}")))
+        count.ok_or_else(|| io::Error::other(format!("nft printed no counter: {rules}")))
     }
 }
 
 fn enter_new_network() -> io::Result<File> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| match error {
-        Errno::EPERM => io::Error::other("--wire makes network namespaces: run it as root"),
+        Errno::EPERM => io::Error::other("--wire creates network namespaces, so run this as root"),
         error => error.into(),
     })?;
     run("ip link set lo up")?;
@@ -153,7 +153,7 @@ fn wait_until_up(device: &str) -> io::Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     while !output(&format!("ip link show {device}"))?.contains("state UP") {
         if Instant::now() > deadline {
-            return Err(io::Error::other(format!("the wire's device {device} does not come up")));
+            return Err(io::Error::other(format!("the network device {device} did not come up")));
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -170,7 +170,7 @@ fn output(command: &str) -> io::Result<String> {
     let program = words.next().unwrap_or_default();
     let output = Command::new(program).args(words).output().map_err(|error| {
         io::Error::other(format!(
-            "cannot run `{program}` ({error}): --wire wants the packages iproute2 and nftables"
+            "cannot run `{program}` ({error}). --wire needs the packages iproute2 and nftables."
         ))
     })?;
     if !output.status.success() {

@@ -19,16 +19,16 @@ pub struct Networks {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotANetwork {
     /// The text is not an address or a network.
-    #[error("\"{}\" is not a network: write it like 203.0.113.0/24, 2001:db8::/32 or 203.0.113.7", .0.escape_debug())]
+    #[error("\"{}\" is not a network: write one such as 203.0.113.0/24, 2001:db8::/32 or 203.0.113.7", .0.escape_debug())]
     Malformed(String),
     /// A decimal number has a leading zero.
     #[error("\"{}\" has a number with a leading zero, which other programs read as octal: write the number without it", .0.escape_debug())]
     LeadingZero(String),
     /// The address has a zone, such as `%eth0`.
-    #[error("\"{}\" names an interface: leave out the % and what follows it, because a network holds on every interface", .0.escape_debug())]
+    #[error("\"{}\" has a zone, but a network applies to all interfaces: remove the % and the text after it", .0.escape_debug())]
     Zone(String),
     /// The network covers IPv4-mapped addresses and others, so no IPv4 network equals it.
-    #[error("\"{}\" holds IPv4-mapped addresses and others: write the IPv4 network instead, like 203.0.113.0/24, or 0.0.0.0/0 for all of IPv4", .0.escape_debug())]
+    #[error("\"{}\" contains both IPv4-mapped and other addresses: write the IPv4 network instead, such as 203.0.113.0/24, or 0.0.0.0/0 for all of IPv4", .0.escape_debug())]
     PartlyMapped(String),
 }
 

@@ -94,7 +94,7 @@ impl Display for Report {
         line(f, "kernel drops, pings", &grouped(kernel_drops.bench), "at the bench's socket")?;
         if let Some(daemon) = &self.daemon {
             let lives = if self.restart.is_some() {
-                ", in both its lives as far as it told; the memory is that of the second"
+                ", both processes together, as far as logged; the memory is that of the second"
             } else {
                 ""
             };
@@ -113,7 +113,7 @@ impl Display for Report {
             write!(f, "{turnover}")?;
         }
         if pings.delivered == 0 {
-            writeln!(f, "Not one ping came: does a daemon listen at {}?", self.server)?;
+            writeln!(f, "No ping arrived. Check that a daemon listens on {}.", self.server)?;
         }
         Ok(())
     }
@@ -162,8 +162,11 @@ impl Display for Recovery {
         let pinged_on = format!("{pinged_on_seconds:.1} s");
         line(f, "the silent half", &pinged_on, "pinged still")?;
         let (time, remark) = match recovered_in_seconds {
-            Some(time) => (format!("{time:.1} s"), "until all was in time again after that"),
-            None => ("-".to_owned(), "not in time again: was there enough time to expire?"),
+            Some(time) => (format!("{time:.1} s"), "until all pings were punctual again"),
+            None => (
+                "-".to_owned(),
+                "not punctual again: the run may be too short for the clients to expire",
+            ),
         };
         line(f, "recovered in", &time, remark)
     }
@@ -187,7 +190,7 @@ impl Display for Interruption {
             );
             line(f, "  restored", &grouped(restored.clients), &how)?;
         } else {
-            line(f, "  restored", "-", "it did not say so")?;
+            line(f, "  restored", "-", "not logged")?;
         }
         let before =
             format!("of {} that had been pinged before", grouped(self.clients_pinged_before));

@@ -43,7 +43,7 @@ impl Folder {
     fn make() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("wakeupd-bench-{:016x}", fastrand::u64(..)));
         DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display()))
+            io::Error::new(error.kind(), format!("cannot create {}: {error}", path.display()))
         })?;
         Ok(Self(path))
     }

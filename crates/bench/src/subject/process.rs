@@ -118,7 +118,7 @@ impl Process {
     pub(crate) fn check(&mut self) -> io::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(io::Error::other(format!("the daemon ended: {status}"))),
+            Some(status) => Err(io::Error::other(format!("the daemon exited: {status}"))),
         }
     }
 
@@ -178,7 +178,7 @@ fn listening(lines: &Receiver<Line>, message: &str) -> io::Result<(Instant, Sock
     if said.is_empty() {
         said.push_str(" nothing");
     }
-    Err(io::Error::other(format!("the daemon does not start; it says:{said}")))
+    Err(io::Error::other(format!("the daemon did not start. It logged:{said}")))
 }
 
 fn listening_at(line: &str, message: &str) -> Option<SocketAddr> {

@@ -1,4 +1,4 @@
-//! Arguments shared by several subcommands.
+//! Values on the command line that `wakeupd` and `wakeupd-bench` share.
 
 mod target;
 
@@ -17,7 +17,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if (PERIOD..=YEAR).contains(&duration) => Ok(duration),
-        Ok(_) => Err("it must be from 1s to 365days".to_owned()),
-        Err(error) => Err(format!("{error}; write it like 20s or 2m")),
+        Ok(_) => Err("the time must be from 1s to 365days".to_owned()),
+        Err(error) => Err(format!("{error}; write a time such as 20s or 2m")),
     }
 }

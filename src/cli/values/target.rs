@@ -64,7 +64,7 @@ impl FromStr for Target {
             return Err("the host is missing".into());
         }
         if host.contains(['[', ']']) {
-            return Err("brackets go around an IPv6 address, as in [::1]:7000".into());
+            return Err("brackets must enclose an IPv6 address, as in [::1]:7000".into());
         }
         Ok(Self { host: host.to_owned(), port })
     }
