@@ -25,6 +25,8 @@ pub use self::error::{Failure, StartError, TaskEnded};
 use self::restore::Restored;
 use self::summary::Summary;
 use self::tasks::{Tasks, Threads};
+use crate::catalogue::daemon::STUCK;
+use crate::catalogue::log::{INTERFACE_LOST, SOCKET_OPTION_REFUSED};
 use crate::clock::{self, Time};
 use crate::config::{Config, DenyFile, DenyFileError};
 use crate::disk;
@@ -32,12 +34,12 @@ use crate::engine::Engine;
 use crate::engine::registry::Removal;
 use crate::http::Server;
 use crate::listener::Listener;
-use crate::machine::set_sysctl;
 use crate::metrics::FailedRead;
 use crate::net::{self, Buffers, Sender, Socket};
 use crate::sampler::{self, Sampler};
 use crate::shared::Shared;
 use crate::snapshot::Keeper;
+use crate::status::{SocketBuffer, deny_file_unread};
 use crate::supervisor::Supervisor;
 use crate::worker::{Warnings, Worker, WorkerThreads};
 
@@ -189,22 +191,18 @@ impl Daemon {
         };
         let Buffers { receive, send } = self.socket.buffers();
         info!(%address, serves, receive_buffer = receive, send_buffer = send, "listening");
-        for (name, granted, wanted, parameter) in [
-            ("receive", receive, net::BUFFERS.receive, "net.core.rmem_max"),
-            ("send", send, net::BUFFERS.send, "net.core.wmem_max"),
+        for (buffer, granted, wanted) in [
+            (SocketBuffer::RECEIVE, receive, net::BUFFERS.receive),
+            (SocketBuffer::SEND, send, net::BUFFERS.send),
         ] {
-            if granted < wanted {
-                warn!(
-                    granted,
-                    wanted,
-                    "the {name} buffer is small, so bursts may be lost. Run this on the host and restart: {}",
-                    set_sysctl(parameter, wanted)
-                );
+            if let Some(problem) = buffer.problem(granted, wanted) {
+                warn!(granted, wanted, "{problem}");
             }
         }
         for (option, error) in self.socket.missing().iter() {
             let (option, cost) = (option.name(), option.cost());
-            warn!(option, %error, "serving without a socket option that the kernel refuses: {cost}");
+            let problem = SOCKET_OPTION_REFUSED.with(&[("option", &option), ("cost", &cost)]);
+            warn!(option, %error, "{problem}");
         }
     }
 
@@ -262,11 +260,11 @@ impl Daemon {
                 *is_lost = false;
                 warn!(
                     sockets,
-                    "sockets had lost their network interface, because it was deleted and recreated or another program disconnected them (`ss -K`?); bound them to it again"
+                    "bound the sockets to their network interface again: the interface was recreated, or another program disconnected them (`ss -K`)"
                 );
             }
             Err(error) if !std::mem::replace(is_lost, true) => {
-                error!(%error, "cannot bind the sockets to their network interface again, so no client is served: make the interface again, and restart the daemon if it lacks CAP_NET_RAW");
+                error!(%error, "{}", INTERFACE_LOST.with(&[("error", &error)]));
             }
             Err(_) => {}
         }
@@ -289,12 +287,11 @@ impl Daemon {
             }
             Err((file, error)) => {
                 let (path, reason) = (file.path(), error.without_text());
-                if file.networks().is_some() {
-                    error!(path, %error, "cannot reload DENY_FILE, so the networks that it held before stay denied: correct the file or its disk, then send SIGHUP");
-                } else if reads.last().1.is_none_or(|last| last.reason != reason) {
-                    error!(path, %error, "cannot read DENY_FILE yet, so none of its networks is denied: check the file and its disk; the daemon keeps trying");
+                let (has_networks, line) = (file.networks().is_some(), error.line());
+                if has_networks || reads.last().1.is_none_or(|last| last.reason != reason) {
+                    error!(path, %error, "{}", deny_file_unread(has_networks, &reason, line));
                 }
-                reads.fail(FailedRead { wall: clock::wall(), reason, line: error.line() });
+                reads.fail(FailedRead { wall: clock::wall(), reason, line });
             }
         }
     }
@@ -321,8 +318,11 @@ fn report_health(before: &[String], stuck: &[String], supervisor: &Supervisor) {
         supervisor.alive();
     }
     match (before.is_empty(), stuck.is_empty()) {
-        (true, false) => error!(tasks = stuck.join(", "), "stuck"),
-        (false, true) => info!("nothing is stuck any more"),
+        (true, false) => {
+            let tasks = stuck.join(", ");
+            error!(tasks, "{}", STUCK.with(&[("tasks", &tasks)]));
+        }
+        (false, true) => info!("no task is stuck any more"),
         _ => {}
     }
 }

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::catalogue::machine;
 use crate::config::{Config, Misspelt};
 use crate::machine::Machine;
 use crate::{logging, output};
@@ -41,7 +42,7 @@ use user::User;
 /// Output options of `wakeupd doctor`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Print an array of {check, result, seen, why, mend} as JSON; result is ok, finding or unknown
+    /// Print an array of {check, result, seen, id, severity, why, mend, more} as JSON; result is ok, finding or unknown
     #[arg(long)]
     json: bool,
 }
@@ -131,17 +132,14 @@ fn udp_port(
 fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>, user: User) -> Diagnosis {
     let check = "HTTP port";
     let Some(address) = config.http_address else {
-        return Diagnosis::ok(check, "HTTP_ADDR is none, so nothing can be asked of the daemon");
+        return Diagnosis::ok(check, "HTTP_ADDR is none, so the daemon has no HTTP endpoint");
     };
     let mut of_any_port = address;
     of_any_port.set_port(0);
     if let Err(error) = TcpListener::bind(of_any_port) {
-        return Diagnosis::finding(
-            check,
-            format!("{} cannot be bound: {error}", address.ip()),
-            "the daemon does not start",
-            "# set HTTP_ADDR to 127.0.0.1:7561, to another address that `ip address` shows, or to none",
-        );
+        let problem =
+            machine::HTTP_ADDRESS_UNAVAILABLE.with(&[("ip", &address.ip()), ("error", &error)]);
+        return Diagnosis::finding(check, problem);
     }
     let port = Port { check, variable: "HTTP_ADDR", protocol: Protocol::Tcp, address };
     let holder = sockets::holder(machine, Protocol::Tcp, address);
@@ -158,3 +156,6 @@ fn show(options: &Options, diagnoses: &[Diagnosis]) -> io::Result<()> {
     }
     output::print(Report { diagnoses, is_coloured: logging::may_colour(&io::stdout()) })
 }
+
+#[cfg(test)]
+mod tests;

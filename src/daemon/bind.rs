@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::detection::after_detection;
 use super::error::{StartError, bind_error};
+use crate::catalogue::machine::HOST_LOOPBACK;
 use crate::clock::{self, Time};
 use crate::config::Config;
 use crate::http::Server;
@@ -67,7 +68,7 @@ fn open_senders(socket: &mut Socket, workers: usize) -> io::Result<Vec<Sender>> 
         if !socket.missing().has(SocketOption::ShareAddress) {
             warn!(
                 %error,
-                "cannot open sending sockets with the options of the receiving one, so all workers send through that one, which costs up to 15 % of the highest ping rate. Mark=, Priority= above 6 and Transparent= in wakeupd.socket need AmbientCapabilities=CAP_NET_ADMIN in wakeupd.service, BindToDevice= before Linux 5.7 CAP_NET_RAW"
+                "cannot open sending sockets with the options of the receiving one, so all workers send through that one, which costs up to 15 % of the highest ping rate. In wakeupd.socket, Mark=, Priority= above 6 and Transparent= need AmbientCapabilities=CAP_NET_ADMIN in wakeupd.service, and before Linux 5.7 BindToDevice= needs CAP_NET_RAW"
             );
         }
         socket.shared_senders(workers)
@@ -80,7 +81,7 @@ fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {
     if config.agrees_with(address) {
         info!(%address, "serving the socket that was handed over");
     } else {
-        warn!(%address, "serving the socket that was handed over, so HOST and PORT do not count: set its address with `systemctl edit wakeupd.socket`");
+        warn!(%address, "serving the socket that was handed over, so HOST and PORT have no effect: set its address with `systemctl edit wakeupd.socket`");
     }
     Ok(socket)
 }
@@ -115,11 +116,9 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let means_loopback = name == "localhost" || name.ends_with(".localhost");
     if address.ip().to_canonical().is_loopback() && !means_loopback {
-        warn!(
-            %host,
-            ip = %address.ip(),
-            "HOST resolves to a loopback address, so no other machine can reach the daemon: /etc/hosts often has such a line for the machine's own name, so set HOST to 0.0.0.0 or to an address that `ip address` shows"
-        );
+        let ip = address.ip();
+        let problem = HOST_LOOPBACK.with(&[("host", &host), ("ip", &ip)]);
+        warn!(%host, %ip, "{problem}");
     }
     Ok(address)
 }

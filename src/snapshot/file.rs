@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::keeper::FINAL_SNAPSHOT_TIMEOUT;
 use super::{Moment, Snapshot, Written};
+use crate::catalogue::daemon::SNAPSHOT_UNUSED;
 use crate::clock;
 use crate::disk;
 
@@ -77,7 +78,10 @@ impl SnapshotFile {
             && error.kind() == ErrorKind::ResourceBusy
         {
             self.lock = Lock::Foreign;
-            warn!(path, "{FOREIGN}, so this one runs without: {OWN_PATH}");
+            warn!(
+                path,
+                "{FOREIGN}, so this one starts without its clients and writes no snapshot: {OWN_PATH}"
+            );
             return Found::default();
         }
         let unused = match self.read(port) {
@@ -93,12 +97,8 @@ impl SnapshotFile {
             Ok(()) => format!("kept as {}", with_ending(&self.path, ".bad").display()),
             Err(error) => format!("not yet put aside: {error}"),
         };
-        warn!(
-            path,
-            reason = unused,
-            kept,
-            "cannot use the snapshot, so its clients are forgotten until their next heartbeats"
-        );
+        let problem = SNAPSHOT_UNUSED.with(&[("reason", &unused)]);
+        warn!(path, reason = unused, kept, "{problem}");
         Found { snapshot: None, unused: Some(unused) }
     }
 
@@ -168,7 +168,7 @@ impl SnapshotFile {
             Err((_, Errno::EWOULDBLOCK)) => return Err(foreign()),
             Err((_, error)) => {
                 let path = path.display();
-                info!(%path, %error, "cannot lock, so nothing keeps a second wakeupd from this snapshot");
+                info!(%path, %error, "cannot lock the snapshot, so a second wakeupd could use it too");
                 Lock::Unsupported
             }
         };
@@ -213,28 +213,29 @@ impl SnapshotFile {
     }
 }
 
-const FOREIGN: &str = "another wakeupd keeps its clients in this snapshot";
+const FOREIGN: &str = "another wakeupd uses this snapshot";
 const OWN_PATH: &str = "give each daemon a SNAPSHOT_PATH of its own and restart this one";
 
 fn foreign() -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, FOREIGN)
 }
 
-/// The remedy for an error of [`SnapshotFile::replace`], as the end of a sentence.
-pub(super) fn remedy(error: &io::Error) -> &'static str {
+/// The remedy for an error of writing the snapshot, as the end of a sentence.
+#[must_use]
+pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
-        ErrorKind::ReadOnlyFilesystem => "make its disk writable, or set SNAPSHOT_PATH to another",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space on its disk",
+        ErrorKind::ReadOnlyFilesystem => "make its disk writable, or set another SNAPSHOT_PATH",
         ErrorKind::NotFound => "create its folder, or correct SNAPSHOT_PATH",
         ErrorKind::PermissionDenied => {
-            "let the user of the daemon write to its folder and the files in it, or set SNAPSHOT_PATH to another"
+            "let the daemon's user write to its folder and the files in it, or set another SNAPSHOT_PATH"
         }
         // EBUSY from the kernel: a mount point cannot be renamed or replaced.
         ErrorKind::ResourceBusy if error.raw_os_error().is_some() => {
-            "mount the folder of SNAPSHOT_PATH instead of the file, which cannot be replaced while it is a mount point"
+            "mount the folder of SNAPSHOT_PATH instead of the file, because the daemon cannot replace a mount point"
         }
         ErrorKind::ResourceBusy => OWN_PATH,
-        _ => "see whether its disk is well, or set SNAPSHOT_PATH to another",
+        _ => "check its disk, or set another SNAPSHOT_PATH",
     }
 }
 

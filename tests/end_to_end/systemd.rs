@@ -64,7 +64,7 @@ fn heartbeats_wait_in_the_socket_that_is_handed_over() {
         client.pings(2);
         let lines = daemon.stop();
         assert!(lines.iter().any(|line| line.contains("serving the socket that was handed over")));
-        assert!(!lines.iter().any(|line| line.contains("PORT do not count")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("PORT have no effect")), "{lines:?}");
     }
 }
 
@@ -152,7 +152,7 @@ fn host_and_port_do_not_count_beside_a_socket() {
     for (name, value) in [("PORT", "1"), ("HOST", "127.0.0.2"), ("HOST", "nowhere.invalid")] {
         let mut command = handed_over(vec![socket.try_clone().unwrap().into()]);
         let daemon = Daemon::start_command(command.env(name, value));
-        daemon.wait_for_line("so HOST and PORT do not count");
+        daemon.wait_for_line("so HOST and PORT have no effect");
         assert_eq!(daemon.address, socket.local_addr().unwrap());
     }
 }
@@ -416,7 +416,7 @@ fn the_watchdog_and_the_operator_learn_of_a_stuck_worker() {
 
     drop(halted);
     manager.wait_for("WATCHDOG=1");
-    daemon.wait_for_line("nothing is stuck any more");
+    daemon.wait_for_line("no task is stuck any more");
     assert_eq!(get(http, "/healthz").status, 200);
     assert!(healthcheck().0.success());
 }
