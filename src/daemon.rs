@@ -26,6 +26,8 @@ pub use self::error::{CheckError, Failure, StartError, TaskEnded};
 use self::restore::Restored;
 use self::summary::Summary;
 use self::tasks::{Tasks, Threads};
+use crate::catalogue::daemon::STUCK;
+use crate::catalogue::log::{INTERFACE_LOST, SOCKET_OPTION_REFUSED};
 use crate::clock::{self, Time};
 use crate::config::{Config, DenyFile, DenyFileError};
 use crate::disk;
@@ -33,12 +35,12 @@ use crate::engine::Engine;
 use crate::engine::registry::Removal;
 use crate::http::Server;
 use crate::listener::Listener;
-use crate::machine::set_sysctl;
 use crate::metrics::FailedRead;
 use crate::net::{self, Buffers, Sender, Socket};
 use crate::sampler::{self, Sampler};
 use crate::shared::Shared;
 use crate::snapshot::Keeper;
+use crate::status::{SocketBuffer, deny_file_unread};
 use crate::supervisor::Supervisor;
 use crate::worker::{Warnings, Worker, WorkerThreads};
 
@@ -116,7 +118,7 @@ impl Daemon {
     fn start_threads(&mut self) -> Result<Threads, TaskEnded> {
         let deny_file_reader = self.start_deny_file_reader()?;
         let settings = mem::take(&mut self.settings);
-        let monitor = Sampler::new(self.shared.clone(), self.socket.clone(), settings);
+        let sampler = Sampler::new(self.shared.clone(), self.socket.clone(), settings);
         if let Some(keeper) = &self.keeper {
             keeper.keep(self.shared.clone());
         }
@@ -125,9 +127,9 @@ impl Daemon {
         let end_listener = self.start_listener(&workers, &mut tasks)?;
         self.shared.watchdog.set_ready(true);
         if let Some(http) = self.http.take() {
-            http.start(self.shared.clone(), monitor.board()).map_err(TaskEnded::Http)?;
+            http.start(self.shared.clone(), sampler.board()).map_err(TaskEnded::Http)?;
         }
-        Ok(Threads { monitor, deny_file_reader, tasks, workers, end_listener })
+        Ok(Threads { sampler, deny_file_reader, tasks, workers, end_listener })
     }
 
     async fn serve(
@@ -137,7 +139,7 @@ impl Daemon {
         mut reload: mpsc::Receiver<()>,
         supervisor: &mut Supervisor,
     ) -> Result<(), TaskEnded> {
-        let Threads { mut monitor, mut deny_file_reader, mut tasks, workers, end_listener } =
+        let Threads { mut sampler, mut deny_file_reader, mut tasks, workers, end_listener } =
             threads;
         supervisor.ready(&format!("listening on {}", self.socket.address()));
         let (mut stuck, mut is_interface_lost) = (Vec::new(), false);
@@ -154,7 +156,7 @@ impl Daemon {
                 _ = second.tick() => {
                     supervisor.retry();
                     self.restore_interface(&mut is_interface_lost);
-                    let (worst_lateness, now_stuck) = monitor.look();
+                    let (worst_lateness, now_stuck) = sampler.look();
                     report_health(&stuck, &now_stuck, supervisor);
                     stuck = now_stuck;
                     update_broadcasts(&self.shared.engine);
@@ -177,7 +179,7 @@ impl Daemon {
         if let Some(keeper) = self.keeper {
             keeper.end((have_ended && ended.is_ok()).then_some(end)).await;
         }
-        summary.add(monitor.look().0);
+        summary.add(sampler.look().0);
         summary.tell(&self.shared);
         if ended.is_ok() {
             info!("stopped");
@@ -194,22 +196,18 @@ impl Daemon {
         };
         let Buffers { receive, send } = self.socket.buffers();
         info!(%address, serves, receive_buffer = receive, send_buffer = send, "listening");
-        for (name, granted, wanted, parameter) in [
-            ("receive", receive, net::BUFFERS.receive, "net.core.rmem_max"),
-            ("send", send, net::BUFFERS.send, "net.core.wmem_max"),
+        for (buffer, granted, wanted) in [
+            (SocketBuffer::RECEIVE, receive, net::BUFFERS.receive),
+            (SocketBuffer::SEND, send, net::BUFFERS.send),
         ] {
-            if granted < wanted {
-                warn!(
-                    granted,
-                    wanted,
-                    "the {name} buffer is small, so bursts may be lost. Run this on the host and restart: {}",
-                    set_sysctl(parameter, wanted)
-                );
+            if let Some(problem) = buffer.problem(granted, wanted) {
+                warn!(granted, wanted, "{problem}");
             }
         }
         for (option, error) in self.socket.missing().iter() {
             let (option, cost) = (option.name(), option.cost());
-            warn!(option, %error, "serving without a socket option that the kernel refuses: {cost}");
+            let problem = SOCKET_OPTION_REFUSED.with(&[("option", &option), ("cost", &cost)]);
+            warn!(option, %error, "{problem}");
         }
     }
 
@@ -267,11 +265,11 @@ impl Daemon {
                 *is_lost = false;
                 warn!(
                     sockets,
-                    "sockets lost their network interface, because it was recreated or another program disconnected them (`ss -K`); bound them to it again"
+                    "bound the sockets to their network interface again: the interface was recreated, or another program disconnected them (`ss -K`)"
                 );
             }
             Err(error) if !std::mem::replace(is_lost, true) => {
-                error!(%error, "cannot bind the sockets to their network interface again, so no client gets pings. Recreate the interface, and restart the daemon if it lacks CAP_NET_RAW.");
+                error!(%error, "{}", INTERFACE_LOST.with(&[("error", &error)]));
             }
             Err(_) => {}
         }
@@ -294,12 +292,11 @@ impl Daemon {
             }
             Err((file, error)) => {
                 let (path, reason) = (file.path(), error.without_text());
-                if file.networks().is_some() {
-                    error!(path, %error, "cannot reload DENY_FILE, so the networks that it held before stay denied: correct the file or its disk, then send SIGHUP");
-                } else if reads.last().1.is_none_or(|last| last.reason != reason) {
-                    error!(path, %error, "cannot read DENY_FILE yet, so none of its networks is denied: check the file and its disk; the daemon keeps trying");
+                let (has_networks, line) = (file.networks().is_some(), error.line());
+                if has_networks || reads.last().1.is_none_or(|last| last.reason != reason) {
+                    error!(path, %error, "{}", deny_file_unread(has_networks, &reason, line));
                 }
-                reads.fail(FailedRead { wall: clock::wall(), reason, line: error.line() });
+                reads.fail(FailedRead { wall: clock::wall(), reason, line });
             }
         }
     }
@@ -326,10 +323,10 @@ fn report_health(before: &[String], stuck: &[String], supervisor: &Supervisor) {
         supervisor.alive();
     }
     match (before.is_empty(), stuck.is_empty()) {
-        (true, false) => error!(
-            tasks = stuck.join(", "),
-            "tasks are stuck. Restart the daemon, unless systemd's watchdog does."
-        ),
+        (true, false) => {
+            let tasks = stuck.join(", ");
+            error!(tasks, "{}", STUCK.with(&[("tasks", &tasks)]));
+        }
         (false, true) => info!("all tasks are running again"),
         _ => {}
     }

@@ -23,6 +23,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::catalogue::machine;
 use crate::cli::options::DoctorOptions;
 use crate::config::{Config, Misspelt};
 use crate::machine::Machine;
@@ -121,17 +122,14 @@ fn udp_port(
 fn http_port(machine: &Machine, config: &Config, daemon: Option<u32>, user: User) -> Diagnosis {
     let check = "HTTP port";
     let Some(address) = config.http_addr else {
-        return Diagnosis::ok(check, "HTTP_ADDR is none, so nothing can be asked of the daemon");
+        return Diagnosis::ok(check, "HTTP_ADDR is none, so the daemon has no HTTP endpoint");
     };
     let mut of_any_port = address;
     of_any_port.set_port(0);
     if let Err(error) = TcpListener::bind(of_any_port) {
-        return Diagnosis::finding(
-            check,
-            format!("{} cannot be bound: {error}", address.ip()),
-            "the daemon does not start",
-            "# set HTTP_ADDR to 127.0.0.1:7561, to another address that `ip address` shows, or to none",
-        );
+        let problem =
+            machine::HTTP_ADDRESS_UNAVAILABLE.with(&[("ip", &address.ip()), ("error", &error)]);
+        return Diagnosis::finding(check, problem);
     }
     let port = Port { check, variable: "HTTP_ADDR", protocol: Protocol::Tcp, address };
     let holder = sockets::holder(machine, Protocol::Tcp, address);
@@ -148,3 +146,6 @@ fn show(options: &DoctorOptions, diagnoses: &[Diagnosis]) -> io::Result<()> {
     }
     output::print(Report { diagnoses, is_coloured: logging::may_colour(&io::stdout()) })
 }
+
+#[cfg(test)]
+mod tests;

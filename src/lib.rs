@@ -14,8 +14,8 @@
 //!   them, [`shared`] is what they share, [`snapshot`] keeps the clients over a restart, [`metrics`] and
 //!   [`counter`] count, [`watchdog`] finds stuck tasks, [`throttle`] limits the rate of log lines, [`threads`]
 //!   starts threads, [`clock`] reads the clocks.
-//! - For the operator: [`sampler`] samples all that every second, [`status`] reports it with findings, [`http`]
-//!   serves it, [`client`] is the client of that endpoint.
+//! - For the operator: [`sampler`] samples all that every second, [`status`] reports it with findings in the words of
+//!   the [`catalogue`], [`http`] serves it, [`client`] is the client of that endpoint.
 //! - The program: [`cli`], [`config`], [`logging`], [`output`], [`signals`], [`supervisor`], `doctor`, which
 //!   checks the machine, and [`probe`], a client; [`ping_stats`] counts its pings.
 //!
@@ -23,6 +23,7 @@
 //!
 //! `docs/architecture.md` says which module may import which, and why.
 
+pub mod catalogue;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -3,10 +3,13 @@
 //! The daemon cannot free memory during a flood, so it reports a limit that is too small at startup.
 //! Only configured limits count, not the free memory of the machine.
 
+use std::fmt::Display;
 use std::io;
 
 use thiserror::Error;
 
+use crate::catalogue::Occurrence;
+use crate::catalogue::machine::{MEMORY_LIMIT_SMALL, MEMORY_LIMIT_TINY};
 use crate::machine::Machine;
 
 /// The memory of a daemon without clients, with full receive buffers.
@@ -55,7 +58,7 @@ pub struct Needs {
 /// A limit on the memory of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// A phrase for the limit, as it appears in an error message.
+    /// A phrase for the limit, as the subject of a sentence.
     pub name: &'static str,
     /// The size of the limit.
     pub bytes: u64,
@@ -67,21 +70,8 @@ pub struct Limit {
 
 /// A limit is too small for `MAX_CLIENTS`.
 #[derive(Debug, Error)]
-#[error(
-    "MAX_CLIENTS={clients} may take up to {needed} of memory, and it may have {room} ({name}): {fewer}raise the limit to {enough} ({raise})",
-    needed = megabytes(*needed),
-    name = limit.name,
-    room = megabytes(limit.room()),
-    enough = megabytes((limit.taken + needed).next_multiple_of(1_000_000)),
-    raise = limit.raise
-)]
-pub struct TooSmall {
-    clients: u32,
-    needed: u64,
-    limit: Limit,
-    /// An alternative remedy: a lower `MAX_CLIENTS`. Empty if even one client does not fit.
-    fewer: String,
-}
+#[error("{0}")]
+pub struct TooSmall(String);
 
 impl Needs {
     /// Upper bound for the whole daemon, in bytes.
@@ -107,18 +97,36 @@ impl Needs {
         let limits = self.limits(machine, "proc/self").into_iter();
         let least = limits.filter_map(|limit| limit.ok().flatten()).min_by_key(Limit::room);
         match least {
-            Some(limit) if limit.room() < self.bytes() => Err(self.too_small(limit)),
-            _ => Ok(()),
+            Some(limit) => match self.problem(&limit) {
+                Some(problem) => Err(TooSmall(problem.to_string())),
+                None => Ok(()),
+            },
+            None => Ok(()),
         }
     }
 
-    fn too_small(self, limit: Limit) -> TooSmall {
-        let fit = limit.room().saturating_sub(IDLE_BYTES) / self.bytes_a_client();
-        let fewer = match fit {
-            0 => String::new(),
-            fit => format!("set MAX_CLIENTS={fit} or less, or "),
-        };
-        TooSmall { clients: self.clients, needed: self.bytes(), limit, fewer }
+    /// The problem with a limit, if it is too small.
+    #[must_use]
+    pub fn problem(self, limit: &Limit) -> Option<Occurrence> {
+        let (needed, room) = (self.bytes(), limit.room());
+        if room >= needed {
+            return None;
+        }
+        let enough = megabytes((limit.taken + needed).next_multiple_of(1_000_000));
+        let (needed, room_in_mb) = (megabytes(needed), megabytes(room));
+        let values: [(&str, &dyn Display); 6] = [
+            ("clients", &self.clients),
+            ("needed", &needed),
+            ("limit", &limit.name),
+            ("room", &room_in_mb),
+            ("enough", &enough),
+            ("settings", &limit.raise),
+        ];
+        let fit = room.saturating_sub(IDLE_BYTES) / self.bytes_a_client();
+        Some(match fit {
+            0 => MEMORY_LIMIT_TINY.with(&values),
+            fit => MEMORY_LIMIT_SMALL.with(&[&values[..], &[("fit", &fit)]].concat()),
+        })
     }
 
     /// The limits on a process, given by its folder. `None` where no limit is set.
@@ -138,7 +146,7 @@ impl Needs {
         let threads = self.threads();
         let arenas = most_arenas(machine, process).unwrap_or(processors * ARENAS_A_PROCESSOR);
         Ok(Some(Limit {
-            name: "what its limit on address space, ulimit -v, leaves beside what its threads reserve",
+            name: "the limit on address space (`ulimit -v`), minus what the threads reserve,",
             bytes,
             taken: threads * STACK_BYTES + threads.min(arenas) * ARENA_BYTES,
             raise: "systemd: LimitAS=infinity, shell: ulimit -v unlimited",
@@ -148,7 +156,7 @@ impl Needs {
     fn on_data(self, machine: &Machine, process: &str) -> io::Result<Option<Limit>> {
         let Some(bytes) = machine.soft_limit(process, "Max data size")? else { return Ok(None) };
         Ok(Some(Limit {
-            name: "what its limit on data, ulimit -d, leaves beside the stacks",
+            name: "the limit on data (`ulimit -d`), minus the stacks of the threads,",
             bytes,
             taken: self.threads() * STACK_BYTES,
             raise: "systemd: LimitDATA=infinity, shell: ulimit -d unlimited",
@@ -194,7 +202,7 @@ fn of_the_group(machine: &Machine, process: &str) -> io::Result<Option<Limit>> {
     let limit =
         machine.limit_of_the_group(process, "memory", "memory.max", "memory.limit_in_bytes")?;
     Ok(limit.map(|bytes| Limit {
-        name: "the limit of its control group",
+        name: "the limit of the control group",
         bytes,
         taken: 0,
         raise: "systemd: MemoryMax=, Docker: --memory, Compose: mem_limit",
@@ -246,24 +254,28 @@ Max address space         unlimited            unlimited            bytes
         assert_eq!(check(NEEDS, "max", "unlimited"), Ok(()));
         assert_eq!(check(NEEDS, &needed, "unlimited"), Ok(()));
         assert_eq!(check(Needs { clients: 1, ..NEEDS }, "34000000", "unlimited"), Ok(()));
-        for (group, data, complaint) in [
+        for (group, data, summary, remedy) in [
             (
                 "40000000",
                 "unlimited",
-                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 40 MB (the limit of its control group): set MAX_CLIENTS=64455 or less, or raise the limit to 54 MB (systemd: MemoryMax=, Docker: --memory, Compose: mem_limit)",
+                "MAX_CLIENTS=200000 needs up to 53 MB of memory, but the limit of the control group leaves 40 MB.",
+                "Raise the limit to 54 MB (systemd: MemoryMax=, Docker: --memory, Compose: mem_limit), or set MAX_CLIENTS=64455 or less.",
             ),
             (
                 "30000000",
                 "100000000",
-                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 30 MB (the limit of its control group): raise the limit to 54 MB (systemd: MemoryMax=, Docker: --memory, Compose: mem_limit)",
+                "MAX_CLIENTS=200000 needs up to 53 MB of memory, but the limit of the control group leaves 30 MB.",
+                "Raise the limit to 54 MB (systemd: MemoryMax=, Docker: --memory, Compose: mem_limit).",
             ),
             (
                 "50000000",
                 "82291456",
-                "MAX_CLIENTS=200000 may take up to 53 MB of memory, and it may have 42 MB (what its limit on data, ulimit -d, leaves beside the stacks): set MAX_CLIENTS=88911 or less, or raise the limit to 94 MB (systemd: LimitDATA=infinity, shell: ulimit -d unlimited)",
+                "MAX_CLIENTS=200000 needs up to 53 MB of memory, but the limit on data (`ulimit -d`), minus the stacks of the threads, leaves 42 MB.",
+                "Raise the limit to 94 MB (systemd: LimitDATA=infinity, shell: ulimit -d unlimited), or set MAX_CLIENTS=88911 or less.",
             ),
         ] {
-            assert_eq!(check(NEEDS, group, data), Err(complaint.to_owned()));
+            let complaint = check(NEEDS, group, data).unwrap_err();
+            assert!(complaint.starts_with(summary) && complaint.ends_with(remedy), "{complaint}");
         }
         let fits = Needs { clients: 64_455, ..NEEDS };
         assert_eq!(check(fits, "40000000", "unlimited"), Ok(()));

@@ -119,7 +119,7 @@ impl Sampler {
     pub fn look(&mut self) -> (Duration, Vec<String>) {
         let (now, wall) = (clock::now(), clock::wall());
         let Source { shared, socket, .. } = &self.source;
-        shared.watchdog.monitor.tick(now);
+        shared.watchdog.sampler.tick(now);
         let suspects = shared.watchdog.stuck(now);
         let before = std::mem::replace(&mut self.suspects, suspects.clone());
         let stuck: Vec<_> = suspects.into_iter().filter(|task| before.contains(task)).collect();

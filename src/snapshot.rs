@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
-pub use self::file::{Found, lock_path};
+pub use self::file::{Found, lock_path, remedy};
 pub use self::format::Header;
 use self::format::{Frame, Shard};
 use self::frames::{FrameReader, FrameWriter};

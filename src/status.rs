@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::findings::{Finding, Seen, Severity, find};
+pub use self::findings::{Finding, Seen, SocketBuffer, deny_file_unread, find};
 pub use self::refusals::Refusal;
+pub use crate::catalogue::Severity;
 pub use crate::metrics::Report as Totals;
 
 /// The daemon's state, counters and findings at one moment.

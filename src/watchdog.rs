@@ -15,8 +15,8 @@ pub struct Watchdog {
     pub listener: Beat,
     /// The last tick of each worker.
     pub workers: Vec<Beat>,
-    /// The monitor's last tick.
-    pub monitor: Beat,
+    /// The sampler's last tick.
+    pub sampler: Beat,
     is_ready: AtomicBool,
 }
 
@@ -36,14 +36,14 @@ impl Beat {
 }
 
 impl Watchdog {
-    /// Creates a watchdog for a listener, `workers` workers and a monitor, all of which tick `now`.
+    /// Creates a watchdog for a listener, `workers` workers and a sampler, all of which tick `now`.
     #[must_use]
     pub fn new(workers: usize, now: Time) -> Self {
         let beat = || Beat(now.as_nanos().into());
         Self {
             listener: beat(),
             workers: (0..workers).map(|_| beat()).collect(),
-            monitor: beat(),
+            sampler: beat(),
             is_ready: AtomicBool::new(false),
         }
     }
@@ -66,9 +66,9 @@ impl Watchdog {
         let workers = self.workers.iter().enumerate();
         let listener = self.listener.is_stuck(now).then(|| "listener".to_owned());
         let stuck = workers.filter(|(_, beat)| beat.is_stuck(now));
-        let monitor = self.monitor.is_stuck(now).then(|| "monitor".to_owned());
+        let sampler = self.sampler.is_stuck(now).then(|| "sampler".to_owned());
         let stuck = stuck.map(|(number, _)| format!("worker {number}"));
-        listener.into_iter().chain(stuck).chain(monitor).collect()
+        listener.into_iter().chain(stuck).chain(sampler).collect()
     }
 }
 
@@ -83,9 +83,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(watchdog.stuck(at(3)).is_empty());
         watchdog.workers[1].tick(at(3));
-        assert_eq!(watchdog.stuck(at(4)), ["listener", "worker 0", "worker 2", "monitor"]);
+        assert_eq!(watchdog.stuck(at(4)), ["listener", "worker 0", "worker 2", "sampler"]);
         watchdog.listener.tick(at(4));
-        watchdog.monitor.tick(at(4));
+        watchdog.sampler.tick(at(4));
         assert_eq!(watchdog.stuck(at(7)), ["worker 0", "worker 1", "worker 2"]);
         assert!(watchdog.stuck(start).is_empty());
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 pub use self::threads::WorkerThreads;
+use crate::catalogue::log::SLOTS_SKIPPED;
 use crate::clock::{self, Time};
 use crate::engine::{Batch, Slot, Transmit};
 use crate::net::{self, BATCH, Reaction, SendFailure, Sender};
@@ -107,7 +108,7 @@ impl Worker {
         if slot.skipped_seconds > 0
             && let Some(suppressed) = self.warnings.skipped_slots.pass(now)
         {
-            warn!(suppressed, "skipped slots: a worker was a whole second late");
+            warn!(suppressed, "{}", SLOTS_SKIPPED.summary);
         }
         let deadlines = Deadlines {
             due: slot.due.max(self.started),
@@ -171,7 +172,7 @@ impl Worker {
         self.shared.engine.handle_failed_send(client);
         self.shared.metrics.failed_pings[failure as usize].add(1);
         if let Some(suppressed) = self.warnings.failed_pings[failure as usize].pass(now) {
-            let (reason, advice) = (failure.label(), failure.advice());
+            let (reason, advice) = (failure.label(), failure.problem().remedy);
             warn!(%client, reason, %error, suppressed, advice, "cannot send a ping");
         }
     }

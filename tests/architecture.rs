@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-use wakeupd::engine::guard::Refused;
-use wakeupd::metrics::{LATENESS_BUCKETS, Totals};
-use wakeupd::net::{SendFailure, SocketOption};
-use wakeupd::status::{Buffers, Clients, DenyFile, FailedRead, Seen, Snapshot, find};
+use wakeupd::catalogue;
+use wakeupd::net::SocketOption;
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -210,70 +207,32 @@ fn the_handbook_tells_what_each_refused_option_costs() {
 }
 
 #[test]
-fn the_handbook_has_a_paragraph_for_each_finding() {
-    let seen = Seen {
-        stuck: &["listener".to_owned()],
-        buffers: &Buffers {
-            receive_bytes: 1,
-            wanted_receive_bytes: 2,
-            send_bytes: 1,
-            wanted_send_bytes: 2,
-        },
-        clients: &Clients { ipv4: 1, ipv6: 0, max: 1 },
-        snapshot: Some(&Snapshot {
-            age_seconds: 100.0,
-            interval_seconds: 5.0,
-            written: 1,
-            failed: 0,
-            failure: None,
-            remedy: None,
-            unused: Some("it is truncated".to_owned()),
-            took_seconds: 0.1,
-            clients: 1,
-            bytes: 1,
-        }),
-        deny_file: Some(&DenyFile {
-            read: None,
-            failed: 1,
-            failure: Some(FailedRead {
-                time: "2026-11-21T18:00:00Z".to_owned(),
-                reason: "line 3 is not a network".to_owned(),
-                line: Some(3),
-            }),
-        }),
-        clients_without_local_address: 1,
-        is_enforcing: false,
-        recent: &Totals {
-            lateness: [10; LATENESS_BUCKETS],
-            failed_pings: [10; SendFailure::ALL.len()],
-            receive_drops: 1,
-            skipped_pings: 1,
-            truncated_control: 1,
-            ..Totals::default()
-        },
-    };
-    let refused = Totals { refused: [1; Refused::ALL.len()], ..Totals::default() };
-    let mut everything = find(&seen);
-    everything.extend(find(&Seen { is_enforcing: true, recent: &refused, ..seen }));
-    let kinds: BTreeSet<_> = everything.iter().map(|finding| finding.id.as_str()).collect();
-    assert_eq!(kinds.len(), 15, "{everything:?}");
-    let description = description();
-    let described = &description["components"]["schemas"]["Finding"]["properties"]["id"]["enum"];
-    assert_eq!(texts(described), kinds, "src/http/openapi.json");
+fn the_handbook_has_a_section_for_each_finding() {
     let handbook = read("docs/operations.md");
-    let headings = handbook.lines().filter_map(|line| line.strip_prefix("### "));
-    let anchors: BTreeSet<_> =
-        headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
-    for finding in everything {
-        let anchor = finding.more.strip_prefix("docs/operations.md#").expect(&finding.more);
-        assert!(anchors.contains(anchor), "{anchor}");
+    let headings = handbook.lines().filter_map(|line| line.strip_prefix("##"));
+    let anchors: BTreeSet<_> = headings
+        .map(|heading| heading.trim_start_matches(['#', ' ']).to_lowercase().replace(' ', "-"))
+        .collect();
+    let lists = [catalogue::daemon::ALL, catalogue::log::ALL, catalogue::machine::ALL];
+    for problem in lists.into_iter().flatten() {
+        assert!(problem.more.is_none_or(|anchor| anchors.contains(anchor)), "{problem:?}");
+    }
+    for problem in catalogue::daemon::ALL {
+        assert!(problem.more.is_some(), "a finding needs a section of the handbook: {problem:?}");
     }
 }
 
-fn description() -> Value {
-    serde_json::from_str(&read("src/http/openapi.json")).unwrap()
-}
-
-fn texts(array: &Value) -> BTreeSet<&str> {
-    array.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+#[test]
+fn an_end_to_end_test_provokes_each_problem_of_the_log() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end");
+    let code: String = rust_files(&folder).into_iter().map(read).collect();
+    let expected: BTreeSet<_> = code
+        .split('"')
+        .flat_map(|text| text.split(['{', '}']))
+        .filter(|it| it.len() > 12)
+        .collect();
+    for problem in catalogue::log::ALL {
+        let is_expected = expected.iter().any(|text| problem.summary.contains(text.trim()));
+        assert!(is_expected, "no test waits for {}", problem.summary);
+    }
 }

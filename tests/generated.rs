@@ -1,36 +1,119 @@
-//! Compares generated documents, or parts of documents, with the code.
-//!
-//! `UPDATE_GENERATED=1 cargo test --test generated` writes them.
+//! Compares generated files with the code that they are generated from.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
+use wakeupd::catalogue::{self, Problem, Severity};
 use wakeupd::config::{ENV_FILE, Group, SETTINGS, Setting};
 
 /// The longest line of `.env.example`.
 const WIDTH: usize = 100;
 
-/// Compares a file with `expected`, or writes it.
-fn compare(path: &str, expected: &str) {
-    let file = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+/// Held by a test while it updates a file of which another test may update another part.
+static UPDATING: Mutex<()> = Mutex::new(());
+
+/// The command that updates all generated files.
+const UPDATE: &str = "UPDATE_GENERATED=1 cargo test --test generated";
+
+/// Checks that a file of the repository consists of `expected`, or, with a mark, that `expected` stands between its
+/// lines `<!-- mark -->` and `<!-- end of mark -->`. Updates the file instead if `UPDATE_GENERATED` is set.
+fn compare(path: &str, mark: Option<&str>, expected: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let _updating = UPDATING.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    let expected = mark.map_or_else(|| expected.to_owned(), |mark| replace(&found, mark, expected));
     if env::var_os("UPDATE_GENERATED").is_some() {
-        fs::write(file, expected).unwrap();
-        return;
+        return fs::write(&file, expected).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
-    let actual = fs::read_to_string(file).unwrap_or_default();
-    assert!(
-        actual == expected,
-        "{path} differs from the code. Run `UPDATE_GENERATED=1 cargo test --test generated`"
-    );
+    let same = found.lines().zip(expected.lines()).take_while(|(one, other)| one == other).count();
+    assert!(found == expected, "{path} is out of date in line {}: run {UPDATE}", same + 1);
 }
 
-/// Compares the part of a file between `<!-- name -->` and `<!-- end of name -->` with `expected`, or writes it.
-fn compare_part(path: &str, name: &str, expected: &str) {
-    let file = fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->\n"));
-    let (before, rest) = file.split_once(&begin).expect("the beginning of the part");
-    let (_, after) = rest.split_once(&end).expect("the end of the part");
-    compare(path, &format!("{before}{begin}{expected}{end}{after}"));
+/// Replaces the part of a text between two marks.
+fn replace(text: &str, mark: &str, part: &str) -> String {
+    let [begin, end] = [format!("<!-- {mark} -->\n"), format!("<!-- end of {mark} -->\n")];
+    let (before, rest) = text.split_once(&begin).expect(&begin);
+    let (_, after) = rest.split_once(&end).expect(&end);
+    [before, &begin, part, &end, after].concat()
+}
+
+#[test]
+fn a_part_of_a_file_is_replaced() {
+    let text = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n";
+    assert_eq!(replace(text, "x", "new\n"), text.replace("old", "new"));
+}
+
+const INTRODUCTION: &str = "\
+# Findings
+
+Every problem that the status page, `wakeupd status`, `wakeupd doctor` and the log report: the fact, its consequence and
+the remedy or, depending on the circumstances, one of several remedies. Names in braces stand for values. This file is
+generated from `src/catalogue`; [operations](operations.md) explains most of the problems in more detail.
+";
+
+/// The places that report problems, and the problems.
+const PLACES: [(&str, &[Problem]); 3] = [
+    ("status page", catalogue::daemon::ALL),
+    ("doctor", catalogue::machine::ALL),
+    ("log", catalogue::log::ALL),
+];
+
+fn findings() -> String {
+    let mut by_id = BTreeMap::<_, Vec<(&str, &Problem)>>::new();
+    for (place, problems) in PLACES {
+        for problem in problems {
+            by_id.entry(problem.id).or_default().push((place, problem));
+        }
+    }
+    let sections = by_id.iter().map(|(id, entries)| section(id, entries));
+    [INTRODUCTION.to_owned()].into_iter().chain(sections).collect::<Vec<_>>().join("\n")
+}
+
+/// The section about a problem, which may have several entries.
+fn section(id: &str, entries: &[(&str, &Problem)]) -> String {
+    let places: BTreeSet<_> = entries.iter().map(|(place, _)| *place).collect();
+    let places = places.into_iter().collect::<Vec<_>>().join(", ");
+    let mut parts = vec![format!("## {id}\n"), format!("Reported by: {places}\n")];
+    let mut problems: Vec<_> = entries.iter().map(|(_, problem)| *problem).collect();
+    // The doctor and the status page share some entries.
+    problems.dedup();
+    for (index, problem) in problems.iter().enumerate() {
+        let fact = fact(problem);
+        if index == 0 || self::fact(problems[index - 1]) != fact {
+            parts.push(fact);
+        }
+        let remedy = remedy(problem);
+        if problems.get(index + 1).is_none_or(|next| self::remedy(next) != remedy) {
+            parts.push(remedy);
+        }
+    }
+    let more = problems[0].more;
+    parts.extend(more.map(|at| format!("More: [{}](operations.md#{at})\n", at.replace('-', " "))));
+    parts.join("\n")
+}
+
+fn fact(problem: &Problem) -> String {
+    let severity = match problem.severity {
+        Severity::Critical => "Critical",
+        Severity::Warning => "Warning",
+    };
+    format!("**{severity}:** {} {}\n", problem.summary, problem.impact)
+}
+
+fn remedy(problem: &Problem) -> String {
+    let commands: String = problem.commands.lines().flat_map(|line| ["  ", line, "\n"]).collect();
+    match commands.as_str() {
+        "" => format!("- {}\n", problem.remedy),
+        commands => format!("- {}\n\n  ```sh\n{commands}  ```\n", problem.remedy),
+    }
+}
+
+#[test]
+fn the_list_of_findings_is_that_of_the_catalogue() {
+    compare("docs/findings.md", None, &findings());
 }
 
 fn settings(group: Group) -> impl Iterator<Item = &'static Setting> {
@@ -63,7 +146,7 @@ fn the_example_of_an_env_file_lists_the_settings() {
             write!(text, "\n{}{name}={default}\n", comment(&setting.plain_about())).unwrap();
         }
     }
-    compare(".env.example", &text);
+    compare(".env.example", None, &text);
 }
 
 #[test]
@@ -81,5 +164,5 @@ fn the_readme_lists_the_settings() {
             writeln!(text, "| `{name}` | `{default}` | {about} |").unwrap();
         }
     }
-    compare_part("README.md", "settings", &(text + "\n"));
+    compare("README.md", Some("settings"), &(text + "\n"));
 }

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::detection::after_detection;
 use super::error::{CheckError, StartError, bind_error};
+use crate::catalogue::machine::HOST_LOOPBACK;
 use crate::clock::{self, Time};
 use crate::config::{Config, Misspelt};
 use crate::http::Server;
@@ -118,11 +119,9 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let means_loopback = name == "localhost" || name.ends_with(".localhost");
     if address.ip().to_canonical().is_loopback() && !means_loopback {
-        warn!(
-            %host,
-            ip = %address.ip(),
-            "HOST resolves to a loopback address, so no other machine can reach the daemon. Set HOST to 0.0.0.0 or to an address that `ip address` shows. (/etc/hosts often maps the machine's own name to loopback.)"
-        );
+        let ip = address.ip();
+        let problem = HOST_LOOPBACK.with(&[("host", &host), ("ip", &ip)]);
+        warn!(%host, %ip, "{problem}");
     }
     Ok(address)
 }

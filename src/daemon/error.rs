@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::detection::{detection, remedy as detection_remedy};
+use crate::catalogue::{Occurrence, log, machine};
 use crate::config::{ConfigError, EXIT_CONFIG, Misspelt};
 use crate::machine::Detection;
 use crate::memory::TooSmall;
@@ -16,9 +17,7 @@ use crate::supervisor::WrongSocket;
 #[derive(Debug, Error)]
 pub enum StartError {
     /// `HOST` is a name that does not resolve to an address.
-    #[error(
-        "HOST={host} does not resolve to an address ({error}). Check the spelling and the name server, or set HOST to an IP address."
-    )]
+    #[error("{}", machine::HOST_UNRESOLVED.with(&[("host", .host), ("error", .error)]))]
     Unresolved {
         /// The value of `HOST`.
         host: String,
@@ -26,16 +25,13 @@ pub enum StartError {
         error: io::Error,
     },
     /// Another process holds the port.
-    #[error("UDP port {port} of {ip} is in use. Find the process with `sudo ss -lunp 'sport = :{port}'` and stop it (a second wakeupd cannot share the port), or set another PORT.",
-        ip = .0.ip(), port = .0.port())]
+    #[error("{}", in_use(*.0))]
     InUse(SocketAddr),
     /// Binding the port needs a privilege.
-    #[error("no permission to bind UDP port {port}. A port below 1024 needs CAP_NET_BIND_SERVICE (systemd: both AmbientCapabilities= and CapabilityBoundingSet=). Grant it, or set PORT to 1024 or above.",
-        port = .0.port())]
+    #[error("{}", privileged(*.0))]
     NotPermitted(SocketAddr),
     /// This machine does not have the address.
-    #[error("{ip} is not an address of this machine. Set HOST to an address that `ip address` shows, to 0.0.0.0 for all IPv4 addresses, or to :: for all addresses.",
-        ip = .0.ip())]
+    #[error("{}", machine::HOST_UNAVAILABLE.with(&[("ip", &.0.ip()), ("error", &"it is not an address of this machine")]))]
     NotLocal(SocketAddr),
     /// Duplicate address detection failed or timed out.
     #[error("cannot bind {ip}. {remedy}.", ip = .address.ip(), remedy = detection_remedy(*.detection))]
@@ -151,6 +147,29 @@ impl Failure {
             _ => 1,
         }
     }
+}
+
+/// Names a UDP port as the doctor does.
+fn name(address: SocketAddr) -> String {
+    format!("UDP port {} of {}", address.port(), address.ip())
+}
+
+fn in_use(address: SocketAddr) -> Occurrence {
+    log::PORT_IN_USE.with(&[
+        ("port", &name(address)),
+        ("holders", &"another process"),
+        ("number", &address.port()),
+        ("variable", &"PORT"),
+    ])
+}
+
+fn privileged(address: SocketAddr) -> Occurrence {
+    let error = io::Error::from(Errno::EACCES);
+    machine::PORT_PRIVILEGED.with(&[
+        ("port", &name(address)),
+        ("error", &error),
+        ("variable", &"PORT"),
+    ])
 }
 
 fn http_remedy(address: SocketAddr, error: &io::Error) -> String {

@@ -15,7 +15,7 @@ use crate::worker::WorkerThreads;
 /// The threads beside the main thread, and the handles to end them.
 #[derive(Debug)]
 pub(super) struct Threads {
-    pub(super) monitor: Sampler,
+    pub(super) sampler: Sampler,
     pub(super) deny_file_reader: Option<DenyFileReader>,
     pub(super) tasks: Tasks,
     pub(super) workers: Arc<WorkerThreads>,

@@ -1,5 +1,6 @@
 //! Checks the machine's addresses and how `HOST` selects among them.
 
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
@@ -8,6 +9,7 @@ use nix::net::if_::InterfaceFlags;
 
 use super::diagnosis::Diagnosis;
 use super::words::list;
+use crate::catalogue::machine;
 use crate::net::socket_address;
 
 const CHECK: &str = "addresses";
@@ -51,10 +53,10 @@ impl Host {
             Ok(ip) => vec![SocketAddr::new(ip.to_canonical(), port)],
             Err(_) => (name, port).to_socket_addrs()?.collect(),
         };
-        Self::new(&all).ok_or_else(|| io::Error::other("it has no address"))
+        Self::new(&all).ok_or_else(|| io::Error::other("the name has no address"))
     }
 
-    fn new(all: &[SocketAddr]) -> Option<Self> {
+    pub(super) fn new(all: &[SocketAddr]) -> Option<Self> {
         let bound = *all.iter().min_by_key(|address| address.is_ipv6())?;
         let mut others: Vec<_> =
             all.iter().map(SocketAddr::ip).filter(|ip| *ip != bound.ip()).collect();
@@ -80,75 +82,61 @@ pub(super) fn judge(
     let Host { bound, others, .. } = match host {
         Ok(host) => host,
         Err(error) => {
-            return Diagnosis::finding(
-                CHECK,
-                format!("HOST={name} does not resolve: {error}"),
-                "the daemon does not start",
-                "# check its spelling and the name server (`getent ahosts`), or set HOST to an IP address",
-            );
+            let problem = machine::HOST_UNRESOLVED.with(&[("host", &name), ("error", error)]);
+            return Diagnosis::finding(CHECK, problem);
         }
     };
     let ip = bound.ip();
     if let Err(error) = bind {
-        return Diagnosis::finding(
-            CHECK,
-            format!("{ip} cannot be bound: {error}"),
-            "the daemon does not start",
-            "# set HOST to an address that `ip address` shows, to 0.0.0.0 for every IPv4 address, or to :: for every address",
-        );
+        let problem = machine::HOST_UNAVAILABLE.with(&[("ip", &ip), ("error", error)]);
+        return Diagnosis::finding(CHECK, problem);
     }
-    let texts = |ips: &[IpAddr]| list(&ips.iter().map(IpAddr::to_string).collect::<Vec<_>>());
     if !others.is_empty() {
-        return Diagnosis::finding(
-            CHECK,
-            format!(
-                "HOST={name} stands for {ip} and {}, but the daemon binds {ip} alone",
-                texts(others)
-            ),
-            "clients that take another of the name's addresses get no ping",
-            "# set HOST to the one address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
-        );
+        let values: [(&str, &dyn Display); 3] =
+            [("host", &name), ("ip", &ip), ("others", &texts(others))];
+        return Diagnosis::finding(CHECK, machine::HOST_AMBIGUOUS.with(&values));
     }
     // A machine's own name, which /etc/hosts often maps to 127.0.1.1, is not meant as loopback.
     let is_meant = name == "localhost" || name.parse::<IpAddr>().is_ok();
     if ip.is_loopback() && !is_meant {
-        return Diagnosis::finding(
-            CHECK,
-            format!("HOST={name} stands for {ip}"),
-            "only clients on this machine get pings",
-            "# set HOST to the address that clients use, to 0.0.0.0 for every IPv4 address, or to :: for every address",
-        );
+        let problem = machine::HOST_LOOPBACK.with(&[("host", &name), ("ip", &ip)]);
+        return Diagnosis::finding(CHECK, problem);
     }
-    let locals = match locals {
-        Ok(locals) => locals,
-        Err(error) => {
-            return Diagnosis::unknown(CHECK, format!("the interfaces cannot be listed: {error}"));
-        }
-    };
+    match locals {
+        Ok(locals) => Diagnosis::ok(CHECK, served(name, ip, locals)),
+        Err(error) => Diagnosis::unknown(CHECK, format!("cannot list the interfaces: {error}")),
+    }
+}
+
+/// Describes which of the machine's addresses a daemon on `ip` serves.
+fn served(name: &str, ip: IpAddr, locals: &[Local]) -> String {
     let (served, unserved): (Vec<_>, Vec<_>) =
         locals.iter().map(|local| local.ip).filter(|ip| !is_link_local(*ip)).partition(|local| {
             ip == *local || ip.is_unspecified() && (ip.is_ipv6() || local.is_ipv4())
         });
     let seen = if ip.is_loopback() || ip.is_unspecified() && served.is_empty() {
-        format!("HOST={name} serves clients on this machine alone")
+        format!("HOST={name} serves only clients on this machine")
     } else if ip.is_unspecified() {
         let from = match served.len() {
             0 | 1 => "",
-            _ => "; a ping leaves from the one that the heartbeat hit",
+            _ => "; pings leave from the address that the client sends to",
         };
         format!("HOST={name} serves {}{from}", texts(&served))
     } else {
-        format!("HOST={name} serves {ip} alone")
+        format!("HOST={name} serves only {ip}")
     };
-    let (v6, v4): (Vec<_>, Vec<_>) = unserved.iter().partition(|ip| ip.is_ipv6());
-    let rest = if ip.is_loopback() || unserved.is_empty() {
-        String::new()
-    } else if v4.is_empty() && ip.is_unspecified() {
-        format!("; IPv6 ({}) is served where HOST=::", texts(&v6))
+    let has_v4 = unserved.iter().any(IpAddr::is_ipv4);
+    if ip.is_loopback() || unserved.is_empty() {
+        seen
+    } else if has_v4 || !ip.is_unspecified() {
+        format!("{seen}; heartbeats to {} get no pings", texts(&unserved))
     } else {
-        format!("; heartbeats to {} get no ping", texts(&unserved))
-    };
-    Diagnosis::ok(CHECK, seen + &rest)
+        format!("{seen}; to serve IPv6 ({}) too, set HOST=::", texts(&unserved))
+    }
+}
+
+fn texts(ips: &[IpAddr]) -> String {
+    list(&ips.iter().map(IpAddr::to_string).collect::<Vec<_>>())
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
@@ -176,58 +164,58 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_who_is_served() {
+    fn the_served_addresses_are_listed() {
         let two = ["192.0.2.1", "10.0.0.1", "fe80::1"];
         let both = ["192.0.2.1", "2001:db8::1", "fe80::1"];
         for (host, locals, seen) in [
             (
                 "0.0.0.0",
                 &two[..],
-                "HOST=0.0.0.0 serves 192.0.2.1 and 10.0.0.1; a ping leaves from the one that the heartbeat hit",
+                "HOST=0.0.0.0 serves 192.0.2.1 and 10.0.0.1; pings leave from the address that the client sends to",
             ),
             ("0.0.0.0", &two[..1], "HOST=0.0.0.0 serves 192.0.2.1"),
-            ("0.0.0.0", &[], "HOST=0.0.0.0 serves clients on this machine alone"),
-            ("::", &[], "HOST=:: serves clients on this machine alone"),
-            ("::1", &both, "HOST=::1 serves clients on this machine alone"),
+            ("0.0.0.0", &[], "HOST=0.0.0.0 serves only clients on this machine"),
+            ("::", &[], "HOST=:: serves only clients on this machine"),
+            ("::1", &both, "HOST=::1 serves only clients on this machine"),
             (
                 "0.0.0.0",
                 &both,
-                "HOST=0.0.0.0 serves 192.0.2.1; IPv6 (2001:db8::1) is served where HOST=::",
+                "HOST=0.0.0.0 serves 192.0.2.1; to serve IPv6 (2001:db8::1) too, set HOST=::",
             ),
             (
                 "::",
                 &both,
-                "HOST=:: serves 192.0.2.1 and 2001:db8::1; a ping leaves from the one that the heartbeat hit",
+                "HOST=:: serves 192.0.2.1 and 2001:db8::1; pings leave from the address that the client sends to",
             ),
             (
                 "10.0.0.1",
                 &two,
-                "HOST=10.0.0.1 serves 10.0.0.1 alone; heartbeats to 192.0.2.1 get no ping",
+                "HOST=10.0.0.1 serves only 10.0.0.1; heartbeats to 192.0.2.1 get no pings",
             ),
-            ("10.0.0.1", &two[1..], "HOST=10.0.0.1 serves 10.0.0.1 alone"),
-            ("127.0.0.1", &both, "HOST=127.0.0.1 serves clients on this machine alone"),
+            ("10.0.0.1", &two[1..], "HOST=10.0.0.1 serves only 10.0.0.1"),
+            ("127.0.0.1", &both, "HOST=127.0.0.1 serves only clients on this machine"),
         ] {
             assert_eq!(judged(host, &[host], locals), (Outcome::Ok, seen.to_owned()));
         }
     }
 
     #[test]
-    fn of_a_name_with_several_addresses_one_is_bound() {
+    fn the_daemon_binds_one_address_of_a_name() {
         let all = ["::1", "127.0.0.1", "::1", "::1"];
         let (outcome, seen) = judged("localhost", &all, &[]);
         assert_eq!(outcome, Outcome::Finding);
-        assert!(
-            seen.ends_with("stands for 127.0.0.1 and ::1, but the daemon binds 127.0.0.1 alone")
-        );
+        let expected = "resolves to 127.0.0.1 and ::1, but the daemon binds only 127.0.0.1.";
+        assert!(seen.ends_with(expected), "{seen}");
         let same = ["127.0.0.1", "127.0.0.1"];
         assert_eq!(judged("localhost", &same, &[]).0, Outcome::Ok);
         assert_eq!(judged("nowhere", &[], &[]).0, Outcome::Finding);
         let (outcome, seen) = judged("box", &["127.0.1.1"], &["192.0.2.1"]);
-        assert_eq!((outcome, seen.as_str()), (Outcome::Finding, "HOST=box stands for 127.0.1.1"));
+        let expected = "HOST=box resolves to the loopback address 127.0.1.1.";
+        assert_eq!((outcome, seen.as_str()), (Outcome::Finding, expected));
     }
 
     #[test]
-    fn what_cannot_be_bound_or_listed_is_told() {
+    fn a_failed_bind_is_a_finding_and_unlisted_interfaces_are_not() {
         let host = Ok(Host::resolve("192.0.2.1", 7561).unwrap());
         let error = || io::Error::from(io::ErrorKind::AddrNotAvailable);
         let diagnosis = judge("192.0.2.1", &host, &Err(error()), &Ok(Vec::new()));

@@ -3,32 +3,31 @@
 use std::io;
 
 use super::diagnosis::Diagnosis;
-use crate::machine::{Machine, set_sysctl};
+use crate::catalogue::Problem;
+use crate::catalogue::machine::{RECEIVE_BUFFER_OUTDATED, SEND_BUFFER_OUTDATED};
+use crate::machine::Machine;
 use crate::net::{self, Buffers};
-use crate::status;
+use crate::output::grouped;
+use crate::status::{self, SocketBuffer};
 
 /// `CAP_NET_ADMIN` of `linux/capability.h`, which lifts the limits on buffer sizes.
 const NET_ADMIN: u32 = 12;
 
-/// A restart is necessary because a socket keeps the size granted when it was opened.
-const RESTART: &str = "sudo systemctl restart wakeupd\n# in a container: docker restart wakeupd";
-
 /// The facts about one of the two buffers.
-struct Buffer {
-    check: &'static str,
-    /// The kernel parameter that limits the size.
-    limit_name: &'static str,
-    wanted: usize,
+pub(super) struct Facts {
+    pub(super) check: &'static str,
+    pub(super) buffer: SocketBuffer,
+    /// The problem if the running daemon's buffer is older than its limit.
+    pub(super) outdated: Problem,
+    pub(super) wanted: usize,
     /// The size reported by the running daemon.
-    told: Option<usize>,
+    pub(super) told: Option<usize>,
     /// The size granted to this process.
-    granted: Result<usize, String>,
+    pub(super) granted: Result<usize, String>,
     /// `None` if the parameter is not visible, as in containers on older kernels.
-    limit: Result<Option<usize>, String>,
+    pub(super) limit: Result<Option<usize>, String>,
     /// Whether the daemon may exceed the limit.
-    is_privileged: bool,
-    /// The consequence of a small buffer.
-    why: &'static str,
+    pub(super) is_privileged: bool,
 }
 
 /// Requests buffers as the daemon does. `daemon` is the pid of the running daemon, and `told` its report.
@@ -40,7 +39,7 @@ pub(super) fn check(
     let granted = net::granted_buffers();
     let granted = |of: fn(&Buffers) -> usize| match &granted {
         Ok(buffers) => Ok(of(buffers)),
-        Err(error) => Err(format!("no socket can be opened: {error}")),
+        Err(error) => Err(format!("cannot open a socket: {error}")),
     };
     let limit = |name: &str| {
         let path = format!("proc/sys/{}", name.replace('.', "/"));
@@ -49,25 +48,25 @@ pub(super) fn check(
     // Only the daemon's privileges count: the service has none even if root runs the doctor.
     let is_privileged = daemon.is_some_and(|pid| is_privileged(machine, pid).unwrap_or(false));
     [
-        judge(Buffer {
+        judge(Facts {
             check: "receive buffer",
-            limit_name: "net.core.rmem_max",
+            buffer: SocketBuffer::RECEIVE,
+            outdated: RECEIVE_BUFFER_OUTDATED,
             wanted: net::BUFFERS.receive,
             told: told.map(|buffers| buffers.receive_bytes),
             granted: granted(|buffers| buffers.receive),
-            limit: limit("net.core.rmem_max"),
+            limit: limit(SocketBuffer::RECEIVE.parameter),
             is_privileged,
-            why: "heartbeats that arrive while the buffer is full are lost, and a client that loses all its heartbeats gets no more pings",
         }),
-        judge(Buffer {
+        judge(Facts {
             check: "send buffer",
-            limit_name: "net.core.wmem_max",
+            buffer: SocketBuffer::SEND,
+            outdated: SEND_BUFFER_OUTDATED,
             wanted: net::BUFFERS.send,
             told: told.map(|buffers| buffers.send_bytes),
             granted: granted(|buffers| buffers.send),
-            limit: limit("net.core.wmem_max"),
+            limit: limit(SocketBuffer::SEND.parameter),
             is_privileged,
-            why: "pings that are due while it is full are not sent",
         }),
     ]
 }
@@ -81,55 +80,57 @@ fn is_privileged(machine: &Machine, pid: u32) -> io::Result<bool> {
     Ok(capabilities & (1 << NET_ADMIN) != 0)
 }
 
-fn judge(buffer: Buffer) -> Diagnosis {
-    let Buffer { check, limit_name, wanted, told, granted, limit, is_privileged, why } = buffer;
-    let raise = format!(
-        "{}\n# in a container, run that on its host\n{RESTART}",
-        set_sysctl(limit_name, wanted)
-    );
-    let wants = format!("of the {wanted} bytes that the daemon asks for");
-    match told {
-        Some(told) if told >= wanted => {
-            return Diagnosis::ok(check, format!("the running wakeupd has all {wanted} bytes"));
-        }
-        Some(told) => {
-            let seen = format!("the running wakeupd has {told} {wants}");
-            return match limit {
-                Ok(Some(limit)) if limit >= wanted => Diagnosis::finding(
-                    check,
-                    format!("{seen}, though by now {limit_name} is {limit}"),
-                    why,
-                    RESTART,
-                ),
-                _ => Diagnosis::finding(check, seen, why, raise),
-            };
-        }
-        None => {}
+pub(super) fn judge(facts: Facts) -> Diagnosis {
+    match facts.told {
+        Some(told) => judge_running(&facts, told),
+        None => judge_before_start(facts),
     }
-    let granted = match granted {
-        Ok(granted) => granted,
-        Err(error) => return Diagnosis::unknown(check, error),
+}
+
+/// Judges the buffer of the running daemon.
+fn judge_running(facts: &Facts, told: usize) -> Diagnosis {
+    let Facts { check, buffer, outdated, wanted, ref limit, .. } = *facts;
+    let Some(problem) = buffer.problem(told, wanted) else {
+        return Diagnosis::ok(
+            check,
+            format!("the running wakeupd has all {} bytes", grouped(wanted as u64)),
+        );
     };
-    let finding = |seen: String| Diagnosis::finding(check, seen, why, raise);
-    match limit {
-        _ if is_privileged => Diagnosis::ok(
+    let problem = match limit {
+        Ok(Some(limit)) if *limit >= wanted => outdated.with(&[
+            ("granted", &grouped(told as u64)),
+            ("wanted", &grouped(wanted as u64)),
+            ("parameter", &buffer.parameter),
+            ("limit", &grouped(*limit as u64)),
+        ]),
+        _ => problem,
+    };
+    Diagnosis::finding(check, problem)
+}
+
+/// Judges the buffer that a daemon would get.
+fn judge_before_start(facts: Facts) -> Diagnosis {
+    let Facts { check, buffer, wanted, granted, limit, is_privileged, .. } = facts;
+    let parameter = buffer.parameter;
+    let (granted, limit) = match (granted, limit) {
+        (Ok(granted), Ok(limit)) => (granted, limit),
+        (Ok(_), Err(_)) if is_privileged => (wanted, None),
+        (Err(error), _) | (_, Err(error)) => return Diagnosis::unknown(check, error),
+    };
+    if is_privileged {
+        return Diagnosis::ok(
             check,
-            format!("the running wakeupd may exceed {limit_name}, because it has CAP_NET_ADMIN"),
-        ),
-        Ok(Some(limit)) if limit < wanted && granted > limit => finding(format!(
-            "{limit_name} grants {limit} {wants} (this process may exceed it, having CAP_NET_ADMIN, but a service may not)"
-        )),
-        Ok(Some(limit)) if limit < wanted => {
-            finding(format!("{limit_name} grants {granted} {wants}"))
-        }
-        Err(error) => Diagnosis::unknown(check, error),
-        Ok(_) if granted < wanted => finding(format!("a socket gets {granted} {wants}")),
-        Ok(Some(limit)) => Diagnosis::ok(
-            check,
-            format!("a socket gets all {wanted} bytes ({limit_name} is {limit})"),
-        ),
-        Ok(None) => Diagnosis::ok(check, format!("a socket gets all {wanted} bytes")),
+            format!("the running wakeupd may exceed {parameter}, because it has CAP_NET_ADMIN"),
+        );
     }
+    // This process may have CAP_NET_ADMIN and exceed the limit. A service does not.
+    let granted = limit.map_or(granted, |limit| granted.min(limit));
+    if let Some(problem) = buffer.problem(granted, wanted) {
+        return Diagnosis::finding(check, problem);
+    }
+    let limit = limit.map(|limit| format!(" ({parameter} is {})", grouped(limit as u64)));
+    let (wanted, limit) = (grouped(wanted as u64), limit.unwrap_or_default());
+    Diagnosis::ok(check, format!("a socket gets all {wanted} bytes{limit}"))
 }
 
 #[cfg(test)]
@@ -139,65 +140,71 @@ mod tests {
     use crate::machine::fake::Fake;
 
     #[test]
-    fn what_a_service_gets_is_what_counts() {
+    fn the_limit_of_a_service_counts() {
         let (known, hidden) = (|limit| Ok(Some(limit)), Ok(None));
         let cases = [
             (Ok(800), known(800), false, Outcome::Ok, "all 800 bytes (net.core.rmem_max is 800)"),
             (Ok(800), known(900), false, Outcome::Ok, "all 800 bytes"),
-            (Ok(200), known(200), false, Outcome::Finding, "rmem_max grants 200 of the 800 bytes"),
+            (
+                Ok(200),
+                known(200),
+                false,
+                Outcome::Finding,
+                "to 200 bytes, but the daemon requests 800",
+            ),
             (
                 Ok(800),
                 known(200),
                 false,
                 Outcome::Finding,
-                "200 of the 800 bytes that the daemon asks for (this process may exceed",
+                "to 200 bytes, but the daemon requests 800",
             ),
             (Ok(800), known(200), true, Outcome::Ok, "may exceed net.core.rmem_max"),
             (Ok(800), hidden.clone(), false, Outcome::Ok, "all 800 bytes"),
-            (Ok(200), hidden, false, Outcome::Finding, "a socket gets 200 of the 800 bytes"),
-            (Ok(200), known(900), false, Outcome::Finding, "a socket gets 200 of the 800 bytes"),
+            (Ok(200), hidden, false, Outcome::Finding, "to 200 bytes"),
+            (Ok(200), known(900), false, Outcome::Finding, "to 200 bytes"),
             (Err("no socket".into()), known(900), false, Outcome::Unknown, "no socket"),
             (Ok(800), Err("nonsense".into()), false, Outcome::Unknown, "nonsense"),
         ];
         for (granted, limit, is_privileged, outcome, seen) in cases {
-            let diagnosis = judge(Buffer {
+            let diagnosis = judge(Facts {
                 check: "receive buffer",
-                limit_name: "net.core.rmem_max",
+                buffer: SocketBuffer::RECEIVE,
+                outdated: RECEIVE_BUFFER_OUTDATED,
                 wanted: 800,
                 told: None,
                 granted,
                 limit,
                 is_privileged,
-                why: "",
             });
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
             assert!(diagnosis.seen.contains(seen), "{diagnosis:?}");
-            let mend = diagnosis.mend.unwrap_or_default();
+            let mend = diagnosis.mend();
             let is_told = mend.contains("echo \"net.core.rmem_max = 800\" >>");
             assert_eq!(is_told, outcome == Outcome::Finding, "{mend}");
         }
     }
 
     #[test]
-    fn what_the_running_daemon_has_it_keeps() {
+    fn the_running_daemon_keeps_its_buffer() {
         for (told, limit, outcome, mend) in [
             (800, Ok(Some(100)), Outcome::Ok, ""),
             (400, Ok(Some(800)), Outcome::Finding, "sudo systemctl restart wakeupd\n"),
             (400, Ok(Some(400)), Outcome::Finding, "echo \"net.core.wmem_max = 800\" >>"),
             (400, Ok(None), Outcome::Finding, "echo \"net.core.wmem_max = 800\" >>"),
         ] {
-            let diagnosis = judge(Buffer {
+            let diagnosis = judge(Facts {
                 check: "send buffer",
-                limit_name: "net.core.wmem_max",
+                buffer: SocketBuffer::SEND,
+                outdated: SEND_BUFFER_OUTDATED,
                 wanted: 800,
                 told: Some(told),
                 granted: Ok(800),
                 limit,
                 is_privileged: true,
-                why: "",
             });
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
-            assert!(diagnosis.mend.unwrap_or_default().contains(mend), "{told}");
+            assert!(diagnosis.mend().contains(mend), "{told}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::diagnosis::Diagnosis;
 use super::sockets;
+use crate::catalogue::machine;
 use crate::clock;
 use crate::machine::Machine;
 
@@ -35,27 +36,22 @@ pub(super) fn check_source(machine: &Machine) -> Diagnosis {
     }
 }
 
-fn judge_source(current: &str, available: &str) -> Diagnosis {
+pub(super) fn judge_source(current: &str, available: &str) -> Diagnosis {
     if current.is_empty() {
-        return Diagnosis::unknown(SOURCE, "the kernel names none");
+        return Diagnosis::unknown(SOURCE, "the kernel names no clock source");
     }
     if !SLOW.contains(&current) {
         return Diagnosis::ok(SOURCE, current);
     }
     let faster: Vec<_> =
         available.split_ascii_whitespace().filter(|name| !SLOW.contains(name)).collect();
-    let mend = match faster.first() {
-        Some(faster) => format!(
-            "sudo sh -c 'echo {faster} >/{SOURCES}/current_clocksource'\n# `sudo dmesg | grep -i clocksource` tells why the kernel does not use it"
-        ),
-        None => "# let the hypervisor offer a clock (kvm-clock, Hyper-V's, Xen's) or a stable TSC; `sudo dmesg | grep -i -e clocksource -e tsc` tells why there is none".to_owned(),
+    let problem = match faster.first() {
+        Some(faster) => {
+            machine::CLOCK_SOURCE_SLOW.with(&[("source", &current), ("faster", faster)])
+        }
+        None => machine::CLOCK_SOURCE_MISSING.with(&[("source", &current)]),
     };
-    Diagnosis::finding(
-        SOURCE,
-        format!("{current}, which is slow or coarse"),
-        "the daemon asks for the time with every batch of heartbeats and every slot: pings get late, and the machine carries fewer clients",
-        mend,
-    )
+    Diagnosis::finding(SOURCE, problem)
 }
 
 /// Checks the precision of sleeping threads. `daemon` is the pid of the running daemon.
@@ -72,27 +68,21 @@ pub(super) fn check_timers(machine: &Machine, daemon: Option<u32>) -> Diagnosis 
     judge_timers(clock::resolution(), slack)
 }
 
-fn judge_timers(resolution: Duration, slack: Option<Duration>) -> Diagnosis {
-    let why = "workers sleep until each slot is due, so every ping is late by that";
+pub(super) fn judge_timers(resolution: Duration, slack: Option<Duration>) -> Diagnosis {
     if resolution > SLACK {
-        return Diagnosis::finding(
-            TIMERS,
-            format!("they count ticks of {resolution:?}, because high-resolution timers are off"),
-            why,
-            "# start the kernel without highres=off, and with CONFIG_HIGH_RES_TIMERS; see also the clock source",
-        );
+        let resolution = format!("{resolution:?}");
+        let problem = machine::TIMERS_COARSE.with(&[("resolution", &resolution)]);
+        return Diagnosis::finding(TIMERS, problem);
     }
     match slack {
-        Some(slack) if slack > SLACK => Diagnosis::finding(
-            TIMERS,
-            format!("a thread may wake {slack:?} late, by its timer slack"),
-            why,
-            "# systemd: `sudo systemctl edit wakeupd`, and there, below [Service], TimerSlackNSec=50us\n# otherwise take away whatever sets the slack of what starts the daemon",
-        ),
-        Some(slack) => {
-            Diagnosis::ok(TIMERS, format!("of high resolution, with a slack of {slack:?}"))
+        Some(slack) if slack > SLACK => {
+            let slack = format!("{slack:?}");
+            Diagnosis::finding(TIMERS, machine::TIMER_SLACK_LARGE.with(&[("slack", &slack)]))
         }
-        None => Diagnosis::ok(TIMERS, "of high resolution"),
+        Some(slack) => {
+            Diagnosis::ok(TIMERS, format!("high-resolution timers, with a slack of {slack:?}"))
+        }
+        None => Diagnosis::ok(TIMERS, "high-resolution timers"),
     }
 }
 
@@ -106,25 +96,20 @@ pub(super) fn check_wall(machine: &Machine) -> Diagnosis {
     judge_wall(now, is_synchronised, keeper.as_deref())
 }
 
-fn judge_wall(now: Duration, is_synchronised: bool, keeper: Option<&str>) -> Diagnosis {
+pub(super) fn judge_wall(now: Duration, is_synchronised: bool, keeper: Option<&str>) -> Diagnosis {
     let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + now);
     if now < EARLIEST {
-        return Diagnosis::finding(
-            WALL,
-            format!("it says {time}"),
-            "the times in the log are wrong; pings do not depend on it",
-            "sudo timedatectl set-ntp true",
-        );
+        return Diagnosis::finding(WALL, machine::WALL_CLOCK_WRONG.with(&[("time", &time)]));
     }
     match keeper {
         _ if is_synchronised => {
-            Diagnosis::ok(WALL, format!("it says {time}, and systemd-timesyncd has set it"))
+            Diagnosis::ok(WALL, format!("{time}, synchronized by systemd-timesyncd"))
         }
-        Some(keeper) => Diagnosis::ok(WALL, format!("it says {time}, and {keeper} is running")),
+        Some(keeper) => Diagnosis::ok(WALL, format!("{time}, and {keeper} is running")),
         None => Diagnosis::unknown(
             WALL,
             format!(
-                "it says {time}; neither chronyd nor systemd-timesyncd nor their like is seen to keep it right (of a container or a virtual machine the host may)"
+                "{time}, but no time synchronization is running here (in a container or a virtual machine, the host may synchronize the clock)"
             ),
         ),
     }
@@ -148,11 +133,11 @@ mod tests {
         ] {
             let diagnosis = judge_source(current, available);
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
-            assert!(diagnosis.mend.unwrap_or_default().contains(mend));
+            assert!(diagnosis.mend().contains(mend));
         }
         for available in ["hpet acpi_pm", ""] {
-            let mend = judge_source("acpi_pm", available).mend.unwrap();
-            assert!(mend.starts_with("# let the hypervisor"), "{mend}");
+            let mend = judge_source("acpi_pm", available).mend();
+            assert!(mend.starts_with("# Let the hypervisor"), "{mend}");
         }
         let current = format!("{SOURCES}/current_clocksource");
         let fake = Fake::new(&[(current.as_str(), "jiffies\n")]);
@@ -182,15 +167,15 @@ mod tests {
         assert_eq!(
             seen,
             [
-                "of high resolution, with a slack of 50µs",
-                "a thread may wake 40ms late, by its timer slack",
-                "of high resolution",
+                "high-resolution timers, with a slack of 50µs",
+                "The timer slack lets a thread wake up to 40ms late.",
+                "high-resolution timers",
             ]
         );
     }
 
     #[test]
-    fn a_wall_clock_is_right_where_something_keeps_it() {
+    fn a_wall_clock_should_be_synchronized() {
         let year = Duration::from_secs(365 * 86_400);
         for (now, is_synchronised, keeper, outcome) in [
             (year * 57, true, None, Outcome::Ok),
@@ -202,7 +187,7 @@ mod tests {
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
         }
         let seen = judge_wall(Duration::ZERO, false, None).seen;
-        assert_eq!(seen, "it says 1970-01-01T00:00:00Z");
+        assert_eq!(seen, "The wall clock is wrong: it shows 1970-01-01T00:00:00Z.");
         let fake = |file| Fake::new(&[(file, "chronyd\n"), ("proc/2/comm", "kthreadd\n")]);
         for (file, outcome) in [
             ("proc/9/comm", Outcome::Ok),

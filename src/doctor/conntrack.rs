@@ -1,8 +1,10 @@
 //! Checks whether the connection tracking table has room for the clients.
 
+use std::fmt::Display;
 use std::io;
 
 use super::diagnosis::Diagnosis;
+use crate::catalogue::machine::{CONNECTION_TABLE_FULL, CONNECTION_TABLE_SMALL};
 use crate::machine::{Machine, set_sysctl};
 
 const CHECK: &str = "connection tracking";
@@ -21,9 +23,9 @@ const ROUND: u64 = 1 << 16;
 
 /// The fill level of the table.
 #[derive(Clone, Copy, Debug)]
-struct Table {
-    count: u64,
-    limit: u64,
+pub(super) struct Table {
+    pub(super) count: u64,
+    pub(super) limit: u64,
 }
 
 /// The daemon's port and its clients.
@@ -52,14 +54,17 @@ fn read(machine: &Machine) -> io::Result<Option<Table>> {
     Ok(count.zip(limit).map(|(count, limit)| Table { count, limit }))
 }
 
-fn judge(table: Option<Table>, served: Served) -> Diagnosis {
+pub(super) fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     let Served { port, most: max_clients, now } = served;
     let Some(Table { count, limit }) = table else {
         return Diagnosis::ok(CHECK, "nf_conntrack is not loaded");
     };
     // A kernel that tracks connections has at least one, such as the operator's own.
     if count == 0 {
-        return Diagnosis::ok(CHECK, "nf_conntrack is loaded, but tracks nothing in this network");
+        return Diagnosis::ok(
+            CHECK,
+            "nf_conntrack is loaded, but tracks no connections in this network namespace",
+        );
     }
     let told = format!("the table holds {count} of at most {limit} connections");
     let is_nearly_full = count.saturating_mul(100) >= limit.saturating_mul(NEARLY_FULL_PERCENT);
@@ -73,29 +78,19 @@ fn judge(table: Option<Table>, served: Served) -> Diagnosis {
             format!("{told}, so most of {clients} clients are not tracked"),
         );
     }
-    let seen = if is_nearly_full {
-        format!("{told}, so it is nearly full")
-    } else {
-        format!("the table holds at most {limit} connections, and MAX_CLIENTS={max_clients}")
-    };
     // Room for the current entries and for twice the clients, because client ports change.
     let enough = count.saturating_add(max_clients.saturating_mul(2)).max(count.saturating_mul(2));
     let enough = enough.div_ceil(ROUND).saturating_mul(ROUND);
-    let mend = format!(
-        "{}\n\
-         sudo sh -c 'echo nf_conntrack >/etc/modules-load.d/wakeupd.conf'\n\
-         # in a container, run that on its host; a connection takes some 300 bytes of the kernel's memory\n\
-         # or, if no NAT serves the port, exempt it from tracking; a firewall that lets in established connections only must then accept UDP port {port} by itself:\n\
-         {}",
-        set_sysctl("net.netfilter.nf_conntrack_max", enough),
-        notrack(port)
-    );
-    Diagnosis::finding(
-        CHECK,
-        seen,
-        "each client takes a connection; when the table is full the kernel drops the heartbeats of new clients, and says \"nf_conntrack: table full\"",
-        mend,
-    )
+    let raise = set_sysctl("net.netfilter.nf_conntrack_max", enough);
+    let exempt = notrack(port);
+    let common: [(&str, &dyn Display); 4] =
+        [("limit", &limit), ("port", &port), ("raise", &raise), ("exempt", &exempt)];
+    let (problem, value): (_, (&str, &dyn Display)) = if is_nearly_full {
+        (CONNECTION_TABLE_FULL, ("count", &count))
+    } else {
+        (CONNECTION_TABLE_SMALL, ("clients", &max_clients))
+    };
+    Diagnosis::finding(CHECK, problem.with(&[&common[..], &[value]].concat()))
 }
 
 /// Returns the command that exempts the port from tracking until the next reboot.
@@ -125,20 +120,20 @@ mod tests {
 
     fn judged(count: u64, limit: u64, max_clients: u64) -> (Outcome, String, String) {
         let diagnosis = judge(Some(Table { count, limit }), served(max_clients, None));
-        (diagnosis.result, diagnosis.seen, diagnosis.mend.unwrap_or_default())
+        (diagnosis.result, diagnosis.seen.clone(), diagnosis.mend())
     }
 
     #[test]
     fn there_must_be_room_for_every_client() {
         for (count, limit, max_clients, outcome, seen) in [
             (5, 262_144, 200_000, Outcome::Ok, "holds 5 of at most 262144"),
-            (0, 65_536, 200_000, Outcome::Ok, "tracks nothing"),
+            (0, 65_536, 200_000, Outcome::Ok, "tracks no connections"),
             (
                 1,
                 65_536,
                 200_000,
                 Outcome::Finding,
-                "at most 65536 connections, and MAX_CLIENTS=200000",
+                "at most 65536 connections, but MAX_CLIENTS is 200000.",
             ),
             (799, 1_000, 1_000, Outcome::Ok, "799 of at most 1000"),
             (
@@ -146,7 +141,7 @@ mod tests {
                 1_000,
                 1_000,
                 Outcome::Finding,
-                "800 of at most 1000 connections, so it is nearly",
+                "nearly full: it holds 800 of at most 1000 connections.",
             ),
             (7, 0, 1, Outcome::Finding, "nearly full"),
             (u64::MAX, u64::MAX, u64::MAX, Outcome::Finding, "nearly full"),
@@ -169,9 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn what_mends_it_is_enough() {
+    fn the_suggested_limit_is_large_enough() {
         let (_, _, mend) = judged(65_000, 65_536, 200_000);
         assert!(mend.contains("\"net.netfilter.nf_conntrack_max = 524288\""), "{mend}");
+        assert!(mend.ends_with("udp sport 7561 notrack; }; }'"), "{mend}");
         assert!(mend.contains("udp dport 7561 notrack; }; chain pings { type"), "{mend}");
         let (_, _, mend) = judged(900_000, 1_000_000, 10);
         assert!(mend.contains("\"net.netfilter.nf_conntrack_max = 1835008\""), "{mend}");

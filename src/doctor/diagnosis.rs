@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use clap::builder::styling::{AnsiColor, Effects, Style};
 use serde::Serialize;
 
+use crate::catalogue::{Occurrence, Severity};
 use crate::output::printable;
 
 /// The outcome of a check.
@@ -21,40 +22,64 @@ pub(super) enum Outcome {
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Row")]
 pub(super) struct Diagnosis {
     pub(super) check: &'static str,
     pub(super) result: Outcome,
     /// The observation, or the reason why there is none.
     pub(super) seen: String,
-    /// The consequence of a finding.
-    pub(super) why: Option<String>,
-    /// The remedy as a shell script: one command per line, with advice in comments.
-    pub(super) mend: Option<String>,
+    /// The problem of a finding.
+    pub(super) problem: Option<Occurrence>,
+}
+
+/// A result as JSON. Only findings have the fields after `seen`.
+#[derive(Serialize)]
+struct Row {
+    check: &'static str,
+    result: Outcome,
+    seen: String,
+    id: Option<&'static str>,
+    severity: Option<Severity>,
+    why: Option<String>,
+    mend: Option<String>,
+    more: Option<String>,
+}
+
+impl From<Diagnosis> for Row {
+    fn from(Diagnosis { check, result, seen, problem }: Diagnosis) -> Self {
+        Self {
+            check,
+            result,
+            seen,
+            id: problem.as_ref().map(|it| it.problem.id),
+            severity: problem.as_ref().map(|it| it.problem.severity),
+            why: problem.as_ref().map(|it| it.impact.clone()),
+            mend: problem.as_ref().map(Occurrence::script),
+            more: problem.as_ref().map(|it| it.problem.more()),
+        }
+    }
 }
 
 impl Diagnosis {
     pub(super) fn ok(check: &'static str, seen: impl Display) -> Self {
-        Self { check, result: Outcome::Ok, seen: seen.to_string(), why: None, mend: None }
+        Self { check, result: Outcome::Ok, seen: seen.to_string(), problem: None }
     }
 
     pub(super) fn unknown(check: &'static str, seen: impl Display) -> Self {
         Self { result: Outcome::Unknown, ..Self::ok(check, seen) }
     }
 
-    pub(super) fn finding(
-        check: &'static str,
-        seen: impl Display,
-        why: impl Display,
-        mend: impl Display,
-    ) -> Self {
+    pub(super) fn finding(check: &'static str, problem: Occurrence) -> Self {
         #[cfg(test)]
-        tests::assert_runnable(&mend.to_string());
-        Self {
-            result: Outcome::Finding,
-            why: Some(why.to_string()),
-            mend: Some(mend.to_string()),
-            ..Self::ok(check, seen)
-        }
+        tests::assert_runnable(&problem.script());
+        let seen = problem.summary.clone();
+        Self { check, result: Outcome::Finding, seen, problem: Some(problem) }
+    }
+
+    /// The remedy of a finding, as a shell script.
+    #[cfg(test)]
+    pub(super) fn mend(&self) -> String {
+        self.problem.as_ref().map(Occurrence::script).unwrap_or_default()
     }
 }
 
@@ -82,7 +107,7 @@ impl Report<'_> {
 
 impl Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Diagnosis { check, result, seen, why, mend } in self.diagnoses {
+        for Diagnosis { check, result, seen, problem } in self.diagnoses {
             let style = self.style(*result);
             let label = match result {
                 Outcome::Ok => "ok",
@@ -91,8 +116,9 @@ impl Display for Report<'_> {
             };
             let width = INDENT - 1;
             writeln!(f, "{style}{label:<width$}{style:#} {check}: {}", printable(seen))?;
-            for (name, text) in [("why:", why), ("mend:", mend)] {
-                for (number, line) in text.iter().flat_map(|text| text.lines()).enumerate() {
+            let Some(problem) = problem else { continue };
+            for (name, text) in [("why:", &problem.impact), ("mend:", &problem.script())] {
+                for (number, line) in text.lines().enumerate() {
                     let name = if number == 0 { name } else { "" };
                     writeln!(f, "{:INDENT$}{name:<6}{}", "", printable(line))?;
                 }
@@ -100,7 +126,7 @@ impl Display for Report<'_> {
         }
         let count = |outcome| self.diagnoses.iter().filter(|d| d.result == outcome).count();
         match count(Outcome::Finding) {
-            0 => write!(f, "nothing found")?,
+            0 => write!(f, "no findings")?,
             1 => write!(f, "1 finding")?,
             findings => write!(f, "{findings} findings")?,
         }
@@ -114,6 +140,7 @@ impl Display for Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::Problem;
 
     /// Checks that each line is a comment or a command that a shell can parse. Every finding that a test
     /// produces passes through here.
@@ -127,56 +154,74 @@ mod tests {
         assert!(parsed.status.success() && parsed.stderr.is_empty(), "{mend}");
     }
 
+    const SMALL: Problem = Problem {
+        id: "small",
+        severity: Severity::Warning,
+        summary: "There is too little {what}.",
+        impact: "It ends.",
+        remedy: "Buy {more}.",
+        commands: "sudo rent some",
+        more: None,
+    };
+
     fn diagnoses() -> [Diagnosis; 3] {
+        let small = SMALL.with(&[("what", &"memory"), ("more", &"some")]);
         [
             Diagnosis::ok("port", "it is free"),
-            Diagnosis::finding("memory", "too little", "it ends", "# buy some\nsudo rent some"),
+            Diagnosis::finding("memory", small),
             Diagnosis::unknown("clock", "no /sys"),
         ]
     }
 
     #[test]
-    fn a_person_reads_what_to_do() {
+    fn the_report_shows_the_remedies() {
         let diagnoses = diagnoses();
         let text = Report { diagnoses: &diagnoses, is_coloured: false }.to_string();
         let expected = "\
 ok       port: it is free
-FINDING  memory: too little
-         why:  it ends
-         mend: # buy some
+FINDING  memory: There is too little memory.
+         why:  It ends.
+         mend: # Buy some.
                sudo rent some
 unknown  clock: no /sys
 1 finding, 1 unknown
 ";
         assert_eq!(text, expected);
         let text = Report { diagnoses: &diagnoses[..1], is_coloured: false }.to_string();
-        assert!(text.ends_with("\nnothing found\n"), "{text}");
+        assert!(text.ends_with("\nno findings\n"), "{text}");
         let text = Report { diagnoses: &diagnoses, is_coloured: true }.to_string();
         assert!(text.contains("\u{1b}[32mok      \u{1b}[0m port: it is free\n"), "{text:?}");
     }
 
     #[test]
-    fn nothing_that_others_wrote_moves_the_cursor() {
-        let (seen, why, mend) = ("\u{1b}[2J'a'\n", "\u{7}\u{9b}", "# two\rlines\n# are two");
-        let diagnoses = [Diagnosis::finding("port", seen, why, mend)];
+    fn text_from_others_does_not_move_the_cursor() {
+        let values: [(&str, &dyn Display); 2] =
+            [("what", &"\u{1b}[2J'a'\n"), ("more", &"two\rlines\nare two\u{9b}")];
+        let diagnoses = [Diagnosis::finding("port", SMALL.with(&values))];
         let text = Report { diagnoses: &diagnoses, is_coloured: false }.to_string();
-        let expected = "FINDING  port: \\u{1b}[2J'a'\\n
-         why:  \\u{7}\\u{9b}
-         mend: # two\\rlines
-               # are two
+        let expected = "FINDING  port: There is too little \\u{1b}[2J'a'\\n.
+         why:  It ends.
+         mend: # Buy two\\rlines
+               # are two\\u{9b}.
+               sudo rent some
 1 finding
 ";
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn a_machine_reads_the_same() {
+    fn the_json_has_all_fields() {
         let json = serde_json::to_value(diagnoses()).unwrap();
+        let other = |check, result, seen| {
+            serde_json::json!({"check": check, "result": result, "seen": seen, "id": null,
+                "severity": null, "why": null, "mend": null, "more": null})
+        };
         let expected = serde_json::json!([
-            {"check": "port", "result": "ok", "seen": "it is free", "why": null, "mend": null},
-            {"check": "memory", "result": "finding", "seen": "too little", "why": "it ends",
-             "mend": "# buy some\nsudo rent some"},
-            {"check": "clock", "result": "unknown", "seen": "no /sys", "why": null, "mend": null},
+            other("port", "ok", "it is free"),
+            {"check": "memory", "result": "finding", "seen": "There is too little memory.",
+             "id": "small", "severity": "warning", "why": "It ends.",
+             "mend": "# Buy some.\nsudo rent some", "more": "docs/findings.md#small"},
+            other("clock", "unknown", "no /sys"),
         ]);
         assert_eq!(json, expected);
     }

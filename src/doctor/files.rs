@@ -15,11 +15,12 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::diagnosis::Diagnosis;
 use super::settings::Theirs;
 use super::user::User;
+use crate::catalogue::machine;
 use crate::config::{Config, named_path};
 use crate::disk;
 use crate::machine::Machine;
 use crate::output::shell_word;
-use crate::snapshot::lock_path;
+use crate::snapshot::{lock_path, remedy};
 
 const SNAPSHOT: &str = "snapshot";
 const DENY: &str = "deny file";
@@ -60,15 +61,11 @@ impl Paths {
 /// Tries to write a file in the folder of the snapshot, and removes it again.
 pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Diagnosis {
     let (Some(path), Some(folder)) = (&paths.snapshot, paths.snapshot_folder()) else {
-        return Diagnosis::ok(SNAPSHOT, "SNAPSHOT_PATH is none, so a restart forgets the clients");
+        return Diagnosis::ok(SNAPSHOT, "SNAPSHOT_PATH is none, so a restart loses the clients");
     };
     if is_mount_point(machine, path) {
-        return Diagnosis::finding(
-            SNAPSHOT,
-            format!("{} is a mount point, so it cannot be replaced", path.display()),
-            "the daemon starts but writes no snapshot, so a restart forgets the clients",
-            "# mount its folder instead",
-        );
+        let problem = machine::SNAPSHOT_MOUNT_POINT.with(&[("path", &path.display())]);
+        return Diagnosis::finding(SNAPSHOT, problem);
     }
     let opened = {
         let folder = folder.clone();
@@ -88,7 +85,7 @@ pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Di
     };
     match tried {
         Some(tried) => judge_snapshot(&folder, user, tried),
-        None => someone_elses(SNAPSHOT, &folder, user),
+        None => untested(SNAPSHOT, &folder, user),
     }
 }
 
@@ -99,47 +96,41 @@ fn is_mount_point(machine: &Machine, path: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|place| Path::new(place) == path))
 }
 
-fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -> Diagnosis {
+pub(super) fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -> Diagnosis {
     let name = folder.display();
     let error = match tried {
         Ok(()) if user.is_unknown() => {
             return Diagnosis::unknown(
                 SNAPSHOT,
                 format!(
-                    "root can write to {name}, but a service with another user may not: run this while the daemon runs"
+                    "root can write to {name}, but the user of the service may not: run the doctor while the daemon runs"
                 ),
             );
         }
-        Ok(()) => return Diagnosis::ok(SNAPSHOT, format!("{user} can write to {name}")),
+        Ok(()) => return Diagnosis::ok(SNAPSHOT, format!("{name} is writable by {user}")),
         Err(error) => error,
     };
-    let (uid, gid, word) = (user.uid, user.gid, shell_word(&name.to_string()));
-    let mend = match error.raw_os_error().map(Errno::from_raw) {
+    let word = shell_word(&name.to_string());
+    let commands = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => format!(
-            "# for the unit with StateDirectory=, start the service once; elsewhere:\nsudo install -d -m 700 -o {uid} -g {gid} {word}"
+            "# the unit with StateDirectory= creates the folder at its first start; elsewhere:\nsudo install -d -m 700 -o {} -g {} {word}",
+            user.uid, user.gid
         ),
         Some(Errno::EACCES | Errno::EPERM) => {
-            format!("sudo chown {uid}:{gid} {word}\nsudo chmod u+rwx {word}")
+            format!("sudo chown {}:{} {word}\nsudo chmod u+rwx {word}", user.uid, user.gid)
         }
-        Some(Errno::ENOSPC | Errno::EDQUOT) => {
-            format!("# free some space, or set another SNAPSHOT_PATH\nsudo df -h {word}")
-        }
-        Some(Errno::EROFS) => {
-            format!(
-                "# mount it for writing, or set another SNAPSHOT_PATH\nsudo findmnt --target {word}"
-            )
-        }
-        None if error.kind() == ErrorKind::PermissionDenied => {
-            "# give that file to this user, or set another SNAPSHOT_PATH".to_owned()
-        }
-        _ => "# set another SNAPSHOT_PATH".to_owned(),
+        Some(Errno::ENOSPC | Errno::EDQUOT) => format!("sudo df -h {word}"),
+        Some(Errno::EROFS) => format!("sudo findmnt --target {word}"),
+        _ => String::new(),
     };
-    Diagnosis::finding(
-        SNAPSHOT,
-        format!("{user} cannot write to {name}: {error}"),
-        "the daemon starts but keeps no clients, so a restart forgets them",
-        mend,
-    )
+    let problem = machine::SNAPSHOT_NOT_WRITABLE.with(&[
+        ("folder", &name),
+        ("user", &user),
+        ("error", &error),
+        ("remedy", &remedy(&error)),
+        ("commands", &commands),
+    ]);
+    Diagnosis::finding(SNAPSHOT, problem)
 }
 
 /// Opens a folder only as a base for paths.
@@ -186,37 +177,39 @@ pub(super) fn check_deny_file(paths: &Paths, user: User) -> Diagnosis {
     let name = path.display().to_string();
     match reader.act(move || disk::read(&path).map(drop)) {
         Some(tried) => judge_deny_file(&name, user, tried),
-        None => someone_elses(DENY, Path::new(&name), user),
+        None => untested(DENY, Path::new(&name), user),
     }
 }
 
-fn judge_deny_file(path: &str, user: User, tried: io::Result<()>) -> Diagnosis {
+pub(super) fn judge_deny_file(path: &str, user: User, tried: io::Result<()>) -> Diagnosis {
     match tried {
-        Ok(()) if user.is_unknown() => Diagnosis::ok(DENY, format!("every user can read {path}")),
-        Ok(()) => Diagnosis::ok(DENY, format!("{user} can read {path}")),
+        Ok(()) if user.is_unknown() => {
+            Diagnosis::ok(DENY, format!("{path} is readable by every user"))
+        }
+        Ok(()) => Diagnosis::ok(DENY, format!("{path} is readable by {user}")),
         Err(error) if user.is_unknown() && error.kind() == ErrorKind::PermissionDenied => {
             Diagnosis::unknown(
                 DENY,
                 format!(
-                    "root can read {path}, but a service with another user may not: run this while the daemon runs"
+                    "root can read {path}, but the user of the service may not: run the doctor while the daemon runs"
                 ),
             )
         }
-        Err(error) => Diagnosis::finding(
-            DENY,
-            format!("{user} cannot read {path}: {error}"),
-            "the daemon does not start, or keeps the networks of its start",
-            format!(
-                "# let every user read it, and enter the folders above it\nsudo chmod a+r {}\nsudo namei -l {0}",
-                shell_word(path)
-            ),
-        ),
+        Err(error) => {
+            let problem = machine::DENY_FILE_UNREADABLE.with(&[
+                ("path", &path),
+                ("user", &user),
+                ("error", &error),
+                ("word", &shell_word(path)),
+            ]);
+            Diagnosis::finding(DENY, problem)
+        }
     }
 }
 
-fn someone_elses(check: &'static str, path: &Path, user: User) -> Diagnosis {
+fn untested(check: &'static str, path: &Path, user: User) -> Diagnosis {
     let path = path.display();
-    Diagnosis::unknown(check, format!("only {user} and root can try {path}: run this as root"))
+    Diagnosis::unknown(check, format!("cannot test {path} as {user}: run the doctor as root"))
 }
 
 #[cfg(test)]
@@ -236,13 +229,13 @@ mod tests {
             (Errno::EACCES, "sudo chown 991:991 '/var/lib/it'\\''s here'"),
             (Errno::ENOSPC, "sudo df -h"),
             (Errno::EROFS, "sudo findmnt"),
-            (Errno::EIO, "another SNAPSHOT_PATH"),
+            (Errno::EIO, "set SNAPSHOT_PATH to another disk"),
         ] {
             let diagnosis = judge_snapshot(folder, user, Err(errno.into()));
             assert_eq!(diagnosis.result, Outcome::Finding);
-            assert!(diagnosis.mend.unwrap().contains(mend), "{errno}");
+            assert!(diagnosis.mend().contains(mend), "{errno}");
             let diagnosis = judge_deny_file(path, user, Err(errno.into()));
-            assert!(diagnosis.mend.unwrap().contains("sudo chmod a+r '/etc/a b'"), "{errno}");
+            assert!(diagnosis.mend().contains("sudo chmod a+r '/etc/a b'"), "{errno}");
         }
         assert_eq!(judge_snapshot(folder, user, Ok(())).result, Outcome::Ok);
         assert_eq!(judge_deny_file(path, user, Ok(())).result, Outcome::Ok);

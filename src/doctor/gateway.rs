@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::diagnosis::Diagnosis;
 use super::running::{Ask, read};
+use crate::catalogue::machine::CLIENTS_BEHIND_GATEWAY;
 use crate::engine::guard::network;
 use crate::output::counted;
 use crate::status::{Client, Prefix, Status};
@@ -31,14 +32,14 @@ struct Clients {
 
 /// The clients of a daemon and their distribution.
 #[derive(Debug)]
-struct Crowd {
+pub(super) struct Crowd {
     /// The daemon's port.
-    port: u16,
-    total: u64,
+    pub(super) port: u16,
+    pub(super) total: u64,
     /// The percentage of the clients in the densest network.
-    densest_percent: u64,
+    pub(super) densest_percent: u64,
     /// Some clients of that network.
-    sample: Vec<IpAddr>,
+    pub(super) sample: Vec<IpAddr>,
 }
 
 /// Queries the daemon for its clients, if it reported its status.
@@ -63,12 +64,12 @@ fn look(ask: Ask, status: &Status) -> Result<Crowd, String> {
     Ok(Crowd { port, total, densest_percent: clients.saturating_mul(100) / total.max(1), sample })
 }
 
-fn judge(crowd: &Crowd) -> Diagnosis {
+pub(super) fn judge(crowd: &Crowd) -> Diagnosis {
     let Crowd { port, total, densest_percent, sample } = crowd;
     if *total < FEW {
         return Diagnosis::ok(
             CHECK,
-            format!("{}, too few to tell", counted(*total, "client", "clients")),
+            format!("{}, too few to recognize a gateway", counted(*total, "client", "clients")),
         );
     }
     let mut counts = HashMap::new();
@@ -83,18 +84,10 @@ fn judge(crowd: &Crowd) -> Diagnosis {
         {
             Diagnosis::finding(
                 CHECK,
-                format!(
-                    "nearly all of {total} clients have the address {ip}, which is private: a gateway hides them, such as Docker's"
-                ),
-                "the daemon can tell them apart only by their ports, no cap holds for such an address, and stale entries of the gateway's translation may mix clients up or lose their pings",
-                format!(
-                    "# run the container with --network host (Compose: network_mode: host)\n\
-                     # or publish it by one port number on both sides, and after each restart run on the host:\n\
-                     sudo conntrack -D -p udp --dport {port}"
-                ),
+                CLIENTS_BEHIND_GATEWAY.with(&[("clients", total), ("ip", &ip), ("port", port)]),
             )
         }
-        _ => Diagnosis::ok(CHECK, format!("none hides the {total} clients")),
+        _ => Diagnosis::ok(CHECK, format!("the {total} clients do not share a private address")),
     }
 }
 

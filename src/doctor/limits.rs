@@ -3,7 +3,7 @@
 use std::io;
 
 use super::diagnosis::Diagnosis;
-use super::words::advice;
+use crate::catalogue::machine;
 use crate::config::Config;
 use crate::http::MOST_CONNECTIONS;
 use crate::machine::Machine;
@@ -13,7 +13,7 @@ const FILES: &str = "open files";
 const MEMORY: &str = "memory";
 
 /// The name of the available memory, which is a bound but not a configured limit.
-const AVAILABLE: &str = "what this machine has available";
+pub(super) const AVAILABLE: &str = "the available memory of this machine";
 
 /// Files open in addition to a socket per worker and the HTTP connections: the standard streams, the runtimes,
 /// `DENY_FILE`.
@@ -51,26 +51,25 @@ pub(super) fn check_files(machine: &Machine, subject: Subject, config: &Config) 
     }
 }
 
-fn judge_files(limit: Option<u64>, subject: Subject, sockets: u64) -> Diagnosis {
+pub(super) fn judge_files(limit: Option<u64>, subject: Subject, sockets: u64) -> Diagnosis {
     let needed = sockets + SPARE_FILES;
     let process = subject.describe();
     match limit {
-        None => Diagnosis::ok(FILES, format!("{process} may open any number")),
-        Some(limit) if limit >= needed => {
-            Diagnosis::ok(FILES, format!("{process} may open {limit}, and needs up to {needed}"))
-        }
-        Some(limit) => Diagnosis::finding(
+        None => Diagnosis::ok(FILES, format!("{process} has no limit")),
+        Some(limit) if limit >= needed => Diagnosis::ok(
             FILES,
-            format!("{process} may open {limit}, and needs up to {needed}"),
-            "each worker and each HTTP connection needs a socket: with fewer descriptors the daemon does not start, or does not answer HTTP requests",
-            format!(
-                "# systemd: `sudo systemctl edit wakeupd`, and there, below [Service], LimitNOFILE={0}\n\
-                 # Docker: docker run --ulimit nofile={0}\n\
-                 # a shell, before it starts the daemon:\n\
-                 ulimit -n {0}",
-                needed.next_power_of_two().max(1024)
-            ),
+            format!("the limit of {process} is {limit}, and it needs up to {needed}"),
         ),
+        Some(limit) => {
+            let enough = needed.next_power_of_two().max(1024);
+            let problem = machine::OPEN_FILES_LIMIT_SMALL.with(&[
+                ("process", &process),
+                ("limit", &limit),
+                ("needed", &needed),
+                ("enough", &enough),
+            ]);
+            Diagnosis::finding(FILES, problem)
+        }
     }
 }
 
@@ -114,33 +113,28 @@ fn bounds(machine: &Machine, subject: Subject, needs: Needs) -> io::Result<Vec<L
     Ok(bounds)
 }
 
-fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> Diagnosis {
+pub(super) fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> Diagnosis {
     let Some(bound) = bounds.iter().min_by_key(|bound| bound.room()) else {
-        return Diagnosis::ok(MEMORY, "nothing bounds it");
+        return Diagnosis::ok(MEMORY, "no limit applies");
     };
     let seen = format!(
-        "MAX_CLIENTS={} may take up to {}; {} may have {} ({})",
+        "MAX_CLIENTS={} needs up to {}, and {} leaves {} to {}",
         needs.clients,
         megabytes(needs.bytes()),
-        subject.describe(),
-        megabytes(bound.room()),
         bound.name,
+        megabytes(bound.room()),
+        subject.describe(),
     );
-    if bound.room() >= needs.bytes() {
-        return Diagnosis::ok(MEMORY, seen);
+    let Some(problem) = needs.problem(bound) else { return Diagnosis::ok(MEMORY, seen) };
+    if bound.name != AVAILABLE {
+        return Diagnosis::finding(MEMORY, problem);
     }
-    let (why, more) = if bound.name == AVAILABLE {
-        (
-            "a flood of forged heartbeats can register that many clients; then the kernel OOM-kills the daemon and all pings stop",
-            bound.raise.to_owned(),
-        )
-    } else {
-        (
-            "the daemon does not start, or would not again",
-            format!("raise the limit ({})", bound.raise),
-        )
-    };
-    Diagnosis::finding(MEMORY, seen, why, advice(&format!("set a smaller MAX_CLIENTS, or {more}")))
+    let problem = machine::MEMORY_SHORT.with(&[
+        ("clients", &needs.clients),
+        ("needed", &megabytes(needs.bytes())),
+        ("room", &megabytes(bound.room())),
+    ]);
+    Diagnosis::finding(MEMORY, problem)
 }
 
 #[cfg(test)]
@@ -173,8 +167,8 @@ Max address space         unlimited            unlimited            bytes
             let diagnosis = judge_files(limit, HERE, sockets);
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
         }
-        let mend = judge_files(Some(5), RUNNING, 10).mend.unwrap();
-        assert!(mend.contains("LimitNOFILE=1024\n"), "{mend}");
+        let mend = judge_files(Some(5), RUNNING, 10).mend();
+        assert!(mend.contains("LimitNOFILE=1024`") && mend.ends_with("ulimit -n 1024"), "{mend}");
     }
 
     #[test]
@@ -183,10 +177,10 @@ Max address space         unlimited            unlimited            bytes
         let all = [bound("one", 90_000_000, 0), bound("other", 110_000_000, 30_000_000)];
         let needs = |clients, is_ipv6| Needs { clients, is_ipv6, has_snapshots: false, workers: 1 };
         for (clients, is_ipv6, outcome, seen) in [
-            (460_000, false, Outcome::Ok, "a wakeupd started from here may have 80 MB (other)"),
-            (470_000, false, Outcome::Finding, "MAX_CLIENTS=470000 may take up to 80 MB"),
-            (270_000, true, Outcome::Ok, "MAX_CLIENTS=270000 may take up to 79 MB"),
-            (290_000, true, Outcome::Finding, "MAX_CLIENTS=290000 may take up to 82 MB"),
+            (460_000, false, Outcome::Ok, "other leaves 80 MB to a wakeupd started from here"),
+            (470_000, false, Outcome::Finding, "MAX_CLIENTS=470000 needs up to 80 MB"),
+            (270_000, true, Outcome::Ok, "MAX_CLIENTS=270000 needs up to 79 MB"),
+            (290_000, true, Outcome::Finding, "MAX_CLIENTS=290000 needs up to 82 MB"),
         ] {
             let diagnosis = judge_memory(&all, HERE, needs(clients, is_ipv6));
             assert_eq!(diagnosis.result, outcome, "{diagnosis:?}");
@@ -195,13 +189,13 @@ Max address space         unlimited            unlimited            bytes
         let everybody = needs(u32::MAX, true);
         assert_eq!(judge_memory(&[], HERE, everybody).result, Outcome::Ok);
         let found = |name| judge_memory(&[bound(name, 1, 2)], RUNNING, needs(1, false));
-        let [set, machine] = ["one", AVAILABLE].map(|name| found(name).mend.unwrap());
-        assert_eq!(set, "# set a smaller MAX_CLIENTS, or raise the limit (by hand)");
-        assert_eq!(machine, "# set a smaller MAX_CLIENTS, or by hand");
+        let [set, machine] = ["one", AVAILABLE].map(|name| found(name).mend());
+        assert_eq!(set, "# Raise the limit to 34 MB (by hand).");
+        assert_eq!(machine, "# Lower MAX_CLIENTS, or give the machine more memory.");
     }
 
     #[test]
-    fn what_a_running_daemon_has_is_available_to_it() {
+    fn the_memory_of_the_running_daemon_counts_as_available() {
         let fake = Fake::new(&[
             ("proc/meminfo", MEMINFO),
             ("proc/self/limits", LIMITS),

@@ -1,5 +1,6 @@
 //! Checks whether the port is free or held by the daemon.
 
+use std::fmt::{self, Display};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
@@ -7,6 +8,7 @@ use super::diagnosis::Diagnosis;
 use super::sockets::{Holder, Process, Protocol};
 use super::user::User;
 use super::words::list;
+use crate::catalogue::{Occurrence, machine};
 use crate::machine::Machine;
 
 /// The prefix of the names of Docker's processes that forward published ports.
@@ -36,6 +38,13 @@ pub(super) struct Port {
     pub(super) address: SocketAddr,
 }
 
+/// The port as part of a sentence.
+impl Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} port {} of {}", self.protocol.name(), self.address.port(), self.address.ip())
+    }
+}
+
 /// Tries to bind a free port, because the kernel may refuse a port that its tables show as free. Returns `None`
 /// if the port is not free or the user may bind it.
 pub(super) fn attempt(
@@ -57,34 +66,31 @@ pub(super) fn attempt(
     judge_attempt(port, &bound, is_privileged && user.is_impersonated())
 }
 
-fn judge_attempt(
+pub(super) fn judge_attempt(
     port: Port,
     bound: &io::Result<()>,
     needs_more_than_the_user_has: bool,
 ) -> Option<Diagnosis> {
-    let Port { check, variable, protocol, address } = port;
-    let port_of = format!("{} port {} of {}", protocol.name(), address.port(), address.ip());
+    let Port { check, variable, .. } = port;
     let error = match bound {
         Ok(()) if needs_more_than_the_user_has => {
             return Some(Diagnosis::unknown(
                 check,
                 format!(
-                    "{port_of} is free, but only root or a service with CAP_NET_BIND_SERVICE may bind it"
+                    "{port} is free, but only root or a service with CAP_NET_BIND_SERVICE may bind it"
                 ),
             ));
         }
         Ok(()) => return None,
         Err(error) => error,
     };
-    let mend = if error.kind() == io::ErrorKind::PermissionDenied {
-        format!(
-            "# set {variable} to a port from 1024 up, or grant the capability: in the editor add below [Service]\n# AmbientCapabilities=CAP_NET_BIND_SERVICE\n# CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nsudo systemctl edit wakeupd"
-        )
-    } else {
-        format!("# set another {variable}")
+    let problem = match error.kind() {
+        io::ErrorKind::PermissionDenied => machine::PORT_PRIVILEGED,
+        _ => machine::PORT_UNAVAILABLE,
     };
-    let seen = format!("{port_of} cannot be bound: {error}");
-    Some(Diagnosis::finding(check, seen, "the daemon does not start", mend))
+    let values: [(&str, &dyn Display); 3] =
+        [("port", &port), ("error", error), ("variable", &variable)];
+    Some(Diagnosis::finding(check, problem.with(&values)))
 }
 
 /// Judges the holder of a port. `may_hold` decides whether a process is a legitimate holder.
@@ -97,22 +103,21 @@ pub(super) fn judge(
     if address.port() == 0 {
         return Diagnosis::ok(
             check,
-            format!("{variable} leaves the choice of a {} port to the system", protocol.name()),
+            format!("{variable} lets the system choose a {} port", protocol.name()),
         );
     }
-    let port_of = format!("{} port {} of {}", protocol.name(), address.port(), address.ip());
     let holders = match holder {
         Ok(Holder::Nobody) => {
-            return Diagnosis::ok(check, format!("{port_of} is free"));
+            return Diagnosis::ok(check, format!("{port} is free"));
         }
         Ok(Holder::Hidden { uid, wakeupd }) => {
             let perhaps = wakeupd
-                .map(|pid| format!(", perhaps the wakeupd with pid {pid}"))
+                .map(|pid| format!(", maybe the wakeupd with pid {pid}"))
                 .unwrap_or_default();
             return Diagnosis::unknown(
                 check,
                 format!(
-                    "{port_of} is in use by a process of user {uid}{perhaps}: run this as root to see by which"
+                    "{port} is in use by a process of user {uid}{perhaps}: run the doctor as root to identify it"
                 ),
             );
         }
@@ -124,36 +129,27 @@ pub(super) fn judge(
     let others: Vec<_> = holders.iter().filter(|process| !is_meant(process)).collect();
     if others.is_empty() {
         let pids: Vec<_> = holders.iter().map(|process| process.pid.to_string()).collect();
-        return Diagnosis::ok(
-            check,
-            format!("a wakeupd is running: {port_of} is held by pid {}", list(&pids)),
-        );
+        return Diagnosis::ok(check, format!("wakeupd holds {port}, pid {}", list(&pids)));
     }
+    Diagnosis::finding(check, held(port, &others))
+}
+
+/// The problem with a port that other processes hold.
+fn held(port: Port, others: &[&Process]) -> Occurrence {
     let names: Vec<_> =
         others.iter().map(|Process { pid, name, .. }| format!("{name}, pid {pid}")).collect();
     let pids: Vec<_> = others.iter().map(|process| process.pid.to_string()).collect();
-    let stop = format!(
-        "# set another {variable}, or stop what holds the port: the service that starts it, or else\nsudo kill {}",
-        pids.join(" ")
-    );
+    let (holders, pids) = (list(&names), pids.join(" "));
+    let common: [(&str, &dyn Display); 3] =
+        [("port", &port), ("holders", &holders), ("variable", &port.variable)];
     let is_there = |name| others.iter().any(|process| process.name == name);
-    let mend = if is_there(DOCKER_PROXY) {
-        format!(
-            "# if the container behind it is wakeupd, all is well: ask there, `docker exec CONTAINER /wakeupd doctor`\n# otherwise stop that container, or set another {variable}"
-        )
+    if is_there(DOCKER_PROXY) {
+        machine::PORT_HELD_BY_DOCKER.with(&common)
     } else if is_there(SYSTEMD) {
-        format!(
-            "# if the list says that it is for wakeupd.service, all is well: the service takes it over at the first heartbeat\nsystemctl list-sockets\n# otherwise stop the socket unit, or set another {variable}"
-        )
+        machine::PORT_HELD_BY_SYSTEMD.with(&common)
     } else {
-        stop
-    };
-    Diagnosis::finding(
-        check,
-        format!("{port_of} is held by {}", list(&names)),
-        "the daemon needs the port for itself, so it does not start",
-        mend,
-    )
+        machine::PORT_HELD.with(&[&common[..], &[("pids", &pids)]].concat())
+    }
 }
 
 #[cfg(test)]
@@ -169,45 +165,57 @@ mod tests {
         let address = ([0, 0, 0, 0], port).into();
         let port = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address };
         let diagnosis = judge(port, holder, |process| process.is_wakeupd);
-        (diagnosis.result, diagnosis.seen, diagnosis.mend.unwrap_or_default())
+        (diagnosis.result, diagnosis.seen.clone(), diagnosis.mend())
     }
 
     #[test]
-    fn a_daemon_may_hold_it_and_nobody_else() {
+    fn only_a_daemon_may_hold_the_port() {
         let holders = |names: &[&str]| {
             Ok(Holder::Processes((7..).zip(names).map(|(pid, name)| process(pid, name)).collect()))
         };
         let hidden = |wakeupd| Ok(Holder::Hidden { uid: 99, wakeupd });
         let cases = [
-            (0, holders(&["named"]), Outcome::Ok, "PORT leaves the choice", ""),
+            (0, holders(&["named"]), Outcome::Ok, "PORT lets the system choose", ""),
             (1, Ok(Holder::Nobody), Outcome::Ok, "UDP port 1 of 0.0.0.0 is free", ""),
-            (1, holders(&["wakeupd"]), Outcome::Ok, "a wakeupd is running", ""),
+            (1, holders(&["wakeupd"]), Outcome::Ok, "wakeupd holds UDP port 1 of 0.0.0.0", ""),
             (1, holders(&["wakeupd"]), Outcome::Ok, "pid 7", ""),
-            (1, holders(&["systemd", "wakeupd"]), Outcome::Ok, "a wakeupd is running", ""),
-            (1, holders(&["systemd"]), Outcome::Finding, "held by systemd", "list-sockets"),
-            (1, holders(&["named"]), Outcome::Finding, "held by named, pid 7", "\nsudo kill 7"),
+            (
+                1,
+                holders(&["systemd", "wakeupd"]),
+                Outcome::Ok,
+                "wakeupd holds UDP port 1 of 0.0.0.0",
+                "",
+            ),
+            (1, holders(&["systemd"]), Outcome::Finding, "in use by systemd", "list-sockets"),
+            (1, holders(&["named"]), Outcome::Finding, "in use by named, pid 7.", "\nsudo kill 7"),
             (
                 1,
                 holders(&["nc", "wakeupd", "dig"]),
                 Outcome::Finding,
-                "held by nc, pid 7 and dig, pid 9",
+                "in use by nc, pid 7 and dig, pid 9",
                 "\nsudo kill 7 9",
             ),
             (
                 1,
                 holders(&["docker-proxy"]),
                 Outcome::Finding,
-                "held by docker-proxy, pid 7",
+                "in use by docker-proxy, pid 7",
                 "docker exec",
             ),
             (
                 1,
                 hidden(Some(5)),
                 Outcome::Unknown,
-                "user 99, perhaps the wakeupd with pid 5: run",
+                "user 99, maybe the wakeupd with pid 5: run",
                 "",
             ),
-            (1, hidden(None), Outcome::Unknown, "by a process of user 99: run this as root", ""),
+            (
+                1,
+                hidden(None),
+                Outcome::Unknown,
+                "by a process of user 99: run the doctor as root",
+                "",
+            ),
             (1, Err(io::Error::other("no /proc")), Outcome::Unknown, "no /proc", ""),
         ];
         for (port, holder, outcome, seen, mend) in cases {
@@ -218,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_is_a_finding() {
+    fn a_port_that_the_kernel_refuses_is_a_finding() {
         let address = ([0, 0, 0, 0], 53).into();
         let port = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address };
         let attempted = |bound: io::Result<()>, is_too_much| {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::addresses::Local;
 use super::diagnosis::Diagnosis;
 use super::words::list;
+use crate::catalogue::machine;
 use crate::machine::{Machine, if_any, set_sysctl};
 
 const CHECK: &str = "reverse path filter";
@@ -16,10 +17,10 @@ const STRICT: u32 = 1;
 
 /// An interface that may receive heartbeats over IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Interface {
-    name: String,
+pub(super) struct Interface {
+    pub(super) name: String,
     /// The effective `rp_filter`.
-    filter: u32,
+    pub(super) filter: u32,
 }
 
 /// Checks the interfaces of `locals`.
@@ -30,10 +31,10 @@ pub(super) fn check(
 ) -> Diagnosis {
     match host {
         Some(ip) if ip.is_loopback() => {
-            return Diagnosis::ok(CHECK, "HOST serves this machine alone");
+            return Diagnosis::ok(CHECK, "HOST serves only clients on this machine");
         }
         Some(ip) if ip.is_ipv6() && !ip.is_unspecified() => {
-            return Diagnosis::ok(CHECK, "it is for IPv4 alone, which HOST does not serve");
+            return Diagnosis::ok(CHECK, "HOST serves only IPv6, which has no such filter");
         }
         _ => {}
     }
@@ -42,9 +43,7 @@ pub(super) fn check(
             Ok(interfaces) => judge(&interfaces),
             Err(error) => Diagnosis::unknown(CHECK, error),
         },
-        Err(error) => {
-            Diagnosis::unknown(CHECK, format!("the interfaces cannot be listed: {error}"))
-        }
+        Err(error) => Diagnosis::unknown(CHECK, format!("cannot list the interfaces: {error}")),
     }
 }
 
@@ -72,7 +71,7 @@ fn read(machine: &Machine, locals: &[Local]) -> io::Result<Vec<Interface>> {
         .collect()
 }
 
-fn judge(interfaces: &[Interface]) -> Diagnosis {
+pub(super) fn judge(interfaces: &[Interface]) -> Diagnosis {
     let names = |interfaces: &[&Interface]| {
         list(&interfaces.iter().map(|interface| interface.name.clone()).collect::<Vec<_>>())
     };
@@ -82,21 +81,14 @@ fn judge(interfaces: &[Interface]) -> Diagnosis {
         return Diagnosis::ok(CHECK, format!("no interface filters strictly ({})", names(&all)));
     }
     if interfaces.len() == 1 {
-        return Diagnosis::ok(CHECK, format!("strict, but {} is the only way in", names(&all)));
+        return Diagnosis::ok(CHECK, format!("strict, but {} is the only interface", names(&all)));
     }
-    Diagnosis::finding(
-        CHECK,
-        format!(
-            "strict (rp_filter is 1) on {}, and there is more than one way in: {}",
-            names(&strict),
-            names(&all)
-        ),
-        "a heartbeat that comes in by another interface than the one by which its ping would go out is dropped, and nothing tells of it",
-        format!(
-            "{}\n# 2 is loose: the kernel takes the largest of \"all\" and the interface's own",
-            set_sysctl("net.ipv4.conf.all.rp_filter", 2)
-        ),
-    )
+    let problem = machine::REVERSE_PATH_STRICT.with(&[
+        ("strict", &names(&strict)),
+        ("interfaces", &names(&all)),
+        ("set", &set_sysctl("net.ipv4.conf.all.rp_filter", 2)),
+    ]);
+    Diagnosis::finding(CHECK, problem)
 }
 
 #[cfg(test)]
@@ -121,16 +113,16 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
     }
 
     #[test]
-    fn strictness_matters_where_there_are_several_ways_in() {
+    fn a_strict_filter_matters_with_several_interfaces() {
         for (filters, outcome, seen) in [
             (&[][..], Outcome::Ok, "no interface filters strictly (none)"),
             (&[0], Outcome::Ok, "no interface filters strictly (eth0)"),
-            (&[1], Outcome::Ok, "eth0 is the only way in"),
+            (&[1], Outcome::Ok, "eth0 is the only interface"),
             (&[0, 2], Outcome::Ok, "(eth0 and eth1)"),
             (
                 &[0, 1],
                 Outcome::Finding,
-                "on eth1, and there is more than one way in: eth0 and eth1",
+                "on eth1, and heartbeats can arrive on several interfaces: eth0 and eth1.",
             ),
             (&[1, 1], Outcome::Finding, "on eth0 and eth1"),
         ] {
@@ -164,7 +156,7 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
     }
 
     #[test]
-    fn a_bridge_of_containers_is_no_way_in() {
+    fn a_bridge_of_containers_does_not_count() {
         let fake = Fake::new(&[
             ("proc/sys/net/ipv4/conf/all/rp_filter", "1"),
             ("proc/sys/net/ipv4/conf/eth0/rp_filter", "0"),
@@ -175,13 +167,13 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
         ]);
         let locals = Ok(locals(&[("eth0", "192.0.2.1"), ("docker0", "172.17.0.1")]));
         let diagnosis = check(&fake.0, None, &locals);
-        assert_eq!(diagnosis.seen, "strict, but eth0 is the only way in");
+        assert_eq!(diagnosis.seen, "strict, but eth0 is the only interface");
         for (host, seen) in [
-            ("0.0.0.0", "only way in"),
-            ("::", "only way in"),
-            ("2001:db8::1", "IPv4 alone"),
-            ("127.0.0.1", "this machine alone"),
-            ("::1", "this machine alone"),
+            ("0.0.0.0", "only interface"),
+            ("::", "only interface"),
+            ("2001:db8::1", "only IPv6"),
+            ("127.0.0.1", "only clients on this machine"),
+            ("::1", "only clients on this machine"),
         ] {
             let diagnosis = check(&fake.0, Some(host.parse().unwrap()), &locals);
             assert!(

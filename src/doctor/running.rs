@@ -1,21 +1,23 @@
 //! Queries the running daemon and reports its own findings.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::diagnosis::Diagnosis;
-use super::words::advice;
+use crate::catalogue::machine::{DAEMON_REPORTS, DAEMON_WARNS};
+use crate::catalogue::{Severity, daemon};
 use crate::client::get;
 use crate::config::Config;
 use crate::output::{counted, printable};
-use crate::status::{Finding, Status};
+use crate::status::Status;
 
 const CHECK: &str = "running daemon";
 
 /// The daemon's findings about buffers. The doctor checks the buffers itself.
-const OF_BUFFERS: [&str; 2] = ["receive_buffer_small", "send_buffer_small"];
+const OF_BUFFERS: [&str; 2] = [daemon::RECEIVE_BUFFER_SMALL.id, daemon::SEND_BUFFER_SMALL.id];
 
 /// Requests a path from a daemon's endpoint, and returns the response or the reason for its absence.
 pub(super) type Ask<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
@@ -23,7 +25,7 @@ pub(super) type Ask<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 /// Sends a request to the endpoint of these settings.
 pub(super) fn ask(config: &Config, path: &str) -> Result<Vec<u8>, String> {
     let Some(address) = config.http_addr else {
-        return Err("HTTP_ADDR is none, so it cannot be asked".to_owned());
+        return Err("HTTP_ADDR is none, so the doctor cannot query the daemon".to_owned());
     };
     let answer = get(address, path, config.admin_token.as_ref())
         .map_err(|error| format!("http://{address} does not answer: {error}"))?;
@@ -38,7 +40,7 @@ pub(super) fn ask(config: &Config, path: &str) -> Result<Vec<u8>, String> {
 /// Requests a path and parses the response.
 pub(super) fn read<T: DeserializeOwned>(ask: Ask, path: &str) -> Result<T, String> {
     serde_json::from_slice(&ask(path)?)
-        .map_err(|error| format!("what {path} says is not understood: {error}"))
+        .map_err(|error| format!("the response to {path} is invalid: {error}"))
 }
 
 /// Returns the status of the daemon on `address`.
@@ -46,9 +48,7 @@ pub(super) fn status(ask: Ask, address: SocketAddr) -> Result<Status, String> {
     let status: Status = read(ask, "/status")?;
     let port = status.address.port();
     if address.port() != 0 && address.port() != port {
-        return Err(format!(
-            "it is another wakeupd that HTTP_ADDR leads to: it serves UDP port {port}"
-        ));
+        return Err(format!("HTTP_ADDR leads to another wakeupd, which serves UDP port {port}"));
     }
     Ok(status)
 }
@@ -69,21 +69,19 @@ pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
         return Diagnosis::ok(
             CHECK,
             format!(
-                "it serves {} at {address}, and finds nothing wrong itself",
+                "it serves {} at {address}, and reports no problems",
                 counted(clients as u64, "client", "clients")
             ),
         );
     }
-    let join = |text: &dyn Fn(&Finding) -> String, between| {
-        findings.iter().map(|finding| text(finding)).collect::<Vec<_>>().join(between)
-    };
-    Diagnosis::finding(
-        CHECK,
-        join(&|finding| finding.summary.clone(), " "),
-        "clients miss pings or are turned away, or may be before long",
-        // Escaped line by line, so that a daemon cannot inject a command on a line of its own.
-        join(&|finding| advice(&printable(&finding.advice)), "\n"),
-    )
+    let summaries: Vec<_> = findings.iter().map(|finding| finding.summary.as_str()).collect();
+    // Escaped one by one, so that a daemon cannot inject a command on a line of its own.
+    let advice: Vec<_> = findings.iter().map(|finding| printable(&finding.advice)).collect();
+    let is_critical = findings.iter().any(|finding| finding.severity == Severity::Critical);
+    let problem = if is_critical { DAEMON_REPORTS } else { DAEMON_WARNS };
+    let values: [(&str, &dyn Display); 2] =
+        [("findings", &summaries.join(" ")), ("advice", &advice.join("\n"))];
+    Diagnosis::finding(CHECK, problem.with(&values))
 }
 
 /// Builds a status for tests.
@@ -116,19 +114,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_daemon_that_answers_must_be_the_one() {
+    fn the_answer_must_come_from_the_right_daemon() {
         let answer = |_: &str| Ok(fake(7000, 5, 800).to_string().into_bytes());
         let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
         assert_eq!(status(&answer, at(7000)).unwrap().clients.total(), 5);
         assert!(status(&answer, at(0)).is_ok());
         let other = status(&answer, at(7001)).unwrap_err();
-        assert!(other.ends_with("it serves UDP port 7000"), "{other}");
+        assert!(other.ends_with("which serves UDP port 7000"), "{other}");
         let nonsense = status(&|_| Ok(b"<html>".to_vec()), at(0)).unwrap_err();
-        assert!(nonsense.starts_with("what /status says is not understood: "), "{nonsense}");
+        assert!(nonsense.starts_with("the response to /status is invalid: "), "{nonsense}");
     }
 
     #[test]
-    fn what_it_finds_is_found() {
+    fn the_findings_of_the_daemon_are_a_finding() {
         let judged = |findings: Value| {
             let mut status = fake(7000, 5, 800);
             status["findings"] = findings;
@@ -143,8 +141,9 @@ mod tests {
         assert_eq!(fine.result, Outcome::Ok);
         assert!(fine.seen.starts_with("it serves 5 clients at 0.0.0.0:7000"), "{fine:?}");
         let sick = judged(serde_json::json!([finding("a"), small, finding("b")]));
-        let told = (sick.result, sick.seen.as_str(), sick.mend.as_deref());
-        assert_eq!(told, (Outcome::Finding, "a is so. b is so.", Some("# Mend a.\n# Mend b.")));
+        assert_eq!(sick.result, Outcome::Finding);
+        assert_eq!(sick.seen, "The running daemon reports: a is so. b is so.");
+        assert_eq!(sick.mend(), "# Mend a.\n# Mend b.");
         assert_eq!(judge(&Err("it is gone".into())).result, Outcome::Unknown);
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::Given;
 use super::diagnosis::Diagnosis;
 use super::words::list;
+use crate::catalogue::machine;
 use crate::config::{Config, ENV_FILE, Misspelt};
 use crate::machine::Machine;
 
@@ -61,13 +62,12 @@ impl Theirs {
 pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
     let Given { config, misspelt, file } = *given;
     if !misspelt.is_empty() {
-        let told: Vec<_> = misspelt.iter().map(Misspelt::to_string).collect();
-        return Diagnosis::finding(
-            CHECK,
-            told.join("; "),
-            "what it was to set has its default",
-            "# correct the name, or remove the variable",
-        );
+        let told = misspelt
+            .iter()
+            .map(|Misspelt { name, meant }| format!("{} ({meant}?)", name.escape_debug()));
+        let variables = list(&told.collect::<Vec<_>>());
+        let problem = machine::SETTING_MISSPELT.with(&[("variables", &variables)]);
+        return Diagnosis::finding(CHECK, problem);
     }
     if let Some(theirs) = theirs
         && let differing @ [_, ..] = &differing(theirs, config)[..]
@@ -75,7 +75,7 @@ pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
         return Diagnosis::unknown(
             CHECK,
             format!(
-                "the running wakeupd (pid {}) has {}: give this its environment, or what follows may not be true of it",
+                "the running wakeupd (pid {}) has {}: run the doctor with its environment, or the other results may not apply to it",
                 theirs.pid,
                 list(differing)
             ),
@@ -85,8 +85,11 @@ pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
     let set: Vec<_> = changed.map(|(setting, value)| format!("{}={value}", setting.name)).collect();
     let from = file.map(|file| format!(" (env file: {})", file.display())).unwrap_or_default();
     match &set[..] {
-        [] => Diagnosis::ok(CHECK, format!("the defaults{from}")),
-        set => Diagnosis::ok(CHECK, format!("{}, and the defaults{from}", set.join(", "))),
+        [] => Diagnosis::ok(CHECK, format!("all settings have their defaults{from}")),
+        set => Diagnosis::ok(
+            CHECK,
+            format!("{}; the others have their defaults{from}", set.join(", ")),
+        ),
     }
 }
 
@@ -107,6 +110,8 @@ mod tests {
     use crate::config::SETTINGS;
     use crate::machine::fake::Fake;
 
+    const DEFAULTS: &str = "all settings have their defaults";
+
     fn checked(variables: &[(&str, &str)], environ: &str) -> (Outcome, String) {
         checked_beside(variables, &[("proc/7/environ", environ)])
     }
@@ -124,22 +129,27 @@ mod tests {
     fn the_settings_are_told_and_held_against_the_daemons() {
         let ours = [("PORT", "7000"), ("LOG_LEVEL", "DEBUG")];
         for (variables, environ, outcome, seen) in [
-            (&[][..], "", Outcome::Ok, "the defaults"),
-            (&[], "HOST=\0PORT=x\0", Outcome::Ok, "the defaults"),
-            (&[], "HOST=\0DENY_FILE=/nowhere\0", Outcome::Ok, "the defaults"),
-            (&[], "A=B=C\0MAX_CLIENTS=200000\0LOG_LEVEL=DEBUG\0junk", Outcome::Ok, "the defaults"),
-            (&ours, "PORT=7000\0", Outcome::Ok, "PORT=7000, LOG_LEVEL=DEBUG, and the defaults"),
+            (&[][..], "", Outcome::Ok, DEFAULTS),
+            (&[], "HOST=\0PORT=x\0", Outcome::Ok, DEFAULTS),
+            (&[], "HOST=\0DENY_FILE=/nowhere\0", Outcome::Ok, DEFAULTS),
+            (&[], "A=B=C\0MAX_CLIENTS=200000\0LOG_LEVEL=DEBUG\0junk", Outcome::Ok, DEFAULTS),
+            (
+                &ours,
+                "PORT=7000\0",
+                Outcome::Ok,
+                "PORT=7000, LOG_LEVEL=DEBUG; the others have their defaults",
+            ),
             (
                 &ours,
                 "PORT=7000\0HOST=::\0MAX_CLIENTS=9",
                 Outcome::Unknown,
-                "the running wakeupd (pid 7) has HOST=:: and MAX_CLIENTS=9: give this its environment, or what follows may not be true of it",
+                "the running wakeupd (pid 7) has HOST=:: and MAX_CLIENTS=9: run the doctor with its environment, or the other results may not apply to it",
             ),
             (
                 &[("LOGLEVEL", "DEBUG")],
                 "",
                 Outcome::Finding,
-                "unknown variable LOGLEVEL: did you mean LOG_LEVEL?",
+                "The environment has unknown variables that look like settings: LOGLEVEL (LOG_LEVEL?).",
             ),
         ] {
             assert_eq!(checked(variables, environ), (outcome, seen.to_owned()));

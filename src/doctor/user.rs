@@ -100,7 +100,7 @@ impl User {
         if (setfsgid(gid), setfsuid(uid)) == (gid, uid) {
             return Ok(());
         }
-        let reason = format!("root may not act as user {uid} here (CAP_SETUID, CAP_SETGID)");
+        let reason = format!("root lacks CAP_SETUID or CAP_SETGID to act as user {uid}");
         Err(io::Error::other(reason))
     }
 }
@@ -109,9 +109,9 @@ impl Display for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uid = self.uid;
         match self.source {
-            Source::Daemon => write!(f, "user {uid}, which the daemon runs as,"),
-            Source::Folder => write!(f, "user {uid}, which owns the folder of SNAPSHOT_PATH,"),
-            Source::Caller => write!(f, "user {uid}, which runs this,"),
+            Source::Daemon => write!(f, "user {uid} (of the running daemon)"),
+            Source::Folder => write!(f, "user {uid} (owner of the folder of SNAPSHOT_PATH)"),
+            Source::Caller => write!(f, "user {uid} (of this process)"),
         }
     }
 }

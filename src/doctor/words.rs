@@ -1,9 +1,4 @@
-//! Phrases shared by several diagnoses.
-
-/// Formats a remedy without a command as shell comments, so that every remedy can be pasted into a shell.
-pub(super) fn advice(text: &str) -> String {
-    text.lines().map(|line| format!("# {line}")).collect::<Vec<_>>().join("\n")
-}
+//! Lists of names in sentences.
 
 /// Formats `names` as a list within a sentence.
 pub(super) fn list(names: &[String]) -> String {

@@ -1,9 +1,12 @@
-//! `/openapi.json`, the description of the endpoint: a file, completed with the tables of counters and settings.
+//! `/openapi.json`, the description of the endpoint: a file, completed with the tables of counters, settings and
+//! findings.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
+use crate::catalogue;
 use crate::config::{SETTINGS, Secrecy};
 use crate::metrics::{Definition, definitions};
 
@@ -14,6 +17,7 @@ pub(super) static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     let status = &mut description["components"]["schemas"]["Status"]["properties"];
     status["totals"] = totals();
     status["settings"] = settings();
+    description["components"]["schemas"]["Finding"]["properties"]["id"] = finding_ids();
     description.to_string()
 });
 
@@ -38,6 +42,11 @@ fn settings() -> Value {
     let mut settings = object(&properties.collect());
     settings["description"] = "The effective settings without addresses, paths and secrets.".into();
     settings
+}
+
+fn finding_ids() -> Value {
+    let ids: BTreeSet<_> = catalogue::daemon::ALL.iter().map(|problem| problem.id).collect();
+    json!({"enum": ids})
 }
 
 fn count() -> Value {

@@ -76,10 +76,10 @@ async fn route<B>(
             Ok(json(ok_if(is_ready), &json!({ "ready": is_ready })))
         }
         "/status" => {
-            if stuck(&shared.watchdog).await.iter().any(|task| task == "monitor") {
+            if stuck(&shared.watchdog).await.iter().any(|task| task == "sampler") {
                 return Err(Failure::new(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "the monitor task is stuck, so the state of the daemon is unknown. Restart the daemon.",
+                    "the sampler task is stuck, so the state of the daemon is unknown. Restart the daemon.",
                 ));
             }
             let status = Arc::clone(&board.status.borrow());

@@ -4,6 +4,7 @@ use std::io;
 
 use tracing::{debug, warn};
 
+use crate::catalogue::log::ICMP_ERRORS_IGNORED;
 use crate::clock::Time;
 use crate::engine::ICMP_PAUSE;
 use crate::net::{BATCH, NetworkError, Socket};
@@ -59,11 +60,9 @@ impl IcmpErrors {
         socket.report_errors(is_wanted)?;
         self.is_on = is_wanted;
         if !is_wanted {
-            warn!(
-                "more than {} ICMP errors in a second, so clients with a closed port are not muted for {} s. If a crowd of your own ends at once, raise MAX_ICMP_ERRORS_PER_SECOND",
-                shared.engine.max_icmp_errors(),
-                ICMP_PAUSE.as_secs()
-            );
+            let limit = shared.engine.max_icmp_errors();
+            let pause = ICMP_PAUSE.as_secs();
+            warn!("{}", ICMP_ERRORS_IGNORED.with(&[("limit", &limit), ("pause", &pause)]));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::io;
 use nix::errno::Errno;
 
 use super::BATCH;
+use crate::catalogue::{Problem, daemon};
 
 /// Why the kernel did not accept a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,20 +63,18 @@ struct Row {
     reaction: Reaction,
     /// The number of the batch's pings that are lost if the reaction does not help.
     lost_pings: usize,
-    /// Advice to the operator about repeated failures, for the log and the finding.
-    advice: &'static str,
+    /// The finding about repeated failures, with the remedy for the log.
+    problem: Problem,
 }
-
-const ROUTE: &str =
-    "See with `ip address` and `ip route` whether the machine still has its address and a route.";
-const ROOM: &str = "A queue of a network device, the send buffer or the neighbour table is full: see `tc -s qdisc` and `wakeupd doctor`. If `dmesg` reports a neighbour table overflow, raise net.ipv4.neigh.default.gc_thresh3 and net.ipv6.neigh.default.gc_thresh3 above the number of clients on the local network.";
-const OTHER: &str =
-    "The log names some of the clients and the reason, and `wakeupd doctor` looks for causes.";
 
 #[rustfmt::skip]
 const TABLE: [Row; 11] = {
     use Reaction::{CheckSource, GiveUp, Wait};
     use SendFailure as Failure;
+    use daemon::{
+        PINGS_FAILED as OTHER, PINGS_FAILED_FIREWALL as FIREWALL, PINGS_FAILED_ROOM as ROOM,
+        PINGS_FAILED_ROUTE as ROUTE,
+    };
     const fn row(
         failure: Failure,
         errno: Option<Errno>,
@@ -83,13 +82,13 @@ const TABLE: [Row; 11] = {
         retries: usize,
         reaction: Reaction,
         lost_pings: usize,
-        advice: &'static str,
+        problem: Problem,
     ) -> Row {
-        Row { failure, errno, label, retries, reaction, lost_pings, advice }
+        Row { failure, errno, label, retries, reaction, lost_pings, problem }
     }
     [
         row(Failure::Invalid, Some(Errno::EINVAL), "invalid", 0, CheckSource, 1, ROUTE),
-        row(Failure::NotPermitted, Some(Errno::EPERM), "not_permitted", 0, GiveUp, 1, "A firewall rule drops them: see `nft list ruleset`. A full connection tracking table does the same: see `wakeupd doctor`."),
+        row(Failure::NotPermitted, Some(Errno::EPERM), "not_permitted", 0, GiveUp, 1, FIREWALL),
         row(Failure::Prohibited, Some(Errno::EACCES), "prohibited", 1, GiveUp, 1, ROUTE),
         row(Failure::NetworkUnreachable, Some(Errno::ENETUNREACH), "network_unreachable", 1, CheckSource, 1, ROUTE),
         row(Failure::HostUnreachable, Some(Errno::EHOSTUNREACH), "host_unreachable", 1, GiveUp, 1, ROUTE),
@@ -128,10 +127,10 @@ impl SendFailure {
         TABLE[self as usize].lost_pings
     }
 
-    /// Advice to the operator about repeated failures.
+    /// The finding about repeated failures.
     #[must_use]
-    pub const fn advice(self) -> &'static str {
-        TABLE[self as usize].advice
+    pub const fn problem(self) -> Problem {
+        TABLE[self as usize].problem
     }
 
     /// The number of immediate retries.

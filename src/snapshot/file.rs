@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::keeper::FINAL_SNAPSHOT_TIMEOUT;
 use super::{Moment, Snapshot, Written};
+use crate::catalogue::daemon::SNAPSHOT_UNUSED;
 use crate::clock;
 use crate::disk;
 
@@ -77,7 +78,10 @@ impl SnapshotFile {
             && error.kind() == ErrorKind::ResourceBusy
         {
             self.lock = Lock::Foreign;
-            warn!(path, "{FOREIGN}, so this daemon runs without snapshots: {OWN_PATH}");
+            warn!(
+                path,
+                "{FOREIGN}, so this one starts without its clients and writes no snapshot: {OWN_PATH}"
+            );
             return Found::default();
         }
         let unused = match self.read(port) {
@@ -93,12 +97,8 @@ impl SnapshotFile {
             Ok(()) => format!("kept as {}", with_ending(&self.path, ".bad").display()),
             Err(error) => format!("not yet renamed: {error}"),
         };
-        warn!(
-            path,
-            reason = unused,
-            kept,
-            "cannot use the snapshot, so its clients are forgotten until their next heartbeats"
-        );
+        let problem = SNAPSHOT_UNUSED.with(&[("reason", &unused)]);
+        warn!(path, reason = unused, kept, "{problem}");
         Found { snapshot: None, unused: Some(unused) }
     }
 
@@ -220,8 +220,9 @@ fn foreign() -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, FOREIGN)
 }
 
-/// The remedy for an error of [`SnapshotFile::replace`], as the end of a sentence.
-pub(super) fn remedy(error: &io::Error) -> &'static str {
+/// The remedy for an error of writing the snapshot, as the end of a sentence.
+#[must_use]
+pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space on its disk",
         ErrorKind::ReadOnlyFilesystem => {

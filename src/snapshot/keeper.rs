@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::file::{Found, SnapshotFile, remedy};
 use super::{Header, Moment, Written, write};
+use crate::catalogue::daemon::{SNAPSHOT_FAILED, SNAPSHOT_UNUSED};
 use crate::clock::{self, Time};
 use crate::disk;
 use crate::metrics::{Failure, LastSnapshot};
@@ -69,7 +70,7 @@ impl Keeper {
         let found = answer.map_or_else(|_| found.try_recv().ok(), Result::ok);
         let found = found.unwrap_or_else(|| {
             let unused = disk::no_answer().to_string();
-            warn!("cannot read the snapshot ({unused}), so its clients are forgotten until their next heartbeats: check the disk of SNAPSHOT_PATH");
+            warn!("{}", SNAPSHOT_UNUSED.with(&[("reason", &unused)]));
             Found { snapshot: None, unused: Some(unused) }
         });
         Ok((Self { orders, ended }, found))
@@ -86,7 +87,7 @@ impl Keeper {
         let _ = self.orders.send(Order::End(pinged_until));
         if timeout(FINAL_SNAPSHOT_TIMEOUT, self.ended).await.is_err() {
             warn!(
-                "the final snapshot took longer than {FINAL_SNAPSHOT_TIMEOUT:?}, so the previous one stays"
+                "the final snapshot took longer than {FINAL_SNAPSHOT_TIMEOUT:?}, so the daemon ends without it and the previous one stays"
             );
         }
     }
@@ -221,7 +222,8 @@ impl Writer {
             Err(error) => {
                 let remedy = remedy(&error);
                 if !was_failing {
-                    warn!(%path, %error, "cannot write the snapshot, so a restart would forget the clients that registered since: {remedy}");
+                    let problem = SNAPSHOT_FAILED.with(&[("reason", &error), ("remedy", &remedy)]);
+                    warn!(%path, %error, "{problem}");
                 }
                 snapshots.fail(Failure { reason: error.to_string(), remedy });
             }

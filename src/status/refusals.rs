@@ -11,7 +11,7 @@ pub struct Refusal {
     pub reason: &'static str,
     /// The guard's observation.
     pub summary: &'static str,
-    /// The remedy if the heartbeat came from a real client.
+    /// The remedy, if the heartbeat came from a real client.
     pub advice: &'static str,
 }
 
@@ -20,11 +20,11 @@ impl From<Refused> for Refusal {
         let (summary, advice) = match refused {
             Refused::SourcePortZero => (
                 "The source port is 0, to which no ping can be sent.",
-                "A real client has another port: fix the program that sends these heartbeats.",
+                "Fix the program that sends these heartbeats: a socket always has another port.",
             ),
             Refused::SystemPort => (
-                "The source port is below 1024. Such a port belongs to a service, which might answer each ping.",
-                "Let the client send from an ephemeral port, as a socket does that is not bound to a port.",
+                "The source port is below 1024. Such a port belongs to a service, which may answer each ping.",
+                "Let the client send from an ephemeral port, which an unbound socket gets by itself.",
             ),
             Refused::DaemonPort => (
                 "The source port is 7561 or the daemon's own, so two daemons could ping each other forever.",
@@ -32,19 +32,19 @@ impl From<Refused> for Refusal {
             ),
             Refused::Unspecified => (
                 "The source address is `::` or in 0.0.0.0/8, which no host has.",
-                "A real client has another address: this one is forged.",
+                "None: the address is forged, because no client can have it.",
             ),
             Refused::Multicast => (
-                "The source address is a multicast address, from which no host sends.",
-                "A real client has another address: this one is forged.",
+                "The source address is a multicast address, which no host sends from.",
+                "None: the address is forged, because no client can have it.",
             ),
             Refused::Reserved => (
                 "The source address is in 240.0.0.0/4, which no host has.",
-                "A real client has another address: this one is forged.",
+                "None: the address is forged, because no client can have it.",
             ),
             Refused::LinkLocal => (
                 "The source address is in 169.254.0.0/16, which belongs to hosts without a DHCP lease and to internal services of clouds.",
-                "Find out why the client got no address by DHCP.",
+                "Find out why the client got no address from DHCP.",
             ),
             Refused::Ipv4Mapped => (
                 "The source address is an IPv4-mapped IPv6 address, which must not appear on a network.",
@@ -52,15 +52,15 @@ impl From<Refused> for Refusal {
             ),
             Refused::TranslatedLoopback => (
                 "The source address is a loopback address behind a NAT64 prefix, which no host has.",
-                "A real client has another address: this one is forged.",
+                "None: the address is forged, because no client can have it.",
             ),
             Refused::Broadcast => (
                 "The source address is a broadcast address of a network of this machine.",
-                "A real client has another address: this one is forged.",
+                "None: the address is forged, because no client can have it.",
             ),
             Refused::Stale => (
                 "The heartbeat waited in the socket longer than CLIENT_EXPIRATION_SECONDS, because the daemon was paused or not running.",
-                "Nothing: a client that is still there sends another.",
+                "None: a client that still runs sends another heartbeat.",
             ),
             Refused::RefuseNets => (
                 "The source address is in a network of REFUSE_NETS.",
@@ -72,15 +72,15 @@ impl From<Refused> for Refusal {
             ),
             Refused::MaxClients => (
                 "The daemon has MAX_CLIENTS clients.",
-                "If they are real, raise MAX_CLIENTS and restart the daemon. If they are forged, put their networks into DENY_FILE.",
+                "If they are real, raise MAX_CLIENTS and restart the daemon. If they are forged, add their networks to DENY_FILE.",
             ),
             Refused::MaxClientsPerAddress => (
                 "The source address, or its IPv6 /64, has MAX_CLIENTS_PER_ADDRESS clients.",
-                "For a crowd behind one NAT raise MAX_CLIENTS_PER_ADDRESS, and put a gateway of your own into LOCAL_NETS. Otherwise the address is forged, and the cap protects it.",
+                "If many clients are behind one NAT, raise MAX_CLIENTS_PER_ADDRESS, or add a gateway of your own to LOCAL_NETS. Otherwise the address is probably forged, and the cap protects it.",
             ),
             Refused::MaxClientsPerPrefix => (
                 "The network of the source address, an IPv4 /24 or IPv6 /56, has MAX_CLIENTS_PER_PREFIX clients.",
-                "For a crowd behind one carrier raise MAX_CLIENTS_PER_PREFIX, and put a network of your own into LOCAL_NETS. Otherwise its addresses are forged, and the cap protects it.",
+                "If many clients are behind one carrier, raise MAX_CLIENTS_PER_PREFIX, or add a network of your own to LOCAL_NETS. Otherwise its addresses are probably forged, and the cap protects them.",
             ),
         };
         Self { reason: refused.label(), summary, advice }

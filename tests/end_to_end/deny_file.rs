@@ -54,7 +54,7 @@ fn whom_the_file_denies_goes_at_once_and_comes_back_when_it_does_not() {
 
     fs::remove_file(file.path()).unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_line("ERROR cannot reload DENY_FILE, so the networks that it held before");
+    daemon.wait_for_line("ERROR The daemon cannot reload DENY_FILE");
     client.heartbeat(&[]);
     assert!(client.is_left_alone_for(Duration::from_millis(1_500)));
 
@@ -99,7 +99,7 @@ fn a_reload_that_fails_is_a_finding_until_one_succeeds() {
     assert!(read.is_string(), "{read}");
     file.write("198.51.100.0/24\n\nsecret\n");
     daemon.signal(Signal::SIGHUP);
-    let line = daemon.wait_for_line("ERROR cannot reload DENY_FILE");
+    let line = daemon.wait_for_line("ERROR The daemon cannot reload DENY_FILE");
     assert!(line.contains("line 3: ") && line.contains("secret"), "{line}");
     wait_until("the failed reload is reported", || is_stale(true));
     let (findings, deny_file) = (status()["findings"].to_string(), status()["deny_file"].clone());

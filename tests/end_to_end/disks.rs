@@ -82,8 +82,12 @@ fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
     let file = DenyFile::new(name, "198.51.100.0/24\n");
     let disk = Disk::new(&[&home.snapshot(), Path::new(file.path())], FOREVER, 0);
     let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
-    daemon.wait_for_line("ERROR cannot read DENY_FILE yet, so none of its networks is denied");
-    daemon.wait_for_line("WARN cannot read the snapshot (the disk did not answer within 5 s)");
+    daemon.wait_for_line(
+        "ERROR The daemon cannot load DENY_FILE: cannot read it: the disk does not answer",
+    );
+    daemon.wait_for_line(
+        "WARN The daemon could not use the snapshot at its start: the disk does not answer",
+    );
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.pings(2);
@@ -119,7 +123,7 @@ fn a_start_that_waits_for_a_disk_ends_at_sigterm() {
         let log = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(0), "{log}");
         // The daemon did not wait for its own deadline.
-        let next = if thread == "disk" { "starting" } else { "cannot read the snapshot" };
+        let next = if thread == "disk" { "starting" } else { "could not use the snapshot" };
         assert!(!log.contains(next), "{log}");
     }
 }
@@ -161,7 +165,7 @@ fn a_deny_file_that_answers_late_is_applied_then() {
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.ping();
-    assert!(findings(&daemon).contains("none of its networks is denied"));
+    assert!(findings(&daemon).contains("None of its networks is denied"));
     let line = daemon.wait_for_line("loaded DENY_FILE");
     assert_eq!((field(&line, "networks"), field(&line, "removed")), ("1", "1"));
     assert!(client.is_left_alone_for(Duration::from_millis(2_500)));
@@ -171,7 +175,7 @@ fn a_deny_file_that_answers_late_is_applied_then() {
     // A slow reload is reported, and applied in the end.
     file.write("198.51.100.0/24\n");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_line("ERROR cannot reload DENY_FILE");
+    daemon.wait_for_line("ERROR The daemon cannot reload DENY_FILE");
     daemon.wait_for_lines("loaded DENY_FILE", 2);
     client.heartbeat(&[]);
     client.ping();
@@ -190,7 +194,7 @@ fn a_snapshot_that_cannot_be_read_is_put_aside() {
     let whole = fs::read(home.snapshot()).unwrap();
     let disk = Disk::new(&[&home.snapshot()], 0, Errno::EIO as i32);
     let daemon = disk.start(&home, &[]);
-    let line = daemon.wait_for_line("cannot use the snapshot");
+    let line = daemon.wait_for_line("could not use the snapshot");
     assert!(line.contains("it cannot be read (Input/output error"), "{line}");
     assert_eq!(fs::read(home.beside(".bad")).unwrap(), whole);
     wait_until("/status reports the problem", || findings(&daemon).contains("snapshot_unused"));

@@ -24,7 +24,7 @@ fn diagnoses(command: &mut Command) -> Vec<Value> {
     let code = i32::from(diagnoses.iter().any(is_finding));
     assert_eq!((status.code(), stderr.as_str()), (Some(code), ""), "{stdout}");
     for diagnosis in &diagnoses {
-        for told in ["why", "mend"] {
+        for told in ["id", "severity", "why", "mend", "more"] {
             assert_eq!(diagnosis[told].is_string(), is_finding(diagnosis), "{diagnosis}");
         }
     }
@@ -64,7 +64,8 @@ fn whoever_else_holds_the_port_is_found() {
         let (result, seen) = check(&diagnoses, "port");
         assert_eq!(result, "finding", "HOST={host}: {seen}");
         let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
-        let holder = format!("UDP port {port} of {host} is held by {}, pid {}", comm.trim(), id());
+        let holder =
+            format!("UDP port {port} of {host} is in use by {}, pid {}", comm.trim(), id());
         assert!(seen.starts_with(&holder), "{seen}");
     }
 }
@@ -77,13 +78,17 @@ fn a_daemon_may_hold_the_port_and_its_own_limits_are_looked_at() {
         let port = daemon.address.port().to_string();
         let diagnoses = diagnoses(wakeupd(&SERVING).env("PORT", port));
         let (result, seen) = check(&diagnoses, "port");
-        assert!(result == "ok" && seen.starts_with("a wakeupd is running: UDP port"), "{seen}");
+        assert!(result == "ok" && seen.starts_with("wakeupd holds UDP port"), "{seen}");
         let (_, pid) = seen.split_once("pid ").unwrap();
         let (result, seen) = check(&diagnoses, "open files");
-        let who = format!("the running wakeupd (pid {pid}) may open {limit}, and needs up to 42");
-        assert_eq!((result, seen), (expected, who.as_str()));
+        let limited = format!("of the running wakeupd (pid {pid}) is {limit}, ");
+        assert!(result == expected && seen.contains(&limited), "{seen}");
+        assert!(seen.trim_end_matches('.').ends_with("it needs up to 42"), "{seen}");
         let (result, seen) = check(&diagnoses, "settings");
-        assert!(result == "unknown" && seen.contains("has PORT=0: give this its"), "{seen}");
+        assert!(
+            result == "unknown" && seen.contains("has PORT=0: run the doctor with its"),
+            "{seen}"
+        );
         for unasked in ["running daemon", "gateway"] {
             let (result, seen) = check(&diagnoses, unasked);
             assert!(result == "unknown" && seen.starts_with("HTTP_ADDR is none"), "{seen}");
@@ -114,12 +119,15 @@ fn small_limits_are_found() {
     let few = started("ulimit -n 20");
     assert_eq!(
         check(&few, "open files"),
-        ("finding", "a wakeupd started from here may open 20, and needs up to 42")
+        (
+            "finding",
+            "The limit on open files of a wakeupd started from here is 20, but it needs up to 42."
+        )
     );
     assert_eq!(check(&started("ulimit -n 100"), "open files").0, "ok");
     let diagnoses = diagnoses(&mut after("ulimit -n 100", &[("HTTP_ADDR", "127.0.0.1:0")]));
     let (result, seen) = check(&diagnoses, "open files");
-    assert!(result == "finding" && seen.ends_with("and needs up to 170"), "{seen}");
+    assert!(result == "finding" && seen.ends_with("but it needs up to 170."), "{seen}");
     for (clients, expected) in [("1000000", "ok"), ("10000000", "finding")] {
         let mut command = after("ulimit -d 400000", &QUIET);
         let diagnoses = self::diagnoses(command.env("MAX_CLIENTS", clients));
@@ -132,7 +140,7 @@ fn slack_timers_are_found() {
     let diagnoses = diagnoses(&mut after("echo 40000000 > /proc/self/timerslack_ns", &QUIET));
     // The shell sets its own slack, and then execs the program.
     let (result, seen) = check(&diagnoses, "timers");
-    assert!(result == "finding" && seen.contains("may wake 40ms late"), "{seen}");
+    assert!(result == "finding" && seen.contains("wake up to 40ms late"), "{seen}");
 }
 
 #[test]
@@ -183,13 +191,19 @@ fn a_strict_filter_matters_where_there_are_two_ways_in() {
     };
     let (ok, finding) = ("ok".to_owned(), "finding".to_owned());
     server.run("echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
-    assert_eq!(filter("0.0.0.0", "1"), (ok.clone(), "strict, but one is the only way in".into()));
+    assert_eq!(
+        filter("0.0.0.0", "1"),
+        (ok.clone(), "strict, but one is the only interface".into())
+    );
     server.wire("two", &client, "two");
     // An address label is not an interface name.
     server.run("ip address add 10.9.1.1/24 dev two label two:1");
     let (result, seen) = filter("0.0.0.0", "1");
     assert_eq!(result, finding);
-    assert!(seen.contains("on one, and there is more than one way in: one and two"), "{seen}");
+    assert!(
+        seen.contains("on one, and heartbeats can arrive on several interfaces: one and two."),
+        "{seen}"
+    );
     assert_eq!(filter("::", "1").0, finding);
     assert_eq!(filter("127.0.0.1", "1").0, ok);
     assert_eq!(filter("0.0.0.0", "2").0, ok);
@@ -246,7 +260,7 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
     assert_eq!(check(&doctor("1"), name).0, "ok");
     let diagnoses = doctor("100000000");
     let (result, seen) = check(&diagnoses, name);
-    assert!(result == "finding" && seen.ends_with(" and MAX_CLIENTS=100000000"), "{seen}");
+    assert!(result == "finding" && seen.ends_with(" but MAX_CLIENTS is 100000000."), "{seen}");
 
     let mend = of(&diagnoses, name)["mend"].as_str().unwrap();
     let bypass = mend.lines().last().unwrap().strip_prefix("sudo ").unwrap();
@@ -313,20 +327,24 @@ fn the_running_daemon_is_asked() {
         }
     };
     let (result, seen) = check(&all, "gateway");
-    let expected = "nearly all of 30 clients have the address 10.9.0.9, which is private";
+    let expected = "Nearly all of 30 clients have the private address 10.9.0.9, ";
     assert!(result == "finding" && seen.starts_with(expected), "{seen}");
     for port in ["port", "HTTP port"] {
         let (result, seen) = check(&all, port);
-        assert!(result == "ok" && seen.starts_with("a wakeupd is running: "), "{seen}");
+        assert!(result == "ok" && seen.starts_with("wakeupd holds "), "{seen}");
     }
     assert_eq!(check(&all, "settings").0, "ok");
     assert_ne!(check(&all, "running daemon").0, "unknown");
-    assert!(check(&all, "receive buffer").1.starts_with("the running wakeupd has "));
+    let seen = check(&all, "receive buffer").1;
+    assert!(
+        seen.contains("running wakeupd has ") || seen.contains(" the daemon requests"),
+        "{seen}"
+    );
 
     // A second daemon would have its own UDP port, but not its own HTTP port.
     let diagnoses = doctor(&[("PORT", "7000")]);
     let (result, seen) = check(&diagnoses, "HTTP port");
-    assert!(result == "finding" && seen.contains("is held by wakeupd, pid "), "{seen}");
+    assert!(result == "finding" && seen.contains("is in use by wakeupd, pid "), "{seen}");
     daemon.stop();
 }
 
@@ -361,8 +379,8 @@ fn files_are_tried_as_the_user_of_the_service() {
     let by_root = || examined(wakeupd(&QUIET));
     fs::write(&deny, "192.0.2.0/24").unwrap();
     for (owner, mode, expected) in [
-        (65_533, 0o700, ("ok", "user 65533, which owns the folder")),
-        (65_533, 0o500, ("finding", "cannot write to")),
+        (65_533, 0o700, ("ok", "user 65533 (owner of the folder")),
+        (65_533, 0o500, ("finding", "is not writable by")),
         (0, 0o755, ("unknown", "root can write to")),
     ] {
         set(&folder, owner, mode);
@@ -389,7 +407,7 @@ fn files_are_tried_as_the_user_of_the_service() {
         let (result, seen) = check(&diagnoses, "snapshot");
         (result.to_owned(), seen.to_owned())
     };
-    assert!(result == "unknown" && seen.ends_with("run this as root"), "{result} {seen}");
+    assert!(result == "unknown" && seen.ends_with("run the doctor as root"), "{result} {seen}");
     assert_eq!(check(&examined(as_user(65_533)), "snapshot").0, "ok");
     fs::remove_dir_all(&folder).unwrap();
     let diagnoses = by_root();
@@ -414,8 +432,8 @@ fn files_are_tried_as_the_user_of_the_running_daemon() {
     let snapshot = folder.join("snapshot");
     let diagnoses = diagnoses(command.env("PORT", port).env("SNAPSHOT_PATH", snapshot));
     let (result, seen) = check(&diagnoses, "snapshot");
-    let expected = "user 65532, which the daemon runs as, cannot write to";
-    assert!(result == "finding" && seen.starts_with(expected), "{seen}");
+    let expected = "is not writable by user 65532 (of the running daemon)";
+    assert!(result == "finding" && seen.contains(expected), "{seen}");
     assert_eq!(check(&diagnoses, "port").0, "ok", "a port that a daemon holds is not tried");
     let client = Client::of(&daemon);
     client.heartbeat(&[]);

@@ -55,8 +55,7 @@ fn a_name_that_means_this_machine_alone_is_pointed_out() {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &script]).envs(SERVING).env("HOST", host);
         let lines = Daemon::start_command(&mut command).stop();
-        let warning =
-            lines.iter().find(|line| line.contains("HOST resolves to a loopback address"));
+        let warning = lines.iter().find(|line| line.contains(" resolves to the loopback address "));
         assert_eq!(warning.is_some(), is_pointed_out, "{lines:#?}");
         assert!(
             warning.is_none_or(|line| line.contains("ip=127.0.1.1") && line.contains("0.0.0.0"))
@@ -87,7 +86,10 @@ fn a_second_instance_is_told_who_has_the_port() {
     let port = daemon.address.port().to_string();
     let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "127.0.0.1"), ("PORT", &port)]));
     assert_eq!(status.code(), Some(1));
-    assert!(stderr.contains(&format!("UDP port {port} of 127.0.0.1 is in use")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("UDP port {port} of 127.0.0.1 is in use by another process.")),
+        "{stderr}"
+    );
     assert!(stderr.contains(&format!("sudo ss -lunp 'sport = :{port}'")), "{stderr}");
 
     let client = Client::of(&daemon);
@@ -99,7 +101,10 @@ fn a_second_instance_is_told_who_has_the_port() {
 fn an_address_of_another_machine_cannot_be_bound() {
     let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "192.0.2.1"), ("PORT", "0")]));
     assert_eq!(status.code(), Some(1));
-    assert!(stderr.contains("192.0.2.1 is not an address of this machine"), "{stderr}");
+    assert!(
+        stderr.contains("192.0.2.1 cannot be bound: it is not an address of this machine."),
+        "{stderr}"
+    );
     assert!(stderr.contains("`ip address`"), "{stderr}");
 }
 
@@ -127,6 +132,6 @@ fn a_low_port_needs_a_privilege() {
     let (status, _, stderr) = output(&mut command);
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(status.code(), Some(1));
-    assert!(stderr.contains("no permission to bind UDP port 80"), "{stderr}");
+    assert!(stderr.contains(" cannot be bound: Permission denied"), "{stderr}");
     assert!(stderr.contains("CAP_NET_BIND_SERVICE"), "{stderr}");
 }

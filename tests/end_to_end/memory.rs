@@ -89,13 +89,13 @@ fn complaint(preparation: &str, max_clients: &str) -> String {
     // This exit code keeps a service manager from retrying.
     assert_eq!(status.code(), Some(78), "{stderr}");
     let line = stderr.lines().find(|line| line.contains("ERROR")).unwrap();
-    assert!(line.contains(&format!("MAX_CLIENTS={max_clients} may take up to ")), "{line}");
+    assert!(line.contains(&format!("MAX_CLIENTS={max_clients} needs up to ")), "{line}");
     line.to_owned()
 }
 
 /// The limit that the message asks for, in megabytes.
 fn enough(complaint: &str) -> u64 {
-    let (_, figure) = complaint.split_once("raise the limit to ").unwrap();
+    let (_, figure) = complaint.split_once("Raise the limit to ").unwrap();
     figure.split_once(" MB (").unwrap().0.parse().unwrap()
 }
 
@@ -108,13 +108,13 @@ fn serve(daemon: &Daemon, clients: u32) {
 
 #[test]
 fn a_limit_of_the_process_that_is_too_small_is_told_at_the_start() {
-    for (option, name) in [("v", "address space, ulimit -v,"), ("d", "data, ulimit -d,")] {
+    for (option, name) in [("v", "address space (`ulimit -v`)"), ("d", "data (`ulimit -d`)")] {
         let limited = |megabytes: u64| format!("ulimit -{option} {}", megabytes * 1_000_000 / 1024);
         let most = "3000000";
         let told = complaint(&limited(300), most);
         let (status, _, stderr) = output(program(&limited(300), most).arg("--check-config"));
         assert_eq!(status.code(), Some(78), "{stderr}");
-        assert!(stderr.contains("MAX_CLIENTS=3000000 may take up to "), "{stderr}");
+        assert!(stderr.contains("MAX_CLIENTS=3000000 needs up to "), "{stderr}");
         assert!(told.contains(name) && told.contains("unlimited"), "{told}");
         let enough = enough(&told);
         complaint(&limited(enough - 1), most);
@@ -135,7 +135,7 @@ fn a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start() {
     let group = ControlGroup::with_memory(36_000_000).unwrap();
     let told = complaint(&group.preparation(), "30000");
     assert!(
-        told.contains("the limit of its control group") && told.contains("MemoryMax="),
+        told.contains("the limit of the control group") && told.contains("MemoryMax="),
         "{told}"
     );
 

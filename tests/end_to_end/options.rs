@@ -180,10 +180,10 @@ impl Drop for Refuser {
 /// consequences.
 fn told(daemon: &Daemon) -> Vec<(String, String)> {
     let lines = daemon.lines();
-    let lines = lines.iter().filter(|line| line.contains("serving without a socket option"));
+    let lines = lines.iter().filter(|line| line.contains("The kernel refuses the socket option"));
     let mut told: Vec<_> = lines
         .map(|line| {
-            let cost = line.split("refuses: ").nth(1).unwrap_or_default();
+            let cost = line.split("The cost: ").nth(1).unwrap_or_default();
             assert!(cost.contains(' '), "{line}");
             (field(line, "option").trim_matches('"').to_owned(), line.clone())
         })

@@ -248,7 +248,9 @@ fn it_finds_clients_and_explains_why_others_are_none() {
     let mut browser = browser();
     browser.open(&page(&daemon));
     // The page explains each reason for a refusal or a mute beside its count.
-    browser.wait_until(&says("has MAX_CLIENTS_PER_ADDRESS clients. For a crowd behind one NAT"));
+    browser.wait_until(&says(
+        "has MAX_CLIENTS_PER_ADDRESS clients. If many clients are behind one NAT",
+    ));
     browser.wait_until(&says("A muted client gets no pings until its next heartbeat"));
 
     let live = clients[0].address().to_string();

@@ -312,7 +312,7 @@ fn what_cannot_be_used_is_put_aside() {
     ] {
         fs::write(home.snapshot(), &bytes).unwrap();
         let daemon = home.start(&[]);
-        let line = daemon.wait_for_line("cannot use the snapshot");
+        let line = daemon.wait_for_line("could not use the snapshot");
         assert!(line.contains("WARN") && line.contains(reason), "{line}");
         assert_eq!(fs::read(home.beside(".bad")).unwrap(), bytes);
         clients[0].forget_pings();
@@ -330,7 +330,7 @@ fn the_clients_of_another_port_stay_where_they_are() {
     let _clients = crowd(&daemon, 1);
     daemon.stop();
     let daemon = home.start(&[("PORT", "27562")]);
-    let line = daemon.wait_for_line("cannot use the snapshot");
+    let line = daemon.wait_for_line("could not use the snapshot");
     assert!(line.contains("UDP port 27561"), "{line}");
 }
 

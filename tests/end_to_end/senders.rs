@@ -279,7 +279,7 @@ fn an_interface_that_is_made_anew_is_served_again() {
     server.wire("wire", &client, "wire");
     server.run("ip address add 192.0.2.1/24 dev wire");
     client.run("ip address add 192.0.2.9/24 dev wire");
-    daemon.wait_for_line("bound them to it again");
+    daemon.wait_for_line("bound the sockets to their network interface again");
     phone.forget_pings();
     phone.ping();
     let newcomer =
@@ -314,7 +314,7 @@ fn sockets_that_lose_their_interface_get_it_back() {
         let any = if hit.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let witness = Witness::new(client.within(|| UdpSocket::bind(any).unwrap()), hit);
         disconnect(&server, port);
-        daemon.wait_for_line("bound them to it again");
+        daemon.wait_for_line("bound the sockets to their network interface again");
         // The daemon may have checked its sockets before all of them were disconnected.
         wait_until("all sockets are bound to the interface", || {
             let sockets = sockets(&server, port);

@@ -40,7 +40,7 @@ fn what_is_critical_is_the_exit_code() {
     let (status, stdout, _) = output(wakeupd(&[("HTTP_ADDR", &http)]).arg("status"));
     assert_eq!(status.code(), Some(1), "{stdout}");
     assert!(
-        stdout.contains("CRITICAL: 1 of at most 1 client registered (MAX_CLIENTS)"),
+        stdout.contains("CRITICAL: The daemon has 1 of at most 1 clients (MAX_CLIENTS)."),
         "{stdout}"
     );
     assert!(stdout.contains("See docs/operations.md#clients-near-cap"), "{stdout}");
