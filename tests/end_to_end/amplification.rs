@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::scene::{CLIENT, SERVER, Scene, at, possible};
+use crate::support::network::NEEDS;
+use crate::support::scene::{CLIENT, SERVER, Scene, at};
 
 /// More than the default expiration.
 const TIME: Duration = Duration::from_secs(124);
@@ -11,9 +12,7 @@ const TIME: Duration = Duration::from_secs(124);
 #[test]
 #[ignore = "takes two minutes and prints the figures of docs/security.md"]
 fn amplification() {
-    if !possible("amplification", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[]);
     let pressed = scene.server.serve(&[("PORT", "8001"), ("MAX_CLIENTS", "5")]);
     let observer = scene.server.serve(&[("PORT", "8002"), ("GUARD_MODE", "observe")]);

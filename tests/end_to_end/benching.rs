@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, PATIENCE, PROGRAM, output, send_signal};
-use crate::needs::{self, Need};
-use crate::scene::undisturbed;
+use crate::support::daemon::{Daemon, PATIENCE, PROGRAM, output, send_signal};
+use crate::support::needs::Need;
+use crate::support::scene::undisturbed;
 
 const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("nft")];
 
@@ -274,9 +274,7 @@ fn a_target_that_never_answers_is_told_of() {
 
 #[test]
 fn another_machine_gets_nothing_unless_agreed_to() {
-    if !needs::met("another machine", &[Need::Program("strace")]) {
-        return;
-    }
+    require!([Need::Program("strace")]);
     let mut traced = Command::new("strace");
     traced.args(["-f", "-e", "trace=sendmsg,sendto,sendmmsg"]).arg(bench_program());
     traced.args(["--target", "192.0.2.1", "--clients", "10"]);
@@ -289,9 +287,7 @@ fn another_machine_gets_nothing_unless_agreed_to() {
 
 #[test]
 fn an_ipv6_target_gets_a_socket_for_each_client() {
-    if !needs::met("an IPv6 target", &[Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Ipv6]);
     let daemon = Daemon::start(&[("HOST", "::1")]);
     let arguments = format!("--target {} --clients 20 --for 2s --register-in 1s", daemon.address);
     let (code, report) = report(&arguments);
@@ -373,9 +369,7 @@ fn no_daemon_outlives_its_bench() {
 
 #[test]
 fn over_a_virtual_wire_too_and_no_daemon_outlives_its_bench() {
-    if !needs::met("a virtual wire", &WIRE_NEEDS) {
-        return;
-    }
+    require!(WIRE_NEEDS);
     for family in ["", "--ipv6"] {
         let arguments = format!("--wire --clients 100 --for 2s --register-in 1s {family}");
         let (code, report) = report(&arguments);
@@ -389,9 +383,7 @@ fn over_a_virtual_wire_too_and_no_daemon_outlives_its_bench() {
 
 #[test]
 fn over_a_virtual_wire_a_daemon_is_restarted_and_clients_come_and_leave() {
-    if !needs::met("a virtual wire", &WIRE_NEEDS) {
-        return;
-    }
+    require!(WIRE_NEEDS);
     let (code, report) =
         report("--wire --clients 100 --for 4s --register-in 1s --restart term --ipv6");
     assert_eq!(code, Some(0), "{report:#}");

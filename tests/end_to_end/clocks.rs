@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::daemon::{Client, Daemon, SERVING, count, wakeupd};
-use crate::needs::{self, Need};
-use crate::scene::undisturbed;
 use crate::standstill;
-use crate::web::{connect, get, wait_for};
-use crate::witness::Witness;
+use crate::support::daemon::{Client, Daemon, SERVING, count, wakeupd};
+use crate::support::needs::Need;
+use crate::support::scene::undisturbed;
+use crate::support::web::{connect, get, wait_for};
+use crate::support::witness::Witness;
 
 const DAY: i64 = 24 * 3600;
 
@@ -31,10 +31,8 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Whether the library can be compiled.
-    pub fn possible(test: &str) -> bool {
-        needs::met(test, &[Need::Program("cc")])
-    }
+    /// Compiling the library needs a C compiler.
+    pub const NEEDS: [Need; 1] = [Need::Program("cc")];
 
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -113,9 +111,7 @@ fn time(sample: &Value) -> f64 {
 
 #[test]
 fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
-    if !Clocks::possible("a_day_back_and_a_day_on_by_the_wall_clock_change_nothing") {
-        return;
-    }
+    require!(Clocks::NEEDS);
     let _undisturbed = undisturbed();
     let began = Instant::now();
     let clocks = Clocks::new();
@@ -168,10 +164,7 @@ fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
 
 #[test]
 fn whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on() {
-    let name = "whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on";
-    if !Clocks::possible(name) {
-        return;
-    }
+    require!(Clocks::NEEDS);
     let _undisturbed = undisturbed();
     let clocks = Clocks::new();
     let daemon = clocks.start(&[("HTTP_ADDR", "127.0.0.1:0")]);

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Client, count};
-use crate::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, at, number, possible};
+use crate::support::daemon::{Client, count};
+use crate::support::network::NEEDS;
+use crate::support::scene::{CLIENT, CLIENT_V6, SERVER, SERVER_V6, Scene, address, at, number};
 
 /// More clients than the ICMP errors that the daemon handles in a second by default.
 const CROWD: usize = 600;
@@ -20,9 +21,7 @@ impl Scene {
 
 #[test]
 fn a_closed_port_is_muted_until_its_next_heartbeat() {
-    if !possible("a_closed_port_is_muted_until_its_next_heartbeat", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[]);
     let ends = [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)];
     let closed = ends.map(|(client, server)| {
@@ -52,9 +51,7 @@ fn a_closed_port_is_muted_until_its_next_heartbeat() {
 
 #[test]
 fn forged_errors_about_strangers_do_nothing() {
-    if !possible("forged_errors_about_strangers_do_nothing", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[]);
     for _ in 0..4 {
         for (stranger, server) in [("203.0.113.7", SERVER), ("2001:db8:7::7", SERVER_V6)] {
@@ -68,9 +65,7 @@ fn forged_errors_about_strangers_do_nothing() {
 
 #[test]
 fn a_firewall_that_prohibits_one_client_costs_no_other_a_ping() {
-    if !possible("a_firewall_that_prohibits_one_client_costs_no_other_a_ping", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[("LOG_LEVEL", "DEBUG")]);
     let ends = [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)];
     let phones = ends.map(|(client, server)| {
@@ -101,9 +96,7 @@ fn a_firewall_that_prohibits_one_client_costs_no_other_a_ping() {
 
 #[test]
 fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
-    if !possible("forged_errors_about_the_daemon_itself_cost_nobody_a_ping", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::flooded(&[("HOST", SERVER)]);
     for port in 10_000..11_000 {
         scene.stranger.heartbeat(at("203.0.113.7", port), address(SERVER));
@@ -121,9 +114,7 @@ fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
 
 #[test]
 fn forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most() {
-    if !possible("forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[]);
     let phone = scene.phone(CLIENT, 0, SERVER);
     phone.heartbeat(&[]);
@@ -145,9 +136,7 @@ fn forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most() {
 
 #[test]
 fn a_flood_of_forged_errors_costs_nobody_a_ping() {
-    if !possible("a_flood_of_forged_errors_costs_nobody_a_ping", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::flooded(&[]);
     let phone = scene.phone(CLIENT, 0, SERVER);
     phone.heartbeat(&[]);
@@ -181,10 +170,7 @@ fn a_flood_of_forged_errors_costs_nobody_a_ping() {
 
 #[test]
 fn a_crowd_that_ends_at_once_is_muted_where_the_limit_allows() {
-    let name = "a_crowd_that_ends_at_once_is_muted_where_the_limit_allows";
-    if !possible(name, &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[("MAX_ICMP_ERRORS_PER_SECOND", "2000")]);
     // By default, Linux sends one such error a second to a host.
     scene.client.run("echo 0 > /proc/sys/net/ipv4/icmp_ratelimit");

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::process::{Command, Output, Stdio};
 
-use crate::daemon::{Client, Daemon, PROGRAM, output, wakeupd};
+use crate::support::daemon::{Client, Daemon, PROGRAM, output, wakeupd};
 
 /// A daemon, and the arguments of every command that prints.
 struct Scene {
@@ -22,7 +22,7 @@ impl Scene {
             ("SNAPSHOT_INTERVAL_SECONDS", "1"),
         ]);
         Client::of(&daemon).heartbeat(&[]);
-        crate::daemon::wait_until("the snapshot exists", || snapshot.exists());
+        crate::support::daemon::wait_until("the snapshot exists", || snapshot.exists());
         Self { daemon, snapshot }
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use wakeupd::config::{ENV_FILE, SETTINGS, Setting};
 
-use crate::daemon::{Daemon, output, wakeupd};
+use crate::support::daemon::{Daemon, output, wakeupd};
 
 const WRONG: [(&str, &str); 19] = [
     ("HOST", "no host"),

@@ -3,15 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::daemon::count;
-use crate::needs::Need;
-use crate::scene::{SERVER, Scene, address, number, possible};
+use crate::support::daemon::count;
+use crate::support::needs::Need;
+use crate::support::network::NEEDS;
+use crate::support::scene::{SERVER, Scene, address, number};
 
 #[test]
 fn a_full_queue_costs_only_those_behind_it_a_ping() {
-    if !possible("a_full_queue_costs_only_those_behind_it_a_ping", &[Need::Program("tc")]) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("tc")]);
     let scene = Scene::new(&[]);
     // Clients behind the narrow wire share batches with the others.
     scene.server.wire("narrow", &scene.client, "narrow");
@@ -39,10 +38,7 @@ fn a_full_queue_costs_only_those_behind_it_a_ping() {
 
 #[test]
 fn a_full_connection_table_costs_no_client_a_ping() {
-    let needs = [Need::Program("nft")];
-    if !possible("a_full_connection_table_costs_no_client_a_ping", &needs) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("nft")]);
     let scene = Scene::flooded(&[("MAX_CLIENTS", "1000")]);
     let table = |name: &str| -> u32 {
         let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");

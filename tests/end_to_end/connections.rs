@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::daemon::{Daemon, PATIENCE, PROGRAM, count, output, wakeupd};
-use crate::scene::{PORT, SERVER, Scene, address, at, possible, undisturbed};
-use crate::web::{connect, get};
-use crate::witness::Witness;
+use crate::support::daemon::{Daemon, PATIENCE, PROGRAM, count, output, wakeupd};
+use crate::support::network::NEEDS;
+use crate::support::scene::{PORT, SERVER, Scene, address, at, undisturbed};
+use crate::support::web::{connect, get};
+use crate::support::witness::Witness;
 
 const STREAM: &str = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -99,9 +100,7 @@ fn event_streams_of_an_address_leave_it_room_for_other_requests() {
 
 #[test]
 fn strangers_shut_out_neither_other_machines_nor_health() {
-    if !possible("strangers_shut_out_neither_other_machines_nor_health", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[("HTTP_ADDR", "0.0.0.0:7561")]);
     let strangers = [101, 102, 103, 104, 105, 106].map(|n| Ipv4Addr::new(192, 0, 2, n));
     for stranger in strangers {

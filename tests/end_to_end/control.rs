@@ -7,11 +7,11 @@ use nix::libc;
 use nix::sys::socket::{TimestampingFlag, setsockopt, sockopt};
 use nix::{setsockopt_impl, sockopt_impl};
 
-use crate::daemon::{Client, Daemon};
-use crate::needs::{self, Need};
-use crate::scene::undisturbed;
+use crate::support::daemon::{Client, Daemon};
+use crate::support::needs::Need;
+use crate::support::scene::undisturbed;
+use crate::support::web::{get, metric, wait_for};
 use crate::systemd::handed_over;
-use crate::web::{get, metric, wait_for};
 
 /// From asm-generic/socket.h; libc lacks both.
 const SO_RCVMARK: i32 = 75;
@@ -105,10 +105,7 @@ fn truncated(daemon: &Daemon) -> f64 {
 
 #[test]
 fn whatever_else_is_told_pings_leave_from_the_called_address_and_errors_are_heard() {
-    let name = "whatever_else_is_told_pings_leave_from_the_called_address_and_errors_are_heard";
-    if !needs::met(name, &[Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Ipv6]);
     let _undisturbed = undisturbed();
     for (address, tell, called) in [
         ("0.0.0.0:0", &[tell_everything as fn(&UdpSocket)][..], &["127.0.0.2"][..]),
@@ -130,11 +127,8 @@ fn whatever_else_is_told_pings_leave_from_the_called_address_and_errors_are_hear
 
 #[test]
 fn what_the_kernel_cuts_off_is_counted_and_found() {
-    let name = "what_the_kernel_cuts_off_is_counted_and_found";
     // Only a privileged process can send IPv6 options.
-    if !needs::met(name, &[Need::Root, Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Root, Need::Ipv6]);
     let _undisturbed = undisturbed();
     let daemon = serve("[::]:0", &[tell_destination_options]);
     let client = client(&daemon, "::1");

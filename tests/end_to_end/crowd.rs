@@ -13,8 +13,8 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use crate::daemon::{Daemon, PATIENCE, PING, wait_until};
-use crate::web::{get, metric};
+use crate::support::daemon::{Daemon, PATIENCE, PING, wait_until};
+use crate::support::web::{get, metric};
 
 #[derive(Debug)]
 pub struct Crowd {

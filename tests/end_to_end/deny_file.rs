@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, Daemon, field, output, wait_until, wakeupd};
-use crate::web;
+use crate::support::daemon::{Client, Daemon, field, output, wait_until, wakeupd};
+use crate::support::web;
 
 /// A file for `DENY_FILE`, removed on drop.
 #[derive(Debug)]

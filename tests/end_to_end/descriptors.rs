@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::time::Instant;
 
-use crate::daemon::{Client, Daemon, SERVING, count, wait_until};
 use crate::doctor::after;
 use crate::restart::Home;
-use crate::scene::undisturbed;
-use crate::web::connect;
-use crate::witness::Witness;
+use crate::support::daemon::{Client, Daemon, SERVING, count, wait_until};
+use crate::support::scene::undisturbed;
+use crate::support::web::connect;
+use crate::support::witness::Witness;
 
 /// The number of connections, which is fewer than the endpoint would serve.
 const CONNECTIONS: usize = 60;

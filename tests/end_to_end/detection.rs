@@ -7,9 +7,9 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, Daemon, PROGRAM, count, output, send_signal, wait_until};
-use crate::network::Host;
-use crate::scene::possible;
+use crate::support::daemon::{Client, Daemon, PROGRAM, count, output, send_signal, wait_until};
+use crate::support::network::Host;
+use crate::support::network::NEEDS;
 
 /// Two hosts on a wire. For each address of the first host, the kernel sends `probes` detection probes, one a
 /// second.
@@ -30,9 +30,7 @@ fn serve(server: &Host, host: &str, http: &str) -> Daemon {
 
 #[test]
 fn a_tentative_address_is_waited_for() {
-    if !possible("a_tentative_address_is_waited_for", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let (server, neighbour) = hosts(3);
     server.run("ip address add 2001:db8::1/64 dev wire");
     let daemon = serve(&server, "2001:db8::1", "");
@@ -51,9 +49,7 @@ fn a_tentative_address_is_waited_for() {
 
 #[test]
 fn a_stop_waits_for_no_tentative_address() {
-    if !possible("a_stop_waits_for_no_tentative_address", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let (server, _neighbour) = hosts(1_000);
     server.run("ip address add 2001:db8::1/64 dev wire");
     let mut command = server.command(PROGRAM);
@@ -70,9 +66,7 @@ fn a_stop_waits_for_no_tentative_address() {
 
 #[test]
 fn an_address_that_another_machine_has_is_an_error() {
-    if !possible("an_address_that_another_machine_has_is_an_error", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let (server, _neighbour) = hosts(1);
     server.run("ip address add 2001:db8::9/64 dev wire");
     wait_until("the kernel detects the duplicate", || {

@@ -13,11 +13,13 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use wakeupd::snapshot::Snapshot;
 
-use crate::daemon::{Client, Daemon, PROGRAM, count, field, send_signal, wait_until, wakeupd};
 use crate::deny_file::DenyFile;
-use crate::needs::{self, Need};
 use crate::restart::{Home, crowd, restored};
-use crate::web;
+use crate::support::daemon::{
+    Client, Daemon, PROGRAM, count, field, send_signal, wait_until, wakeupd,
+};
+use crate::support::needs::Need;
+use crate::support::web;
 
 /// A disk that seems slow or broken to one daemon.
 struct Disk {
@@ -31,9 +33,7 @@ struct Disk {
 const FOREVER: u32 = 3600;
 
 impl Disk {
-    fn possible(test: &str) -> bool {
-        needs::met(test, &[Need::Program("cc")])
-    }
+    const NEEDS: [Need; 1] = [Need::Program("cc")];
 
     /// Every access to these files takes this many seconds, and then fails with this error unless it is 0.
     fn new(files: &[&Path], seconds: u32, error: i32) -> Self {
@@ -74,12 +74,9 @@ fn findings(daemon: &Daemon) -> String {
 
 #[test]
 fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
-    let name = "a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending";
-    if !Disk::possible(name) {
-        return;
-    }
+    require!(Disk::NEEDS);
     let home = Home::new(110);
-    let file = DenyFile::new(name, "198.51.100.0/24\n");
+    let file = DenyFile::new("disks-1", "198.51.100.0/24\n");
     let disk = Disk::new(&[&home.snapshot(), Path::new(file.path())], FOREVER, 0);
     let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
     daemon.wait_for_line(
@@ -103,12 +100,9 @@ fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
 
 #[test]
 fn a_start_that_waits_for_a_disk_ends_at_sigterm() {
-    let name = "a_start_that_waits_for_a_disk_ends_at_sigterm";
-    if !Disk::possible(name) {
-        return;
-    }
+    require!(Disk::NEEDS);
     let home = Home::new(119);
-    let file = DenyFile::new(name, "198.51.100.0/24\n");
+    let file = DenyFile::new("disks-2", "198.51.100.0/24\n");
     let cases = [(Path::new(file.path()), "disk"), (&home.snapshot(), "snapshot")];
     for (path, thread) in cases {
         let disk = Disk::new(&[path], FOREVER, 0);
@@ -136,9 +130,7 @@ fn has_thread(process: u32, name: &str) -> bool {
 
 #[test]
 fn a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending() {
-    if !Disk::possible("a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending") {
-        return;
-    }
+    require!(Disk::NEEDS);
     let home = Home::new(111);
     let daemon = Disk::new(&[&home.beside(".tmp")], FOREVER, 0).start(&home, &[]);
     let client = Client::of(&daemon);
@@ -154,12 +146,9 @@ fn a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending() {
 
 #[test]
 fn a_deny_file_that_answers_late_is_applied_then() {
-    let name = "a_deny_file_that_answers_late_is_applied_then";
-    if !Disk::possible(name) {
-        return;
-    }
+    require!(Disk::NEEDS);
     let home = Home::new(112);
-    let file = DenyFile::new(name, "127.0.0.0/8\n");
+    let file = DenyFile::new("disks-3", "127.0.0.0/8\n");
     let disk = Disk::new(&[Path::new(file.path())], 12, 0);
     let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
     let client = Client::of(&daemon);
@@ -184,9 +173,7 @@ fn a_deny_file_that_answers_late_is_applied_then() {
 
 #[test]
 fn a_snapshot_that_cannot_be_read_is_put_aside() {
-    if !Disk::possible("a_snapshot_that_cannot_be_read_is_put_aside") {
-        return;
-    }
+    require!(Disk::NEEDS);
     let home = Home::new(113);
     let daemon = home.start(&[]);
     let _clients = crowd(&daemon, 3);
@@ -271,10 +258,7 @@ fn a_successor_waits_for_the_last_snapshot() {
 
 #[test]
 fn a_snapshot_that_is_mounted_by_itself_is_told_with_the_remedy() {
-    let name = "a_snapshot_that_is_mounted_by_itself_is_told_with_the_remedy";
-    if !needs::met(name, &[Need::Root, Need::Program("unshare"), Need::Program("mount")]) {
-        return;
-    }
+    require!([Need::Root, Need::Program("unshare"), Need::Program("mount")]);
     let home = Home::new(117);
     fs::write(home.snapshot(), "").unwrap();
     let snapshot = home.snapshot();
@@ -292,10 +276,7 @@ fn a_snapshot_that_is_mounted_by_itself_is_told_with_the_remedy() {
 
 #[test]
 fn the_age_of_a_snapshot_is_right_in_another_time_namespace() {
-    let name = "the_age_of_a_snapshot_is_right_in_another_time_namespace";
-    if !needs::met(name, &[Need::Root, Need::Program("unshare")]) {
-        return;
-    }
+    require!([Need::Root, Need::Program("unshare")]);
     let home = Home::new(118);
     let start = |offset: i64| {
         let mut command = Command::new("unshare");

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, output, wakeupd};
-use crate::needs::{self, Need};
-use crate::network::{Host, NEEDS};
+use crate::support::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, output, wakeupd};
+use crate::support::needs::Need;
+use crate::support::network::{Host, NEEDS};
 
 /// An environment in which the doctor queries no other daemon's endpoint.
 const QUIET: [(&str, &str); 1] = [("HTTP_ADDR", "")];
@@ -99,10 +99,7 @@ fn a_daemon_may_hold_the_port_and_its_own_limits_are_looked_at() {
 
 #[test]
 fn who_must_not_look_at_the_holder_does_not_call_it_a_finding() {
-    let test = "who_must_not_look_at_the_holder_does_not_call_it_a_finding";
-    if !needs::met(test, &[Need::Root, Need::Program("setpriv")]) {
-        return;
-    }
+    require!([Need::Root, Need::Program("setpriv")]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port().to_string();
     let mut command = Command::new("setpriv");
@@ -174,10 +171,7 @@ fn a_wrong_environment_has_an_exit_code_of_its_own() {
 
 #[test]
 fn a_strict_filter_matters_where_there_are_two_ways_in() {
-    let test = "a_strict_filter_matters_where_there_are_two_ways_in";
-    if !needs::met(test, &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     let (server, client) = (Host::new(), Host::new());
     server.wire("one", &client, "one");
     server.run("ip address add 10.9.0.1/24 dev one");
@@ -217,11 +211,7 @@ fn a_strict_filter_matters_where_there_are_two_ways_in() {
 
 #[test]
 fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
-    let test = "a_small_table_of_connections_is_found_and_can_be_bypassed";
-    let needs = [&NEEDS[..], &[Need::Program("nft")]].concat();
-    if !needs::met(test, &needs) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("nft")]);
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");
     client.run("ip address add 10.9.0.9/24 dev wire");
@@ -279,9 +269,7 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
 
 #[test]
 fn the_running_daemon_is_asked() {
-    if !needs::met("the_running_daemon_is_asked", &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     let (server, gateway) = (Host::new(), Host::new());
     server.wire("wire", &gateway, "wire");
     server.run("ip address add 10.9.0.1/24 dev wire");
@@ -359,10 +347,7 @@ fn as_user(uid: u32) -> Command {
 
 #[test]
 fn files_are_tried_as_the_user_of_the_service() {
-    let test = "files_are_tried_as_the_user_of_the_service";
-    if !needs::met(test, &[Need::Root, Need::Program("setpriv")]) {
-        return;
-    }
+    require!([Need::Root, Need::Program("setpriv")]);
     // Like /var/lib/private, which only root may enter.
     let private = std::env::temp_dir().join(format!("wakeupd-private-{}", id()));
     let folder = private.join("it's the state");
@@ -419,10 +404,7 @@ fn files_are_tried_as_the_user_of_the_service() {
 
 #[test]
 fn files_are_tried_as_the_user_of_the_running_daemon() {
-    let test = "files_are_tried_as_the_user_of_the_running_daemon";
-    if !needs::met(test, &[Need::Root, Need::Program("setpriv")]) {
-        return;
-    }
+    require!([Need::Root, Need::Program("setpriv")]);
     let folder = std::env::temp_dir().join(format!("wakeupd-state-{}", id()));
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
@@ -444,10 +426,7 @@ fn files_are_tried_as_the_user_of_the_running_daemon() {
 
 #[test]
 fn a_port_that_is_free_is_tried() {
-    let test = "a_port_that_is_free_is_tried";
-    if !needs::met(test, &[&NEEDS[..], &[Need::Program("setpriv")]].concat()) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("setpriv")]);
     let server = Host::new();
     let variables = [("PORT", "53"), ("HTTP_ADDR", "127.0.0.1:80")];
     let mut command = server.command("setpriv");

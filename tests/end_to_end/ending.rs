@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::clocks::Clocks;
-use crate::daemon::{Client, Daemon, count, wait_until};
 use crate::restart::{Home, crowd, restored};
+use crate::support::daemon::{Client, Daemon, count, wait_until};
+use crate::support::witness::Witness;
 use crate::systemd::{Halted, Manager};
-use crate::witness::Witness;
 
 /// The number of clients that send a single heartbeat.
 const SILENT: usize = 20;
@@ -45,10 +45,7 @@ fn outlive(
 
 #[test]
 fn a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back() {
-    let name = "a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back";
-    if !Clocks::possible(name) {
-        return;
-    }
+    require!(Clocks::NEEDS);
     let (home, clocks) = (Home::new(101), Clocks::new());
     let variables = clocks.variables();
     let variables = variables.each_ref().map(|(name, value)| (*name, value.to_str().unwrap()));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, id};
 
-use crate::daemon::{Daemon, SERVING, output, wakeupd};
+use crate::support::daemon::{Daemon, SERVING, output, wakeupd};
 
 /// A folder for one test, removed on drop.
 struct Folder(PathBuf);
@@ -74,7 +74,10 @@ fn a_service_has_its_variables_from_its_unit() {
     // SYSTEMD_EXEC_PID counts only in the process that systemd starts, not in the children of that process.
     let script = "SYSTEMD_EXEC_PID=$$ exec \"$0\" --print-config";
     let mut command = Command::new("sh");
-    command.args(["-c", script, crate::daemon::PROGRAM]).env_clear().current_dir(&folder.0);
+    command
+        .args(["-c", script, crate::support::daemon::PROGRAM])
+        .env_clear()
+        .current_dir(&folder.0);
     assert!(output(&mut command).1.contains("PORT=7561\n"));
     assert_eq!(folder.port(&[("SYSTEMD_EXEC_PID", "1")]), "7000");
 }
@@ -85,10 +88,10 @@ fn a_daemon_logs_which_file_it_read() {
     let daemon = Daemon::start_command(&mut folder.wakeupd(&[]));
     let line = daemon.wait_for_line("read variables from the env file");
     assert!(line.contains(&format!("path={}/.env", folder.0.display())), "{line}");
-    assert_eq!(crate::daemon::count(&daemon.stop(), "env file"), 1);
+    assert_eq!(crate::support::daemon::count(&daemon.stop(), "env file"), 1);
     let plain = Folder::new("plain");
     let daemon = Daemon::start_command(plain.wakeupd(&[]).envs(SERVING));
-    assert_eq!(crate::daemon::count(&daemon.stop(), "env file"), 0);
+    assert_eq!(crate::support::daemon::count(&daemon.stop(), "env file"), 0);
 }
 
 #[test]

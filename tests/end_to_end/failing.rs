@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::daemon::{Client, Daemon, PROGRAM, SERVING, count, field, summary};
-use crate::needs::{self, Need};
+use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, count, field, summary};
+use crate::support::needs::Need;
 
 /// A daemon in which `sendmmsg` fails as `injection` specifies.
 fn failing_daemon(injection: &str) -> Daemon {
@@ -40,9 +40,7 @@ fn failed_pings(mut daemon: Daemon) -> String {
 
 #[test]
 fn a_failure_costs_that_ping_and_no_other() {
-    if !needs::met("a_failure_costs_that_ping_and_no_other", &[Need::Program("strace")]) {
-        return;
-    }
+    require!([Need::Program("strace")]);
     // The daemon retries some sends at once, because the error may belong to another datagram.
     let failures = [
         ("EINVAL", 0, "invalid"),
@@ -70,9 +68,7 @@ fn a_failure_costs_that_ping_and_no_other() {
 
 #[test]
 fn what_the_network_said_of_another_costs_no_ping() {
-    if !needs::met("what_the_network_said_of_another_costs_no_ping", &[Need::Program("strace")]) {
-        return;
-    }
+    require!([Need::Program("strace")]);
     let errors = [
         ("ECONNREFUSED", 4),
         ("ENETUNREACH", 1),
@@ -94,10 +90,7 @@ fn what_the_network_said_of_another_costs_no_ping() {
 
 #[test]
 fn what_the_kernel_has_no_room_for_is_tried_once_more() {
-    if !needs::met("what_the_kernel_has_no_room_for_is_tried_once_more", &[Need::Program("strace")])
-    {
-        return;
-    }
+    require!([Need::Program("strace")]);
     for (error, reason) in [("EAGAIN", "would_block"), ("ENOBUFS", "no_buffers")] {
         let daemon = failing_daemon(&format!("error={error}:when=2"));
         let client = Client::of(&daemon);
@@ -116,10 +109,7 @@ fn what_the_kernel_has_no_room_for_is_tried_once_more() {
 
 #[test]
 fn a_flood_that_never_ends_keeps_the_silent_no_longer() {
-    if !needs::met("a_flood_that_never_ends_keeps_the_silent_no_longer", &[Need::Program("strace")])
-    {
-        return;
-    }
+    require!([Need::Program("strace")]);
     // Receiving is so slow that a datagram always waits in the socket.
     let settings = [("LOG_LEVEL", "DEBUG"), ("CLIENT_EXPIRATION_SECONDS", "1")];
     let daemon = hampered_daemon("recvmmsg", "delay_enter=4000", &settings);
@@ -143,9 +133,7 @@ fn a_flood_that_never_ends_keeps_the_silent_no_longer() {
 
 #[test]
 fn source_port_zero_never_registers_nor_floods_the_log() {
-    if !needs::met("source_port_zero_never_registers_nor_floods_the_log", &[Need::Root]) {
-        return;
-    }
+    require!([Need::Root]);
     let daemon = Daemon::start(&[]);
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap();
     let [high, low] = daemon.address.port().to_be_bytes();

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::daemon::{Client, Daemon, count, send_signal, wait_until};
-use crate::needs::{self, Need};
-use crate::scene::alone;
-use crate::web::{get, metric};
-use crate::witness::Witness;
+use crate::support::daemon::{Client, Daemon, count, send_signal, wait_until};
+use crate::support::needs::Need;
+use crate::support::scene::alone;
+use crate::support::web::{get, metric};
+use crate::support::witness::Witness;
 
 /// strace needs root to attach to a process that it did not start.
 const NEEDS: [Need; 2] = [Need::Root, Need::Program("strace")];
@@ -105,9 +105,7 @@ fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
 
 #[test]
 fn a_call_that_fails_once_costs_nobody_a_ping() {
-    if !needs::met("a_call_that_fails_once_costs_nobody_a_ping", &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     // `failing` has more cases of sendmmsg, such as the retry when buffers are full. The daemon does not
     // retry after EPERM, because the firewall has dropped that ping.
     let cases = [
@@ -151,9 +149,7 @@ enum Costs {
 
 #[test]
 fn calls_that_fail_for_a_while_cost_no_more_than_they_must() {
-    if !needs::met("calls_that_fail_for_a_while_cost_no_more_than_they_must", &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     let nothing = String::new;
     let receives = || "wakeupd_failed_receives_total".to_owned();
     let pings = |reason| format!("wakeupd_failed_pings_total{{reason=\"{reason}\"}}");
@@ -212,9 +208,7 @@ fn calls_that_fail_for_a_while_cost_no_more_than_they_must() {
 
 #[test]
 fn a_process_whose_socket_is_gone_ends() {
-    if !needs::met("a_process_whose_socket_is_gone_ends", &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     let cases = [
         ("recvmmsg", Some(1), "ERROR the receiving socket is broken: Bad file descriptor"),
         // One failed worker is enough: its clients would never be pinged again.

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Client, Daemon, PATIENCE, count, output, wait_until, wakeupd};
-use crate::needs::{self, Need};
-use crate::web::{connect, get, metric, raw, request, wait_for};
+use crate::support::daemon::{Client, Daemon, PATIENCE, count, output, wait_until, wakeupd};
+use crate::support::needs::Need;
+use crate::support::web::{connect, get, metric, raw, request, wait_for};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -85,10 +85,7 @@ fn metrics_tell_what_happened() {
 
 #[test]
 fn prometheus_finds_nothing_wrong_with_the_metrics() {
-    if !needs::met("prometheus_finds_nothing_wrong_with_the_metrics", &[Need::Program("promtool")])
-    {
-        return;
-    }
+    require!([Need::Program("promtool")]);
     let (_daemon, http) = serve(&[]);
     let mut check = Command::new("promtool");
     check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());

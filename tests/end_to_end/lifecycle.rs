@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, Daemon, PROGRAM, SERVING, output, wakeupd};
-use crate::needs::{self, Need};
+use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, output, wakeupd};
+use crate::support::needs::Need;
 
 #[test]
 fn sigterm_and_sigint_stop_it_cleanly() {
@@ -43,11 +43,7 @@ fn fifty_stops_in_a_row_wait_for_no_sleeping_worker() {
 
 #[test]
 fn a_name_that_means_this_machine_alone_is_pointed_out() {
-    let name = "a_name_that_means_this_machine_alone_is_pointed_out";
-    let needs = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
-    if !needs::met(name, &needs) {
-        return;
-    }
+    require!([Need::Root, Need::Program("unshare"), Need::Program("mount")]);
     let hosts = std::env::temp_dir().join(format!("wakeupd-hosts-{}", std::process::id()));
     std::fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 box.example box\n").unwrap();
     let script = format!("mount --bind {} /etc/hosts && exec {PROGRAM}", hosts.display());
@@ -66,10 +62,7 @@ fn a_name_that_means_this_machine_alone_is_pointed_out() {
 
 #[test]
 fn the_first_process_of_a_container_stops_too() {
-    let needs = [Need::Root, Need::Program("unshare")];
-    if !needs::met("the_first_process_of_a_container_stops_too", &needs) {
-        return;
-    }
+    require!([Need::Root, Need::Program("unshare")]);
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", PROGRAM]);
     command.envs(SERVING);
@@ -117,9 +110,7 @@ fn a_name_without_an_address_cannot_be_bound() {
 
 #[test]
 fn a_low_port_needs_a_privilege() {
-    if !needs::met("a_low_port_needs_a_privilege", &[Need::Root, Need::Program("unshare")]) {
-        return;
-    }
+    require!([Need::Root, Need::Program("unshare")]);
     let nobody = 65_534;
     // A new network namespace has the kernel's default for unprivileged ports.
     let folder = std::env::temp_dir().join(format!("wakeupd-low-port-{}", std::process::id()));

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use crate::daemon::{Client, PROGRAM, output, wait_until};
-use crate::network::Host;
-use crate::scene::{PORT, SERVER, Scene, address, at, number, possible};
-use crate::web::{get, metric};
+use crate::support::daemon::{Client, PROGRAM, output, wait_until};
+use crate::support::network::Host;
+use crate::support::network::NEEDS;
+use crate::support::scene::{PORT, SERVER, Scene, address, at, number};
+use crate::support::web::{get, metric};
 
 /// More addresses than the daemon's table holds.
 const MANY: u32 = 17_000;
@@ -58,9 +59,7 @@ fn findings(server: &Host) -> String {
 
 #[test]
 fn one_client_cannot_fill_the_table_of_local_addresses() {
-    if !possible("one_client_cannot_fill_the_table_of_local_addresses", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = scene(&[]);
     let of_network = |n: u32| Ipv6Addr::from_bits(0x2001_0db8_000a << 80 | u128::from(n));
     send_to_many(&scene.client, "::", |n| of_network(n).into());
@@ -84,9 +83,7 @@ fn one_client_cannot_fill_the_table_of_local_addresses() {
 
 #[test]
 fn a_client_behind_a_blackhole_costs_the_others_not_their_server_address() {
-    if !possible("a_client_behind_a_blackhole_costs_the_others_not_their_server_address", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[("HTTP_ADDR", "127.0.0.1:7561")]);
     // If the kernel chooses the source, it prefers the first address of a network.
     scene.server.run(
@@ -132,9 +129,7 @@ fn a_client_behind_a_blackhole_costs_the_others_not_their_server_address() {
 #[test]
 #[ignore = "floods for half a minute"]
 fn a_full_table_of_local_addresses_is_told_and_empties_with_its_clients() {
-    if !possible("a_full_table_of_local_addresses_is_told_and_empties_with_its_clients", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = scene(&[("CLIENT_EXPIRATION_SECONDS", "8")]);
     let is_told = || findings(&scene.server).contains("table of local addresses has no room");
     let fill = || {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Client, Daemon, PROGRAM, SERVING, field, send_signal, wakeupd};
-use crate::needs::{self, Need};
+use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, field, send_signal, wakeupd};
+use crate::support::needs::Need;
 
 #[test]
 fn an_operator_reads_what_is_in_force_and_what_was_done() {
@@ -165,12 +165,7 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn a_small_buffer_is_pointed_out_with_what_to_do() {
-    if !needs::met(
-        "a_small_buffer_is_pointed_out_with_what_to_do",
-        &[Need::Root, Need::Program("setpriv")],
-    ) {
-        return;
-    }
+    require!([Need::Root, Need::Program("setpriv")]);
     // Without this capability, the daemon cannot exceed the system's limits, which are usually far lower.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", PROGRAM]);

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::count;
 use crate::deny_file::DenyFile;
-use crate::scene::{CLIENT, PORT, SERVER, Scene, at, possible};
-use crate::stranger::Sniffer;
+use crate::support::daemon::count;
+use crate::support::network::NEEDS;
+use crate::support::scene::{CLIENT, PORT, SERVER, Scene, at};
+use crate::support::stranger::Sniffer;
 
 /// The time to listen for pings. One ping a second is allowed each way.
 const SECONDS: u32 = 5;
@@ -28,9 +29,7 @@ fn pings(wires: [&Sniffer; 2], ends: [SocketAddr; 2]) -> [u32; 2] {
 
 #[test]
 fn two_daemons_on_the_port_of_the_service_do_not_ping_each_other() {
-    if !possible("two_daemons_on_the_port_of_the_service_do_not_ping_each_other", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[]);
     let other = scene.client.serve(&[]);
     let at_server = scene.server.within(Sniffer::new);
@@ -46,11 +45,8 @@ fn two_daemons_on_the_port_of_the_service_do_not_ping_each_other() {
 
 #[test]
 fn two_daemons_on_other_ports_ping_each_other_once_a_second_until_one_is_denied() {
-    let name = "two_daemons_on_other_ports_ping_each_other_once_a_second_until_one_is_denied";
-    if !possible(name, &[]) {
-        return;
-    }
-    let file = DenyFile::new(name, "# nobody yet\n");
+    require!(NEEDS);
+    let file = DenyFile::new("loops-1", "# nobody yet\n");
     let mut scene = Scene::on_port(9_000, &[("PORT", "9000"), ("DENY_FILE", file.path())]);
     let _other = scene.client.serve(&[("PORT", "8000")]);
     let at_server = scene.server.within(Sniffer::new);
@@ -71,11 +67,8 @@ fn two_daemons_on_other_ports_ping_each_other_once_a_second_until_one_is_denied(
 
 #[test]
 fn a_server_that_echoes_is_pinged_once_a_second_until_it_is_denied() {
-    let name = "a_server_that_echoes_is_pinged_once_a_second_until_it_is_denied";
-    if !possible(name, &[]) {
-        return;
-    }
-    let file = DenyFile::new(name, "");
+    require!(NEEDS);
+    let file = DenyFile::new("loops-2", "");
     let scene = Scene::new(&[("DENY_FILE", file.path()), ("CLIENT_EXPIRATION_SECONDS", "3")]);
     scene.client.run("ip address add 192.0.2.77/24 dev wire");
     let echo = scene.client.within(|| UdpSocket::bind("192.0.2.77:5000").unwrap());

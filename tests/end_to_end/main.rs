@@ -1,21 +1,21 @@
 //! The real program over real sockets.
 
-mod browser;
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
 mod command_line;
 mod configuration;
-mod daemon;
 mod deny_file;
 mod env_file;
 mod http;
 mod lifecycle;
 mod logs;
 mod manual;
-mod needs;
 mod page;
 mod probing;
 mod serving;
 mod status;
-mod web;
 
 #[cfg(target_os = "linux")]
 mod amplification;
@@ -58,8 +58,6 @@ mod moved;
 #[cfg(target_os = "linux")]
 mod neighbours;
 #[cfg(target_os = "linux")]
-mod network;
-#[cfg(target_os = "linux")]
 mod networks;
 #[cfg(target_os = "linux")]
 mod options;
@@ -67,8 +65,6 @@ mod options;
 mod outages;
 #[cfg(target_os = "linux")]
 mod restart;
-#[cfg(target_os = "linux")]
-mod scene;
 #[cfg(target_os = "linux")]
 mod senders;
 #[cfg(target_os = "linux")]
@@ -78,10 +74,6 @@ mod spoofing;
 #[cfg(target_os = "linux")]
 mod standstill;
 #[cfg(target_os = "linux")]
-mod stranger;
-#[cfg(target_os = "linux")]
 mod systemd;
 #[cfg(target_os = "linux")]
 mod threads;
-#[cfg(target_os = "linux")]
-mod witness;

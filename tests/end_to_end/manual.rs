@@ -7,8 +7,8 @@ use clap::CommandFactory;
 use wakeupd::cli::Cli;
 use wakeupd::config::SETTINGS;
 
-use crate::daemon::{output, wakeupd};
-use crate::needs::{self, Need};
+use crate::support::daemon::{output, wakeupd};
+use crate::support::needs::Need;
 
 /// The program's output for these arguments.
 fn printed(arguments: &[&str]) -> String {
@@ -119,10 +119,7 @@ fn the_manual_page_is_plain() {
 
 #[test]
 fn the_manual_page_is_sound() {
-    let needs = [Need::Program("groff"), Need::Program("mandoc")];
-    if !needs::met("the_manual_page_is_sound", &needs) {
-        return;
-    }
+    require!([Need::Program("groff"), Need::Program("mandoc")]);
     let page = printed(&["man"]);
     for device in ["utf8", "ps"] {
         let groff = fed(Command::new("groff").args(["-ww", "-man", "-z", "-T", device]), &page);
@@ -136,9 +133,7 @@ fn the_manual_page_is_sound() {
 
 #[test]
 fn bash_completes_the_subcommands() {
-    if !needs::met("bash_completes_the_subcommands", &[Need::Program("bash")]) {
-        return;
-    }
+    require!([Need::Program("bash")]);
     let script = printed(&["completions", "bash"]);
     let ask = r#"
         COMP_WORDS=(wakeupd "") COMP_CWORD=1

@@ -1,76 +1,13 @@
 //! Limits on memory, and whether `MAX_CLIENTS` fits within them.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
-use std::{fs, thread};
 
 use crate::crowd::Crowd;
-use crate::daemon::{Client, Daemon, SERVING, field, output};
 use crate::doctor::after;
-use crate::needs::{self, Need};
-
-/// A control group with a limit.
-#[derive(Debug)]
-pub struct ControlGroup(PathBuf);
-
-impl ControlGroup {
-    /// A control group with a memory limit in bytes.
-    pub fn with_memory(bytes: u64) -> Option<Self> {
-        Self::new("memory", "memory.max", "memory.limit_in_bytes", bytes)
-    }
-
-    /// A control group with a limit on threads.
-    pub fn with_threads(threads: u64) -> Option<Self> {
-        Self::new("pids", "pids.max", "pids.max", threads)
-    }
-
-    /// Creates a group below that of this process, or below its nearest ancestor that supports the limit.
-    fn new(controller: &str, file: &str, old_file: &str, limit: u64) -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("wakeupd-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-        groups.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (root, file) = match fields.next()? {
-                "" => (PathBuf::from("/sys/fs/cgroup"), file),
-                name if name == controller => (Path::new("/sys/fs/cgroup").join(name), old_file),
-                _ => return None,
-            };
-            let own = root.join(fields.next()?.trim_start_matches('/'));
-            own.ancestors().take_while(|folder| folder.starts_with(&root)).find_map(|folder| {
-                let group = folder.join(&name);
-                fs::create_dir(&group).ok()?;
-                let group = Self(group);
-                // The file exists only if the folder is a control group.
-                let mut file = OpenOptions::new().write(true).open(group.0.join(file)).ok()?;
-                file.write_all(limit.to_string().as_bytes()).ok()?;
-                Some(group)
-            })
-        })
-    }
-
-    /// A shell command that moves the shell into the group.
-    pub fn preparation(&self) -> String {
-        format!("echo $$ > {}/cgroup.procs", self.0.display())
-    }
-}
-
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
-        // A process of the group may still be exiting.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
+use crate::support::control_group::ControlGroup;
+use crate::support::daemon::{Client, Daemon, SERVING, field, output};
+use crate::support::needs::Need;
 
 /// The program with this `MAX_CLIENTS`, after some preparation in a shell.
 fn program(preparation: &str, max_clients: &str) -> Command {
@@ -128,10 +65,7 @@ fn a_limit_of_the_process_that_is_too_small_is_told_at_the_start() {
 
 #[test]
 fn a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start() {
-    let name = "a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start";
-    if !needs::met(name, &[Need::Root, Need::ControlGroup]) {
-        return;
-    }
+    require!([Need::Root, Need::ControlGroup]);
     let group = ControlGroup::with_memory(36_000_000).unwrap();
     let told = complaint(&group.preparation(), "30000");
     assert!(

@@ -3,12 +3,13 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use crate::daemon::wait_until;
-use crate::network::Host;
-use crate::scene::{alone, at, number, possible};
-use crate::stranger::Stranger;
-use crate::web::{get, metric};
-use crate::witness::Witness;
+use crate::support::daemon::wait_until;
+use crate::support::network::Host;
+use crate::support::network::NEEDS;
+use crate::support::scene::{alone, at, number};
+use crate::support::stranger::Stranger;
+use crate::support::web::{get, metric};
+use crate::support::witness::Witness;
 
 /// The address that stays, the one that moves, and the port of the daemon.
 const STAYS: &str = "192.0.2.1";
@@ -21,10 +22,7 @@ const CROWD: u32 = 100_000;
 #[test]
 #[ignore = "floods for half a minute"]
 fn an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping() {
-    let name = "an_address_that_moves_away_with_a_crowd_costs_no_other_client_a_ping";
-    if !possible(name, &[]) {
-        return;
-    }
+    require!(NEEDS);
     let _alone = alone();
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");

@@ -5,22 +5,20 @@ use std::net::{Ipv4Addr, UdpSocket};
 use nix::errno::Errno;
 
 use crate::crowd::Crowd;
-use crate::daemon::{Daemon, count};
-use crate::needs::Need;
-use crate::network::Host;
 use crate::options::{FORCE_SNDBUF, Refuser, SET_SNDBUF};
-use crate::scene::{at, possible, undisturbed};
-use crate::witness::Witness;
+use crate::support::daemon::{Daemon, count};
+use crate::support::needs::Need;
+use crate::support::network::Host;
+use crate::support::network::NEEDS;
+use crate::support::scene::{at, undisturbed};
+use crate::support::witness::Witness;
 
 /// So many phones that their queued pings overflow the send buffer of one socket.
 const PHONES: u32 = 600;
 
 #[test]
 fn phones_behind_a_dead_access_point_cost_no_other_client_a_ping() {
-    let name = "phones_behind_a_dead_access_point_cost_no_other_client_a_ping";
-    if !possible(name, &[Need::Program("cc")]) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("cc")]);
     let _undisturbed = undisturbed();
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");
@@ -30,7 +28,7 @@ fn phones_behind_a_dead_access_point_cost_no_other_client_a_ping() {
          ip route add local 10.9.64.0/18 dev lo",
     );
     // The send buffers keep their default size.
-    let refuser = Refuser::new(name);
+    let refuser = Refuser::new("neighbours");
     let words = refuser.words(Errno::EPERM, &[SET_SNDBUF, FORCE_SNDBUF]);
     let mut command = server.command(&words[0]);
     command.args(&words[1..]).env_clear();

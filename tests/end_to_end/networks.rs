@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use crate::crowd::Crowd;
-use crate::daemon::{Client, PROGRAM, count, field, output, summary};
-use crate::needs::{self, Need};
-use crate::network::{Host, NEEDS};
+use crate::support::daemon::{Client, PROGRAM, count, field, output, summary};
+use crate::support::needs::Need;
+use crate::support::network::{Host, NEEDS};
 
 /// Two hosts on a wire. The server has two addresses of each family, the client one.
 fn server_and_client() -> (Host, Host) {
@@ -35,9 +35,7 @@ fn probe(host: &Host, target: &str, count: &str) -> Command {
 
 #[test]
 fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
-    if !needs::met("a_ping_leaves_from_the_address_that_the_heartbeat_hit", &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     let (server, client) = server_and_client();
     for (host, targets) in [
         ("fe80::2%wire", &["fe80::2%wire"][..]),
@@ -56,9 +54,7 @@ fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
 
 #[test]
 fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
-    if !needs::met("a_ping_leaves_from_another_address_where_that_one_is_gone", &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     for (host, any, gone, left) in [
         ("0.0.0.0", "0.0.0.0:0", "10.9.0.2", "10.9.0.1"),
         ("::", "0.0.0.0:0", "10.9.0.2", "10.9.0.1"),
@@ -81,9 +77,7 @@ fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
 
 #[test]
 fn both_families_are_served_where_a_host_has_but_one() {
-    if !needs::met("both_families_are_served_where_a_host_has_but_one", &NEEDS) {
-        return;
-    }
+    require!(NEEDS);
     let (server, client) = server_and_client();
     server.run("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
     let daemon = server.serve(&[("HOST", "::")]);
@@ -94,10 +88,7 @@ fn both_families_are_served_where_a_host_has_but_one() {
 
 #[test]
 fn a_client_behind_a_nat_is_pinged() {
-    let needs = [&NEEDS[..], &[Need::Program("nft")]].concat();
-    if !needs::met("a_client_behind_a_nat_is_pinged", &needs) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("nft")]);
     let (server, nat) = server_and_client();
     let phone = Host::new();
     nat.wire("inside", &phone, "wire");
@@ -120,10 +111,7 @@ fn a_client_behind_a_nat_is_pinged() {
 
 #[test]
 fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
-    let needs = [&NEEDS[..], &[Need::Program("nft")]].concat();
-    if !needs::met("those_who_cannot_be_reached_cost_nobody_else_a_ping", &needs) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("nft")]);
     let (server, client) = server_and_client();
     client.run("ip route add local 10.20.0.0/16 dev lo");
     server.run("ip route add 10.20.0.0/16 via 10.9.0.9");

@@ -12,9 +12,9 @@ use std::thread;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::daemon::{Client, Daemon, PROGRAM, SERVING, field};
-use crate::needs::{self, Need};
-use crate::scene::undisturbed;
+use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, field};
+use crate::support::needs::Need;
+use crate::support::scene::undisturbed;
 
 /// The number of daemons that run in parallel.
 const AT_A_TIME: usize = 6;
@@ -224,10 +224,7 @@ fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T, Errno) + Sync) {
 
 #[test]
 fn every_refused_option_is_told_once_and_the_daemon_serves_without() {
-    let name = "every_refused_option_is_told_once_and_the_daemon_serves_without";
-    if !needs::met(name, &[Need::Program("cc"), Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Program("cc"), Need::Ipv6]);
     let refuser = Refuser::new("bound");
     for_each(&CASES, |(host, calls, expected), error| {
         let words = refuser.words(error, calls);
@@ -246,10 +243,7 @@ fn every_refused_option_is_told_once_and_the_daemon_serves_without() {
 
 #[test]
 fn a_handed_over_socket_is_served_without_the_options_too() {
-    let name = "a_handed_over_socket_is_served_without_the_options_too";
-    if !needs::met(name, &[Need::Program("cc"), Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Program("cc"), Need::Ipv6]);
     let refuser = Refuser::new("handed-over");
     let cases: [Case; 2] = [("[::]:0", &ALL, &EVERYTHING_V6), ("[::]:0", &[], &[])];
     for_each(&cases, |(address, calls, expected), error| {
@@ -268,16 +262,14 @@ fn a_handed_over_socket_is_served_without_the_options_too() {
 
 #[test]
 fn http_is_served_without_the_option_too() {
-    if !needs::met("http_is_served_without_the_option_too", &[Need::Program("cc")]) {
-        return;
-    }
+    require!([Need::Program("cc")]);
     let refuser = Refuser::new("http");
     for_each(&[REUSEADDR], |call, error| {
         let words = refuser.words(error, &[*call]);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().envs(SERVING).env("HTTP_ADDR", "127.0.0.1:0");
         let daemon = Daemon::start_command(&mut command);
-        assert_eq!(crate::web::get(daemon.http(), "/healthz").status, 200);
+        assert_eq!(crate::support::web::get(daemon.http(), "/healthz").status, 200);
         daemon.wait_for_line("serving HTTP without a socket option");
         is_served(&daemon);
         daemon.stop();
@@ -286,10 +278,7 @@ fn http_is_served_without_the_option_too() {
 
 #[test]
 fn the_daemon_asks_for_no_option_that_the_table_does_not_have() {
-    let name = "the_daemon_asks_for_no_option_that_the_table_does_not_have";
-    if !needs::met(name, &[Need::Program("strace"), Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Program("strace"), Need::Ipv6]);
     let known: BTreeSet<_> =
         ALL.iter().chain(&INHERITED).map(|call| (call.kind, call.name.to_owned())).collect();
     for host in ["0.0.0.0", "::"] {
@@ -301,7 +290,7 @@ fn the_daemon_asks_for_no_option_that_the_table_does_not_have() {
         let mut daemon = Daemon::start_command(&mut command);
         // Signal the daemon itself: strace would leave it running.
         daemon.descend();
-        assert_eq!(crate::web::get(daemon.http(), "/healthz").status, 200);
+        assert_eq!(crate::support::web::get(daemon.http(), "/healthz").status, 200);
         is_served(&daemon);
         daemon.stop();
         let calls = fs::read_to_string(&trace).unwrap();

@@ -5,11 +5,12 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Client, Daemon, count};
-use crate::needs::Need;
-use crate::network::Host;
-use crate::scene::{PORT, SERVER, SERVER_V6, at, number, possible, undisturbed};
-use crate::witness::Witness;
+use crate::support::daemon::{Client, Daemon, count};
+use crate::support::needs::Need;
+use crate::support::network::Host;
+use crate::support::network::NEEDS;
+use crate::support::scene::{PORT, SERVER, SERVER_V6, at, number, undisturbed};
+use crate::support::witness::Witness;
 
 /// The length of an outage, far shorter than the expiration.
 const WHILE: Duration = Duration::from_secs(4);
@@ -125,10 +126,7 @@ fn server_and_client() -> (Host, Host) {
 
 #[test]
 fn the_network_goes_and_comes_and_the_pings_with_it() {
-    let name = "the_network_goes_and_comes_and_the_pings_with_it";
-    if !possible(name, &[Need::Program("nft")]) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("nft")]);
     let _undisturbed = undisturbed();
     thread::scope(|scope| {
         for outage in &OUTAGES {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::browser::Browser;
-use crate::daemon::{Client, Daemon, field};
-use crate::needs::{self, Need};
+use crate::support::browser::Browser;
+use crate::support::daemon::{Client, Daemon, field};
+use crate::support::needs::Need;
 
 /// Drops the findings that depend on the machine, such as its buffer limits and its load.
 const ON_ANY_MACHINE: &str = r#"{
@@ -120,10 +120,7 @@ fn expect_no_barriers(browser: &mut Browser) {
 
 #[test]
 fn it_shows_what_happens_and_when_it_hears_no_more() {
-    let needs = [Need::Program("chromium")];
-    if !needs::met("it_shows_what_happens_and_when_it_hears_no_more", &needs) {
-        return;
-    }
+    require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let address = page(&daemon);
     let mut browser = browser();
@@ -186,10 +183,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
 
 #[test]
 fn it_says_what_is_wrong_and_what_to_do() {
-    let needs = [Need::Program("chromium")];
-    if !needs::met("it_says_what_is_wrong_and_what_to_do", &needs) {
-        return;
-    }
+    require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0"), ("MAX_CLIENTS", "4")]);
     let _clients = clients(&daemon, 4);
     let mut browser = browser();
@@ -227,10 +221,7 @@ fn find(browser: &mut Browser, wanted: &str) {
 
 #[test]
 fn it_finds_clients_and_explains_why_others_are_none() {
-    let needs = [Need::Program("chromium")];
-    if !needs::met("it_finds_clients_and_explains_why_others_are_none", &needs) {
-        return;
-    }
+    require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[
         ("HTTP_ADDR", "127.0.0.1:0"),
         ("LOCAL_NETS", "none"),
@@ -280,10 +271,7 @@ fn it_finds_clients_and_explains_why_others_are_none() {
 
 #[test]
 fn it_fits_a_narrow_window_with_the_longest_that_it_may_show() {
-    let needs = [Need::Program("chromium")];
-    if !needs::met("it_fits_a_narrow_window_with_the_longest_that_it_may_show", &needs) {
-        return;
-    }
+    require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let mut browser = browser();
     browser.open(&page(&daemon));
@@ -307,10 +295,7 @@ fn it_fits_a_narrow_window_with_the_longest_that_it_may_show() {
 
 #[test]
 fn it_asks_for_the_token_where_strangers_may_come() {
-    let needs = [Need::Program("chromium")];
-    if !needs::met("it_asks_for_the_token_where_strangers_may_come", &needs) {
-        return;
-    }
+    require!([Need::Program("chromium")]);
     let mut browser = browser();
     let open = Daemon::start(&[("HTTP_ADDR", "0.0.0.0:0")]);
     browser.open(&page(&open));

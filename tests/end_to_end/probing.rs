@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, count, output, send_signal, wakeupd};
+use crate::support::daemon::{Daemon, count, output, send_signal, wakeupd};
 
 fn probe(arguments: &[&str]) -> Command {
     let mut command = wakeupd(&[]);

@@ -12,12 +12,12 @@ use nix::sys::signal::Signal;
 use wakeupd::snapshot::Snapshot;
 
 use crate::crowd::Crowd;
-use crate::daemon::{
+use crate::deny_file::DenyFile;
+use crate::support::daemon::{
     Client, Daemon, PROGRAM, count, field, output, wait_until, wakeupd as program,
 };
-use crate::deny_file::DenyFile;
-use crate::needs::{self, Need};
-use crate::web;
+use crate::support::needs::Need;
+use crate::support::web;
 
 /// The needs of a test that gives a daemon a disk of its own.
 const OWN_DISK: [Need; 3] = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
@@ -268,9 +268,7 @@ fn the_caps_hold_for_those_who_come_back() {
 
 #[test]
 fn whom_another_host_cannot_reach_does_not_come_back() {
-    if !needs::met("whom_another_host_cannot_reach_does_not_come_back", &[Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Ipv6]);
     let home = Home::new(14);
     let daemon = home.start(&[("HOST", "::"), ("PORT", "27563")]);
     let client = |ip: &str| {
@@ -361,9 +359,7 @@ fn where_it_cannot_be_written_the_daemon_serves_and_says_so() {
 
 #[test]
 fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
-    if !needs::met("a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings", &OWN_DISK) {
-        return;
-    }
+    require!(OWN_DISK);
     let home = Home::new(10);
     // Two pages of 4 KiB: the first snapshot takes one, and the next needs two.
     let daemon = home.start_on_a_disk("size=8k");
@@ -385,9 +381,7 @@ fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
 
 #[test]
 fn a_read_only_disk_keeps_nobody_from_his_pings() {
-    if !needs::met("a_read_only_disk_keeps_nobody_from_his_pings", &OWN_DISK) {
-        return;
-    }
+    require!(OWN_DISK);
     let home = Home::new(15);
     let daemon = home.start_on_a_disk("ro");
     let clients = crowd(&daemon, 3);

@@ -8,12 +8,13 @@ use std::thread;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::daemon::{Client, Daemon, count, output, wait_until};
-use crate::needs::Need;
-use crate::network::Host;
-use crate::scene::{CLIENT, CLIENT_V6, PORT, SERVER, SERVER_V6, at, possible, undisturbed};
+use crate::support::daemon::{Client, Daemon, count, output, wait_until};
+use crate::support::needs::Need;
+use crate::support::network::Host;
+use crate::support::network::NEEDS;
+use crate::support::scene::{CLIENT, CLIENT_V6, PORT, SERVER, SERVER_V6, at, undisturbed};
+use crate::support::witness::Witness;
 use crate::systemd::hand_over;
-use crate::witness::Witness;
 
 /// The daemon logs this if its workers share the receiving socket.
 const SHARED: &str = "so all workers send through the receiving socket";
@@ -108,10 +109,7 @@ fn serve(server: &Host, socket: &UdpSocket, is_privileged: bool) -> Daemon {
 
 #[test]
 fn every_ping_has_the_options_of_the_socket_that_is_handed_over() {
-    let name = "every_ping_has_the_options_of_the_socket_that_is_handed_over";
-    if !possible(name, &[Need::Program("nft")]) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("nft")]);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
     // Unless the socket is bound to its interface, pings take the more specific route. Without
@@ -156,9 +154,7 @@ fn every_ping_has_the_options_of_the_socket_that_is_handed_over() {
 
 #[test]
 fn a_standby_starts_before_its_address_arrives() {
-    if !possible("a_standby_starts_before_its_address_arrives", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let _undisturbed = undisturbed();
     let networks = [
         "ip route add default via 192.0.2.9
@@ -232,9 +228,7 @@ fn disconnect(server: &Host, port: u16) {
 
 #[test]
 fn sockets_that_another_program_disconnects_serve_on() {
-    if !possible("sockets_that_another_program_disconnects_serve_on", &[Need::Program("ss")]) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("ss")]);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
     let hosts: [(&str, &[&str]); 4] = [
@@ -264,9 +258,7 @@ fn sockets_that_another_program_disconnects_serve_on() {
 
 #[test]
 fn an_interface_that_is_made_anew_is_served_again() {
-    if !possible("an_interface_that_is_made_anew_is_served_again", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
     let socket = socket_with_options(&server, at("0.0.0.0", PORT));
@@ -292,9 +284,7 @@ fn an_interface_that_is_made_anew_is_served_again() {
 
 #[test]
 fn sockets_that_lose_their_interface_get_it_back() {
-    if !possible("sockets_that_lose_their_interface_get_it_back", &[Need::Program("ss")]) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("ss")]);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
     let handed_over = |port, is_privileged| {

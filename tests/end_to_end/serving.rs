@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Client, Daemon, field, summary};
-use crate::needs::{self, Need};
+use crate::support::daemon::{Client, Daemon, field, summary};
+use crate::support::needs::Need;
 
 #[test]
 fn any_payload_registers_and_the_clients_are_told_apart_by_port() {
@@ -83,9 +83,7 @@ fn one_worker_will_do_and_one_for_each_shard_too() {
 
 #[test]
 fn ipv6() {
-    if !needs::met("ipv6", &[Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Ipv6]);
     let daemon = Daemon::start(&[("HOST", "::1")]);
     let client = Client::of(&daemon);
     client.heartbeat(&[0, 0]);
@@ -95,9 +93,7 @@ fn ipv6() {
 
 #[test]
 fn both_families_on_one_port() {
-    if !needs::met("both_families_on_one_port", &[Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Ipv6]);
     let daemon = Daemon::start(&[("HOST", "::")]);
     let port = daemon.address.port();
     let clients = ["127.0.0.1", "::1"].map(|ip| {

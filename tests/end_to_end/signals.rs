@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use crate::daemon::{
+use crate::support::daemon::{
     Client, Daemon, PATIENCE, PROGRAM, SERVING, field, send_signal, wait_until, wakeupd,
 };
-use crate::needs::{self, Need};
-use crate::network::Host;
-use crate::scene::possible;
+use crate::support::needs::Need;
+use crate::support::network::Host;
+use crate::support::network::NEEDS;
 
 #[test]
 fn signals_that_other_daemons_take_for_commands_do_nothing() {
@@ -84,10 +84,7 @@ fn child_of(parent: &Child) -> Pid {
 
 #[test]
 fn pid_1_stops_at_once_while_it_waits_for_the_name_server() {
-    let name = "pid_1_stops_at_once_while_it_waits_for_the_name_server";
-    if !possible(name, &[Need::Program("unshare"), Need::Program("mount")]) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("unshare"), Need::Program("mount")]);
     let host = Host::new();
     let name_server = host.within(|| UdpSocket::bind("127.0.0.1:53").unwrap());
     name_server.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -196,10 +193,7 @@ impl Drop for AtATerminal {
 
 #[test]
 fn closing_the_terminal_stops_a_foreground_run() {
-    let name = "closing_the_terminal_stops_a_foreground_run";
-    if !needs::met(name, &[Need::Program("script")]) {
-        return;
-    }
+    require!([Need::Program("script")]);
     // As a child of the terminal's shell, and as the terminal's own process.
     for (number, shell) in ["$0; true", "exec $0"].into_iter().enumerate() {
         let mut at = AtATerminal::start(&format!("terminal-{number}"), shell);
@@ -214,11 +208,7 @@ fn closing_the_terminal_stops_a_foreground_run() {
 
 #[test]
 fn closing_the_terminal_stops_no_daemon_that_was_detached_from_it() {
-    let name = "closing_the_terminal_stops_no_daemon_that_was_detached_from_it";
-    let needs = [Need::Program("script"), Need::Program("nohup"), Need::Program("setsid")];
-    if !needs::met(name, &needs) {
-        return;
-    }
+    require!([Need::Program("script"), Need::Program("nohup"), Need::Program("setsid")]);
     for (number, shell) in ["exec nohup $0 >/dev/null", "setsid --wait $0"].into_iter().enumerate()
     {
         let mut at = AtATerminal::start(&format!("detached-{number}"), shell);

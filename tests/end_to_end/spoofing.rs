@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Client, count, field};
-use crate::needs::Need;
-use crate::scene::{PORT, SERVER, SERVER_V6, Scene, address, at, number, possible};
-use crate::stranger::Sniffer;
-use crate::web::get;
+use crate::support::daemon::{Client, count, field};
+use crate::support::needs::Need;
+use crate::support::network::NEEDS;
+use crate::support::scene::{PORT, SERVER, SERVER_V6, Scene, address, at, number};
+use crate::support::stranger::Sniffer;
+use crate::support::web::get;
 
 const MILLION: u32 = 1_000_000;
 
@@ -33,9 +34,7 @@ fn abroad(pings: HashMap<SocketAddr, u32>) -> HashMap<SocketAddr, u32> {
 
 #[test]
 fn one_spoofed_datagram_costs_its_victim_one_life_of_pings() {
-    if !possible("one_spoofed_datagram_costs_its_victim_one_life_of_pings", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[("CLIENT_EXPIRATION_SECONDS", "4")]);
     let victims = ["203.0.113.7:5000", "[2001:db8:7::7]:5000"].map(|text| text.parse().unwrap());
     for (victim, server) in victims.into_iter().zip([SERVER, SERVER_V6]) {
@@ -54,9 +53,7 @@ fn one_spoofed_datagram_costs_its_victim_one_life_of_pings() {
 
 #[test]
 fn all_ports_of_an_address_get_no_more_than_its_cap() {
-    if !possible("all_ports_of_an_address_get_no_more_than_its_cap", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::flooded(&[]);
     let victim = Ipv4Addr::new(203, 0, 113, 7);
     for n in 0..MILLION {
@@ -82,9 +79,7 @@ fn all_ports_of_an_address_get_no_more_than_its_cap() {
 
 #[test]
 fn all_addresses_of_a_prefix_get_no_more_than_its_cap() {
-    if !possible("all_addresses_of_a_prefix_get_no_more_than_its_cap", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::flooded(&[]);
     for n in 0..20_000_u32 {
         let [.., octet] = n.to_be_bytes();
@@ -106,9 +101,7 @@ fn all_addresses_of_a_prefix_get_no_more_than_its_cap() {
 
 #[test]
 fn hosts_behind_a_translator_count_by_their_ipv4_addresses() {
-    if !possible("hosts_behind_a_translator_count_by_their_ipv4_addresses", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let variables = [
         ("HTTP_ADDR", "127.0.0.1:7561"),
         ("NAT64_PREFIXES", "2001:db8:64::/48"),
@@ -160,9 +153,7 @@ fn hosts_behind_a_translator_count_by_their_ipv4_addresses() {
 
 #[test]
 fn a_million_random_sources_lock_nobody_out_for_long() {
-    if !possible("a_million_random_sources_lock_nobody_out_for_long", &[]) {
-        return;
-    }
+    require!(NEEDS);
     // A client that does not repeat its heartbeat can be evicted after 6 s.
     let scene = Scene::flooded(&[("CLIENT_EXPIRATION_SECONDS", "16"), ("MAX_CLIENTS", "20000")]);
     let mut random = fastrand::Rng::with_seed(7);
@@ -196,9 +187,7 @@ fn a_million_random_sources_lock_nobody_out_for_long() {
 
 #[test]
 fn a_client_that_floods_is_pinged_once_a_second_all_the_same() {
-    if !possible("a_client_that_floods_is_pinged_once_a_second_all_the_same", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::flooded(&[]);
     let client = "203.0.113.7:5000".parse().unwrap();
     let start = Instant::now();
@@ -217,9 +206,7 @@ fn a_client_that_floods_is_pinged_once_a_second_all_the_same() {
 
 #[test]
 fn sources_to_which_no_ping_may_go_get_none() {
-    if !possible("sources_to_which_no_ping_may_go_get_none", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let variables = [("PORT", "9000"), ("REFUSE_NETS", "198.51.100.0/24, 2001:db8:99::/48")];
     let scene = Scene::on_port(9_000, &variables);
     // The kernel itself may drop datagrams from most of these addresses.
@@ -269,10 +256,7 @@ fn sources_to_which_no_ping_may_go_get_none() {
 
 #[test]
 fn our_own_address_with_another_port_is_for_the_firewall() {
-    let needs = [Need::Program("nft")];
-    if !possible("our_own_address_with_another_port_is_for_the_firewall", &needs) {
-        return;
-    }
+    require!(NEEDS, [Need::Program("nft")]);
     let scene = Scene::new(&[]);
     let loopback = scene.server.within(Sniffer::new);
     let ourselves = at(SERVER_V6, 5_000);
@@ -298,9 +282,7 @@ fn our_own_address_with_another_port_is_for_the_firewall() {
 
 #[test]
 fn a_broadcast_address_never_registers() {
-    if !possible("a_broadcast_address_never_registers", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::new(&[]);
     scene.server.run(
         "ip address add 203.0.113.1/26 dev wire
@@ -319,9 +301,7 @@ fn a_broadcast_address_never_registers() {
 
 #[test]
 fn a_million_refused_datagrams_are_a_line_a_second() {
-    if !possible("a_million_refused_datagrams_are_a_line_a_second", &[]) {
-        return;
-    }
+    require!(NEEDS);
     let scene = Scene::flooded(&[]);
     let start = Instant::now();
     for n in 0..MILLION {

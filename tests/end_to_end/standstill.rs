@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, Daemon, count};
-use crate::scene::undisturbed;
-use crate::web::{get, metric};
-use crate::witness::Witness;
+use crate::support::daemon::{Client, Daemon, count};
+use crate::support::scene::undisturbed;
+use crate::support::web::{get, metric};
+use crate::support::witness::Witness;
 
 /// The counter of stale heartbeats.
 const STALE: &str = "wakeupd_refused_datagrams_total{reason=\"stale\"}";

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Client, Daemon, output, wakeupd};
+use crate::support::daemon::{Client, Daemon, output, wakeupd};
 
 #[test]
 fn the_status_is_shown_as_words_or_as_json() {
@@ -36,7 +36,7 @@ fn what_is_critical_is_the_exit_code() {
         client.heartbeat(b"");
     }
     daemon.wait_for_line("refused a datagram");
-    crate::web::wait_for(daemon.http(), "/status", |json| json["now"]["clients"] == 1);
+    crate::support::web::wait_for(daemon.http(), "/status", |json| json["now"]["clients"] == 1);
     let (status, stdout, _) = output(wakeupd(&[("HTTP_ADDR", &http)]).arg("status"));
     assert_eq!(status.code(), Some(1), "{stdout}");
     assert!(
@@ -145,7 +145,7 @@ fn impostor(status: &str, body: &str) -> String {
 fn nothing_that_a_daemon_answers_moves_the_cursor() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let mut status: Value =
-        serde_json::from_str(&crate::web::get(daemon.http(), "/status").body).unwrap();
+        serde_json::from_str(&crate::support::web::get(daemon.http(), "/status").body).unwrap();
     let evil = "\u{1b}]0;x\u{7}\u{9b}2J\n\u{202e}";
     status["version"] = evil.into();
     let finding =
@@ -182,14 +182,11 @@ fn nothing_that_a_daemon_answers_moves_the_cursor() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_wildcard_is_asked_at_every_address_of_localhost() {
-    use crate::network::{Host, NEEDS};
-    let test = "a_wildcard_is_asked_at_every_address_of_localhost";
-    if !crate::needs::met(test, &[&NEEDS[..], &[crate::needs::Need::Ipv6]].concat()) {
-        return;
-    }
+    use crate::support::network::{Host, NEEDS};
+    require!(NEEDS, [crate::support::needs::Need::Ipv6]);
     let host = Host::new();
     let check = |variables: &[(&str, &str)]| {
-        let mut command = host.command(crate::daemon::PROGRAM);
+        let mut command = host.command(crate::support::daemon::PROGRAM);
         command.env_clear().env("ENV_FILE", "none").envs(variables.iter().copied());
         let (status, stdout, stderr) = output(command.arg("healthcheck"));
         assert!(status.success() && stdout.starts_with("healthy"), "{stdout}{stderr}");
@@ -213,7 +210,7 @@ fn a_wildcard_is_asked_at_every_address_of_localhost() {
 fn drawn(http: &str, rows: u32, term: &str) -> Vec<u8> {
     let watch = format!(
         "stty rows {rows} cols 60; timeout --signal INT 4 {} status --watch --http-addr {http}",
-        crate::daemon::PROGRAM
+        crate::support::daemon::PROGRAM
     );
     let mut command = Command::new("script");
     command.args(["--quiet", "--command", &watch, "/dev/null"]).env("TERM", term);
@@ -222,10 +219,7 @@ fn drawn(http: &str, rows: u32, term: &str) -> Vec<u8> {
 
 #[test]
 fn watching_does_not_scroll() {
-    let test = "watching_does_not_scroll";
-    if !crate::needs::met(test, &[crate::needs::Need::Program("script")]) {
-        return;
-    }
+    require!([crate::support::needs::Need::Program("script")]);
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let http = daemon.http().to_string();
     for rows in [5, 50] {

@@ -17,10 +17,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::daemon::{Client, Daemon, PATIENCE, PROGRAM, SERVING, count, field, output, wakeupd};
-use crate::needs::{self, Need};
-use crate::web::{get, wait_for};
-use crate::witness::Witness;
+use crate::support::daemon::{
+    Client, Daemon, PATIENCE, PROGRAM, SERVING, count, field, output, wakeupd,
+};
+use crate::support::needs::Need;
+use crate::support::web::{get, wait_for};
+use crate::support::witness::Witness;
 
 /// A command that execs the daemon and passes it these descriptors, at most two.
 pub fn handed_over(what: Vec<OwnedFd>) -> Command {
@@ -91,9 +93,7 @@ fn heartbeats_that_waited_for_longer_than_a_client_lives_do_not_count() {
 
 #[test]
 fn ipv6_is_handed_over_too() {
-    if !needs::met("ipv6_is_handed_over_too", &[Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Ipv6]);
     let socket = listening_at("[::]:0");
     let port = socket.local_addr().unwrap().port();
     let clients =
@@ -135,10 +135,7 @@ fn pings_leave_from_the_address_that_a_waiting_heartbeat_hit() {
 
 #[test]
 fn a_buffer_that_is_larger_than_the_daemon_may_ask_for_stays() {
-    let name = "a_buffer_that_is_larger_than_the_daemon_may_ask_for_stays";
-    if !needs::met(name, &[Need::Root]) {
-        return;
-    }
+    require!([Need::Root]);
     let socket = listening_at("127.0.0.1:0");
     setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
     let daemon = serve(&socket);
@@ -177,10 +174,7 @@ fn anything_but_one_udp_socket_is_told_to_be_wrong() {
 
 #[test]
 fn a_socket_that_is_bound_to_nothing_of_use_is_told_to_be_wrong() {
-    let name = "a_socket_that_is_bound_to_nothing_of_use_is_told_to_be_wrong";
-    if !needs::met(name, &[Need::Ipv6]) {
-        return;
-    }
+    require!([Need::Ipv6]);
     let new = |domain| socket2::Socket::new(domain, socket2::Type::DGRAM, None).unwrap();
     let unbound = new(socket2::Domain::IPV4);
     let only_v6 = new(socket2::Domain::IPV6);
@@ -232,10 +226,7 @@ fn outcome_of(what: Vec<OwnedFd>) -> (Option<i32>, String) {
 
 #[test]
 fn systemd_hands_its_socket_over() {
-    let needs = [Need::Program("systemd-socket-activate")];
-    if !needs::met("systemd_hands_its_socket_over", &needs) {
-        return;
-    }
+    require!([Need::Program("systemd-socket-activate")]);
     let address = free_address();
     let client = client_of(address);
     let mut command = Command::new("systemd-socket-activate");

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Client, PATIENCE, SERVING, send_signal};
 use crate::deny_file::DenyFile;
 use crate::doctor::after;
-use crate::memory::ControlGroup;
-use crate::needs::{self, Need};
+use crate::support::control_group::ControlGroup;
+use crate::support::daemon::{Client, PATIENCE, SERVING, send_signal};
+use crate::support::needs::Need;
 
 /// Far more threads than the daemon needs.
 const ENOUGH: u64 = 40;
@@ -51,12 +51,9 @@ fn live(command: &mut Command) -> Life {
 
 #[test]
 fn with_too_few_threads_it_does_not_start_and_says_why() {
-    let name = "with_too_few_threads_it_does_not_start_and_says_why";
-    if !needs::met(name, &[Need::Root, Need::ControlGroup]) {
-        return;
-    }
+    require!([Need::Root, Need::ControlGroup]);
     let snapshot = std::env::temp_dir().join(format!("wakeupd-threads-{}", std::process::id()));
-    let deny_file = DenyFile::new(name, "198.51.100.0/24\n");
+    let deny_file = DenyFile::new("threads-1", "198.51.100.0/24\n");
     let mut enough = None;
     for threads in 1..ENOUGH {
         let group = ControlGroup::with_threads(threads).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::daemon::PATIENCE;
+use super::daemon::PATIENCE;
 
 /// An HTTP response.
 #[derive(Debug)]

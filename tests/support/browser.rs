@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::daemon::PATIENCE;
+use super::daemon::PATIENCE;
 
 /// Chromium reads commands from descriptor 3 and answers on descriptor 4. No name resolves, so the browser
 /// can only reach this machine.

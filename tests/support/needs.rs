@@ -9,7 +9,7 @@ use std::process::{Command, Stdio, id};
 use wakeupd_test_support::{self as skips, Skips};
 
 #[cfg(target_os = "linux")]
-use crate::memory::ControlGroup;
+use super::control_group::ControlGroup;
 
 /// Something that not every machine has.
 #[derive(Clone, Copy)]
@@ -56,13 +56,25 @@ impl Need {
     }
 }
 
+/// Ends the test here, as skipped, unless the machine meets all its needs: one or more arrays of [`Need`].
+macro_rules! require {
+    ($($needs:expr),+) => {
+        let needs = [$(&$needs[..]),+].concat();
+        if !$crate::support::needs::met(std::any::type_name_of_val(&|| {}), &needs) {
+            return;
+        }
+    };
+}
+
 /// Whether the test can run here. If not, records the skip for the summary that closes `cargo test` and prints
-/// a line on standard error; in CI a skip is a failure.
-pub fn met(test: &str, needs: &[Need]) -> bool {
+/// a line on standard error; in CI a skip is a failure. The test is named by the type of a closure in it.
+pub fn met(closure: &str, needs: &[Need]) -> bool {
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else {
         return true;
     };
     let missing = missing.name();
+    let test = closure.trim_end_matches("::{{closure}}");
+    let test = test.split_once("::").map_or(test, |(_binary, test)| test);
     let reason = format!("skipped {test}: it needs {missing}");
     assert!(env::var_os("CI").is_none(), "{reason}");
     skips::record(missing);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::daemon::{Daemon, PROGRAM};
-use crate::needs::Need;
+use super::daemon::{Daemon, PROGRAM};
+use super::needs::Need;
 
 /// The needs of a test with namespaces.
 pub const NEEDS: [Need; 4] =

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wakeupd::clock;
 use wakeupd::ping_stats::PingStats;
 
-use crate::daemon::{Daemon, wait_until};
+use super::daemon::{Daemon, wait_until};
 
 /// The longest acceptable time from the end of a fault to the next ping. A second or two is typical.
 const LONGEST_RETURN: Duration = Duration::from_secs(5);

@@ -4,11 +4,10 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::daemon::{Daemon, field, summary};
-use crate::needs::{self, Need};
-use crate::network::{Host, NEEDS};
-use crate::stranger::{Sniffer, Stranger};
-use crate::witness::Witness;
+use super::daemon::{Daemon, field, summary};
+use super::network::Host;
+use super::stranger::{Sniffer, Stranger};
+use super::witness::Witness;
 
 pub const SERVER: &str = "192.0.2.1";
 pub const SERVER_V6: &str = "2001:db8::1";
@@ -36,11 +35,6 @@ pub fn undisturbed() -> RwLockReadGuard<'static, ()> {
 enum Hold {
     Alone { _guard: RwLockWriteGuard<'static, ()> },
     Undisturbed { _guard: RwLockReadGuard<'static, ()> },
-}
-
-/// Whether the machine meets the needs of a scene and the `more` needs of the test.
-pub fn possible(test: &str, more: &[Need]) -> bool {
-    needs::met(test, &[&NEEDS[..], more].concat())
 }
 
 #[derive(Debug)]

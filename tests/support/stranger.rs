@@ -9,7 +9,7 @@ use nix::libc::{ETH_P_IP, ETH_P_IPV6};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::daemon::PING;
+use super::daemon::PING;
 
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
