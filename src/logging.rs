@@ -21,8 +21,9 @@ use crate::threads;
 /// The capacity of the queue of log lines. Further lines are dropped, because logging must never delay pings.
 const WAITING_LINES: usize = 4096;
 
-/// How long the exiting process waits for the last lines to be written.
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the exiting process waits for the last lines to be written: long enough for a busy machine to schedule
+/// the log thread, and short enough for a restart to catch up on its pings if standard error is stuck.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The same after a failure, when these lines contain the cause.
 const FLUSH_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_secs(1);

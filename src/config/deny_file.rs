@@ -20,7 +20,7 @@ pub struct DenyFile {
 #[derive(Debug, Error)]
 pub enum DenyFileError {
     /// The file cannot be read.
-    #[error("cannot read it: {0}")]
+    #[error(transparent)]
     Unreadable(#[from] io::Error),
     /// The file is in UTF-16, the encoding that Windows editors call "Unicode".
     #[error("it is encoded in UTF-16: save it as UTF-8")]

@@ -80,10 +80,10 @@ fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
     let disk = Disk::new(&[&home.snapshot(), Path::new(file.path())], FOREVER, 0);
     let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
     daemon.wait_for_line(
-        "ERROR The daemon cannot load DENY_FILE: cannot read it: the disk does not answer",
+        "ERROR The daemon cannot load DENY_FILE: the disk did not answer",
     );
     daemon.wait_for_line(
-        "WARN The daemon could not use the snapshot at its start: the disk does not answer",
+        "WARN The daemon could not use the snapshot at its start: the disk did not answer",
     );
     let client = Client::of(&daemon);
     client.heartbeat(&[]);

@@ -73,7 +73,7 @@ fn the_watchdog_ends_one_that_hangs_and_a_successor_brings_everybody_back() {
     let daemon = home.start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "4000000")]);
     let watch = |daemon: &Daemon| {
         let halted = Halted::new(daemon.thread("worker-3"));
-        daemon.wait_for_line("tasks are stuck");
+        daemon.wait_for_line("These tasks have not responded");
         assert!(manager.misses("WATCHDOG", Duration::from_secs(4)));
         // systemd then aborts the process.
         daemon.signal(Signal::SIGABRT);

@@ -393,7 +393,7 @@ fn the_watchdog_and_the_operator_learn_of_a_stuck_worker() {
         manager.wait_for("WATCHDOG=1");
     }
     let halted = Halted::new(daemon.thread("worker-3"));
-    let stuck = daemon.wait_for_line("tasks are stuck");
+    let stuck = daemon.wait_for_line("These tasks have not responded");
     assert!(stuck.contains("tasks=\"worker 3\""), "{stuck}");
     assert!(manager.misses("WATCHDOG", Duration::from_secs(3)));
     let health = get(http, "/healthz");
