@@ -149,7 +149,7 @@ mod tests {
     };
 
     #[test]
-    fn values_are_filled_in_once() {
+    fn placeholders_in_values_are_not_expanded() {
         let leak = LEAK.with(&[("pipe", &"{room}"), ("room", &7)]);
         let remedy = "Close the valve: `sudo close {room}`, then `sudo sh -c '{ mop; }'`.";
         assert_eq!(leak.to_string(), format!("{{room}} leaks. The 7 gets wet. {remedy}"));
@@ -160,18 +160,18 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no value for {room}")]
-    fn a_value_must_not_be_missing() {
+    fn a_missing_value_panics() {
         let _ = LEAK.with(&[("pipe", &"a")]);
     }
 
     #[test]
     #[should_panic(expected = "leak has no {tap}")]
-    fn a_value_must_not_be_unused() {
+    fn an_unused_value_panics() {
         let _ = LEAK.with(&[("pipe", &"a"), ("room", &"b"), ("tap", &"c")]);
     }
 
     #[test]
-    fn each_entry_is_listed_and_consists_of_sentences() {
+    fn each_entry_is_listed_and_written_in_sentences() {
         for (list, source) in [
             (daemon::ALL, include_str!("catalogue/daemon.rs")),
             (log::ALL, include_str!("catalogue/log.rs")),

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

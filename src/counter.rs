@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_never_shrinks() {
+    fn a_counter_never_decreases() {
         let counter = Counter::default();
         for (told, count) in [(3, 3), (2, 3), (5, 5)] {
             counter.raise_to(told);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_returned_and_a_missing_one_is_an_error() {
+    fn a_disk_that_does_not_answer_times_out() {
         assert_eq!(within_patience(|| Ok(7)).unwrap(), 7);
         let (_never, forever) = mpsc::channel::<()>();
         let error = within_patience(move || Ok(forever.recv())).unwrap_err();

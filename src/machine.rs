@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_there_or_not_or_no_number() {
+    fn a_missing_number_is_none_and_a_malformed_one_is_an_error() {
         let fake = Fake::new(&[("proc/one", "  1\n"), ("proc/many", "1 2\n3")]);
         assert_eq!(fake.0.number::<u8>("proc/one").unwrap(), 1);
         assert_eq!(fake.0.number_if_any("proc/one").unwrap(), Some(1));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_tentative_or_a_duplicate_or_usable() {
+    fn the_duplicate_address_detection_state_is_read() {
         let fake = Fake::new(&[(
             "proc/net/if_inet6",
             "20010db8000000000000000000000001 02 40 00 c0     wire
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_has_a_terminal_and_ignores_signals_or_not() {
+    fn the_terminal_and_the_ignored_signals_of_a_process_are_read() {
         let fake = Fake::new(&[
             ("proc/1/stat", "1 (a) b) S 0 1 1 0 -1 4194560"),
             ("proc/2/stat", "2 (c) S 0 2 2 34816 2 4194560"),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_table_are_found_by_their_names() {
+    fn lines_of_a_table_are_found_by_name() {
         let fake = Fake::new(&[("proc/meminfo", "MemTotal:  4 kB\nMemAvailable: 2 kB\nHuge:  3")]);
         let of = |name| fake.0.kilobytes("proc/meminfo", name);
         assert_eq!(fake.0.line("proc/meminfo", "Huge:").unwrap(), "3");
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_parameter_can_be_set_twice() {
+    fn setting_a_kernel_parameter_is_idempotent() {
         let folder = std::env::temp_dir().join(format!("wakeupd-sysctl-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let file = folder.join("90-wakeupd.conf");

@@ -229,7 +229,7 @@ Max address space         unlimited            unlimited            bytes
     }
 
     #[test]
-    fn each_client_has_its_price() {
+    fn memory_per_client_depends_on_family_and_snapshots() {
         let more = |needs: Needs| needs.bytes() - Needs { clients: 0, ..needs }.bytes();
         assert_eq!(more(NEEDS), 20_000_000);
         assert_eq!(more(Needs { is_ipv6: true, ..NEEDS }), 34_000_000);
@@ -240,7 +240,7 @@ Max address space         unlimited            unlimited            bytes
     }
 
     #[test]
-    fn the_least_room_is_what_counts() {
+    fn the_tightest_memory_limit_applies() {
         let check = |needs: Needs, group: &str, data: &str| {
             let fake = Fake::new(&[
                 ("proc/self/limits", &LIMITS.replacen("unlimited", data, 1)),
@@ -283,7 +283,7 @@ Max address space         unlimited            unlimited            bytes
     }
 
     #[test]
-    fn a_limit_that_cannot_be_read_is_none() {
+    fn a_limit_that_cannot_be_read_is_ignored() {
         for files in [
             &[][..],
             &[("proc/self/limits", "nonsense"), ("proc/self/cgroup", "nonsense")],
@@ -316,7 +316,7 @@ Max address space         unlimited            unlimited            bytes
     }
 
     #[test]
-    fn the_least_limit_of_the_groups_is_in_force() {
+    fn the_lowest_limit_of_nested_control_groups_applies() {
         let two = |inner, outer| {
             group(&[
                 ("proc/self/cgroup", "0::/system.slice/wakeupd.service\n"),

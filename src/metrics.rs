@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_since_is_the_difference() {
+    fn since_returns_the_difference_of_two_totals() {
         let (metrics, engine) = (Metrics::default(), Counters::default());
         metrics.pinged(5, Duration::from_micros(300));
         engine.refused[0].add(2);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_counts_in_the_first_bucket_that_is_not_below_its_lateness() {
+    fn a_ping_counts_in_the_first_bucket_not_below_its_lateness() {
         let metrics = Metrics::default();
         let mut expected = [0; LATENESS_BUCKETS];
         for (micros, bucket) in
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_is_short_by_the_share_of_the_slots_that_were_skipped() {
+    fn short_percent_is_the_share_of_skipped_slots() {
         let short = |skipped_slots, served_slots| {
             Totals { skipped_slots, served_slots, ..Totals::default() }.short_percent()
         };

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mapped_address_is_the_plain_ipv4_one() {
+    fn an_ipv4_mapped_address_becomes_an_ipv4_address() {
         let mapped = "[::ffff:192.0.2.1]:7".parse().unwrap();
         let plain = "192.0.2.1:7".parse().unwrap();
         assert_eq!(canonical(mapped), plain);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flow_is_no_part_of_who_somebody_is_but_the_interface_is() {
+    fn a_canonical_address_keeps_the_scope_and_drops_the_flow_label() {
         let link_local = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 99, 3);
         let canonical = canonical(link_local.into());
         assert_eq!(canonical.to_string(), "[fe80::1%3]:7");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_is_handed_over_sends_no_broadcast() {
+    async fn a_handed_over_socket_sends_no_broadcasts() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_broadcast(true).unwrap();
         let mut adopted = Socket::adopt(socket.try_clone().unwrap()).unwrap();

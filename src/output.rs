@@ -118,14 +118,14 @@ mod tests {
     const ACTIVE: &str = "\u{1b}[2J\r\n\u{7}\u{7f}\u{9b}31m\u{202e}";
 
     #[test]
-    fn nothing_that_a_terminal_acts_on_is_printed() {
+    fn terminal_control_characters_are_escaped() {
         let expected = r"\u{1b}[2J\r\n\u{7}\u{7f}\u{9b}31m\u{202e}";
         assert_eq!(printable(ACTIVE), expected);
         assert_eq!(printable("grün, 5 µs: it's"), "grün, 5 µs: it's");
     }
 
     #[test]
-    fn json_keeps_its_meaning() {
+    fn escaped_json_parses_to_the_original_value() {
         for is_indented in [false, true] {
             let text = json(&[ACTIVE, "grün"], is_indented).unwrap();
             assert!(!text.chars().any(|c| is_active(c) && c != '\n'), "{text:?}");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shell_reads_back_what_was_quoted() {
+    fn quoted_words_round_trip_through_the_shell() {
         for text in ["/var/lib/wakeupd", "", "a b", "it's", "$(id)`id`;\"\\\\", "ü*"] {
             let script = format!("printf %s {}", shell_word(text));
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_and_what_is_too_many_is_told_by_the_time() {
+    fn missed_and_duplicate_pings_are_counted_by_arrival_time() {
         assert_eq!(counts(&[], 10_000), (0, 0, 0));
         assert_eq!(counts(&[300, 1_300, 2_310, 3_290], 4_200), (4, 0, 0));
         assert_eq!(counts(&[300, 1_300, 4_300], 4_400), (3, 2, 0), "a gap of two");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clocks_of_two_machines_may_drift() {
+    fn clock_drift_causes_no_missed_pings() {
         let hours = 3 * 3600;
         let arrivals: Vec<_> = (0..hours).map(|second| second * 1000 + second / 10).collect();
         assert_eq!(counts(&arrivals, *arrivals.last().unwrap()), (hours, 0, 0));

@@ -39,7 +39,7 @@ mod tests {
     use crate::machine::fake::Fake;
 
     #[test]
-    fn the_limits_on_threads_are_named() {
+    fn thread_limits_are_listed() {
         let line = |soft| format!("Max processes             {soft}   100   processes");
         let both = Fake::new(&[
             ("proc/self/limits", &line("70")),

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_second_with_the_count_of_the_others() {
+    fn one_line_a_second_passes_with_the_count_of_suppressed_lines() {
         let throttle = Throttle::default();
         let start = Time::from_nanos(77);
         let passed: Vec<_> = (0..3_000)

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_not_ticked_for_three_seconds_is_stuck() {
+    fn a_task_without_a_tick_for_three_seconds_is_stuck() {
         let start = Time::from_nanos(1 << 40);
         let watchdog = Watchdog::new(3, start);
         let at = |seconds| start + Duration::from_secs(seconds);

@@ -61,7 +61,7 @@ fn imports(code: &str, room: &str, library: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_rooms_import_what_the_plan_says() {
+fn the_modules_match_the_import_table() {
     let plan = read("docs/architecture.md");
     let (_, plan) = plan.split_once("## Import table\n").unwrap();
     let plan: BTreeMap<String, BTreeSet<String>> = plan
@@ -97,7 +97,7 @@ fn circle(
 }
 
 #[test]
-fn no_modules_import_each_other_in_a_circle() {
+fn the_modules_have_no_import_cycles() {
     for (folder, parent) in
         [("src", "crate::"), ("src/http", "super::"), ("crates/bench/src", "crate::")]
     {
@@ -120,7 +120,7 @@ fn the_engine_is_pure() {
 }
 
 #[test]
-fn the_parts_of_the_engine_do_not_import_each_other() {
+fn engine_modules_do_not_import_each_other() {
     let parts = ["guard", "registry", "schedule"];
     for part in parts {
         let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
@@ -139,7 +139,7 @@ fn the_parts_of_the_engine_do_not_import_each_other() {
 }
 
 #[test]
-fn some_things_are_done_in_some_rooms_only() {
+fn restricted_apis_are_used_only_in_their_modules() {
     for (thing, only) in [
         ("dashmap", &["engine"][..]),
         ("unsafe {", &["engine"]),
@@ -157,7 +157,7 @@ fn some_things_are_done_in_some_rooms_only() {
 }
 
 #[test]
-fn the_summary_is_the_last_thing_that_cargo_test_runs() {
+fn cargo_test_runs_the_summary_last() {
     let crates = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")).unwrap();
     let manifests = crates.map(|member| member.unwrap().path().join("Cargo.toml"));
     let manifests: Vec<_> = manifests.chain(["Cargo.toml".into()]).map(read).collect();
@@ -173,7 +173,7 @@ fn the_summary_is_the_last_thing_that_cargo_test_runs() {
 }
 
 #[test]
-fn the_tests_that_threats_and_promises_name_exist() {
+fn the_tests_named_in_the_docs_exist() {
     let documents = read("docs/security.md") + &read("docs/reliability.md");
     let code = documents.split('`').skip(1).step_by(2);
     let named: Vec<_> = code
@@ -196,7 +196,7 @@ fn the_tests_that_threats_and_promises_name_exist() {
 }
 
 #[test]
-fn the_handbook_tells_what_each_refused_option_costs() {
+fn the_handbook_covers_each_socket_option() {
     let handbook = read("docs/operations.md");
     let rows: Vec<_> = handbook.lines().filter(|line| line.starts_with("| `")).collect();
     for option in SocketOption::ALL {
@@ -223,7 +223,7 @@ fn the_handbook_has_a_section_for_each_finding() {
 }
 
 #[test]
-fn an_end_to_end_test_provokes_each_problem_of_the_log() {
+fn an_end_to_end_test_provokes_each_logged_problem() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end");
     let code: String = rust_files(&folder).into_iter().map(read).collect();
     let expected: BTreeSet<_> = code

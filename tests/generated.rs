@@ -41,7 +41,7 @@ fn replace(text: &str, mark: &str, part: &str) -> String {
 }
 
 #[test]
-fn a_part_of_a_file_is_replaced() {
+fn a_marked_section_is_replaced() {
     let text = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n";
     assert_eq!(replace(text, "x", "new\n"), text.replace("old", "new"));
 }
@@ -112,7 +112,7 @@ fn remedy(problem: &Problem) -> String {
 }
 
 #[test]
-fn the_list_of_findings_is_that_of_the_catalogue() {
+fn the_list_of_findings_matches_the_catalogue() {
     compare("docs/findings.md", None, &findings());
 }
 
@@ -135,7 +135,7 @@ fn comment(text: &str) -> String {
 }
 
 #[test]
-fn the_example_of_an_env_file_lists_the_settings() {
+fn the_example_env_file_lists_the_settings() {
     let mut text = String::from(
         "# The settings of wakeupd with their defaults. A setting that is left out has its default.\n",
     );

@@ -222,7 +222,7 @@ proptest! {
 
     /// A daemon that always keeps up matches a plain loop to the millisecond.
     #[test]
-    fn every_client_is_pinged_once_in_each_second_of_its_life(history in history(0)) {
+    fn every_client_is_pinged_once_a_second_until_it_expires(history in history(0)) {
         let deeds = history.live();
         for (client, read) in &deeds.read {
             let life = history.life(read);
@@ -251,7 +251,7 @@ proptest! {
     /// No stall causes a ping to an expired client, a duplicate ping, or the loss of a client that may be
     /// live.
     #[test]
-    fn a_daemon_that_stalls_makes_nothing_up_and_drops_nobody(history in history(3)) {
+    fn a_stall_causes_no_extra_ping_and_loses_no_client(history in history(3)) {
         let deeds = history.live();
         for (client, pings) in &deeds.pings {
             let life = history.life(&deeds.read[client]);

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_stands_for_a_setting_names_the_variable() {
+    fn a_flag_for_a_setting_suggests_the_variable() {
         for (arguments, tip) in [
             ("wakeupd --port 7000", "PORT=7000 wakeupd"),
             ("wakeupd --port=7000", "PORT=7000 wakeupd"),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn other_mistakes_have_no_such_tip() {
+    fn other_errors_suggest_no_variable() {
         for arguments in ["wakeupd probe --port 7000 x", "wakeupd status --port 1", "wakeupd --x"] {
             let error = error(arguments);
             assert!(!error.contains("environment variables configure"), "{arguments}: {error}");

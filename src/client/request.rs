@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wildcard_is_reached_by_loopback() {
+    fn a_wildcard_address_maps_to_loopback() {
         let local = |address: &str| local(address.parse().unwrap());
         let at = |address: &str| address.parse::<SocketAddr>().unwrap();
         assert_eq!(local("0.0.0.0:80"), [at("127.0.0.1:80")]);

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_clears_what_it_does_not_cover() {
+    fn a_frame_clears_the_rest_of_the_screen() {
         assert_eq!(drawn(9, 9, "one\n\ntwo\n"), "\x1b[Hone\x1b[K\n\x1b[K\ntwo\x1b[K\n\x1b[J");
     }
 

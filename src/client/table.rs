@@ -148,7 +148,7 @@ mod tests {
     use crate::status::Bucket;
 
     #[test]
-    fn percentiles_are_those_of_the_buckets() {
+    fn percentiles_are_bucket_bounds() {
         let lateness = |pings: [u64; 3]| {
             let bounds = [Some(0.0005), Some(1.0), None];
             let buckets = bounds.into_iter().zip(pings);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_come_with_the_most_frequent_first() {
+    fn reasons_are_sorted_by_frequency() {
         let counts = [("a", 0), ("b", 5), ("c", 1_000)];
         let counts: BTreeMap<_, _> = counts.map(|(reason, n)| (reason.to_owned(), n)).into();
         assert_eq!(by_reason(&counts), "c 1,000, b 5");

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_on_each_line_and_comments() {
+    fn each_line_holds_a_network_or_a_comment() {
         let text = "\u{feff}# those who asked\r\n203.0.113.0/24\r\n\n  2001:db8:7::/48 # by mail\n198.51.100.7";
         let expected = "203.0.113.0/24,2001:db8:7::/48,198.51.100.7".parse().unwrap();
         assert_eq!(parse(text.as_bytes()).unwrap(), expected);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn another_encoding_of_the_networks_is_refused() {
+    fn networks_in_utf_16_are_rejected() {
         let text = "203.0.113.0/24\n";
         let little: Vec<u8> = "\u{feff}"
             .encode_utf16()
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_is_wrong_is_told() {
+    fn a_parse_error_quotes_the_line() {
         let error = parse(b"# one\n203.0.113.0/24\n203.0.113.0/24 ::1\n").unwrap_err();
         assert!(error.to_string().starts_with("line 3: \"203.0.113.0/24 ::1\" is not a network"));
         assert_eq!(error.without_text(), "line 3 is not a network");

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_is_read_in_any_case() {
+    fn an_explicit_env_file_is_always_read() {
         let named = |value| env_file(&variables(&[("NOTIFY_SOCKET", "@x"), ("ENV_FILE", value)]));
         assert_eq!(named("/etc/wakeupd.env"), Some("/etc/wakeupd.env".into()));
         assert_eq!(named(" '/a b' "), Some("/a b".into()));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_is_wrong_is_counted() {
+    fn a_parse_error_gives_the_line_number() {
         for (text, expected) in [
             ("PORT 7000", 1),
             ("# PORT 7000\nHOST=::\n\nPORT 7000\n", 4),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_were_printed_are_read_back() {
+    fn printed_settings_round_trip() {
         for path in ["/plain", "/a b", "/a#b", "/$HOME/`id`", "/it's \"$x\" \\ #1"] {
             let set = variables(&[("SNAPSHOT_PATH", path), ("HTTP_ADDR", "[::1]:80")]);
             let (config, _) = Config::from_vars(set).unwrap();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_one_line() {
+    fn a_long_line_is_parsed_as_one() {
         let long = "a,".repeat(20_000);
         let text = format!("REFUSE_NETS={long}\nPORT=1\n");
         assert_eq!(parse(&text).unwrap()[0].1, long);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_settings_that_are_asked_for_can_be_wrong() {
+    fn only_the_requested_settings_are_validated() {
         let all = variables(&[
             ("ENV_FILE", "/nowhere"),
             ("DENY_FILE", "/nowhere"),

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_long_and_can_stand_in_a_header() {
+    fn a_token_that_is_short_or_not_header_safe_is_rejected() {
         let valid = token("0123456789abcdef").unwrap();
         assert_eq!(format!("{valid:?}"), "Token");
         for wrong in ["0123456789abcde", "0123456789 abcdef", "0123456789abcdéf"] {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_in_any_case() {
+    fn hosts_match_regardless_of_case() {
         let hosts = hosts("Status.Example.com, gateway").unwrap();
         assert!(hosts.contains("status.example.COM") && hosts.contains("gateway"));
         assert!(!hosts.contains("example.com") && !hosts.contains(""));

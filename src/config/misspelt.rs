@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_are_found() {
+    fn misspelt_variables_are_detected() {
         let mistakes = [
             ("CLIENT_EXPIRATION", "CLIENT_EXPIRATION_SECONDS"),
             ("CLIENT_EXPIRATION_SECS", "CLIENT_EXPIRATION_SECONDS"),
@@ -93,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_write_to_the_terminal() {
+    fn control_characters_in_a_name_are_escaped() {
         let misspelt = Misspelt::find("LOG\u{1b}LEVEL\n".to_owned()).unwrap().to_string();
         assert!(misspelt.contains(r"LOG\u{1b}LEVEL\n"), "{misspelt}");
     }
 
     #[test]
-    fn the_variables_of_others_are_left_alone() {
+    fn variables_of_other_programs_are_ignored() {
         let others = [
             "PATH",
             "HOME",

@@ -16,7 +16,7 @@ fn config(vars: &[(&str, &str)]) -> Config {
 }
 
 #[test]
-fn the_defaults_are_those_of_the_original() {
+fn the_defaults_match_the_original() {
     let expected = Config {
         host: HostName::parse("0.0.0.0", HOST.values).unwrap(),
         port: DEFAULT_PORT,
@@ -44,14 +44,14 @@ fn the_defaults_are_those_of_the_original() {
 }
 
 #[test]
-fn the_default_of_each_setting_is_its_default_value() {
+fn each_documented_default_matches_the_actual_default() {
     for (setting, value) in config(&[]).values() {
         assert_eq!(setting.default, value, "{}", setting.name);
     }
 }
 
 #[test]
-fn a_number_is_in_the_range_that_the_error_names() {
+fn a_number_out_of_range_is_rejected_with_the_range() {
     for setting in SETTINGS {
         let Values::Number { least, most, .. } = setting.values else { continue };
         let read = |number: u64| read(&[(setting.name, &number.to_string())]);
@@ -68,7 +68,7 @@ fn a_number_is_in_the_range_that_the_error_names() {
 }
 
 #[test]
-fn quotes_and_spaces_around_a_value_do_no_harm() {
+fn surrounding_quotes_and_spaces_are_stripped() {
     for value in ["7000", " 7000 ", "\"7000\"", "'7000'", " \" 7000 \" ", "\t7000\n"] {
         assert_eq!(config(&[("PORT", value)]).port, 7000, "{value:?}");
     }
@@ -78,7 +78,7 @@ fn quotes_and_spaces_around_a_value_do_no_harm() {
 }
 
 #[test]
-fn log_levels_are_spelt_as_in_python() {
+fn log_levels_have_the_names_and_numbers_of_python() {
     let spellings = [
         (LogLevel::NotSet, "NOTSET", "0"),
         (LogLevel::Debug, "DEBUG", "10"),
@@ -97,13 +97,13 @@ fn log_levels_are_spelt_as_in_python() {
 }
 
 #[test]
-fn the_worker_pool_is_no_larger_than_the_registry() {
+fn more_workers_than_shards_are_rejected() {
     assert_eq!(config(&[("WORKER_POOL_SIZE", "256")]).worker_pool_size, SHARDS);
     assert!(read(&[("WORKER_POOL_SIZE", "257")]).is_err());
 }
 
 #[test]
-fn networks_are_read_as_they_are_compared() {
+fn networks_are_normalized_when_parsed() {
     let networks = "::ffff:203.0.113.0/120,2001:db8::/32";
     let config = config(&[
         ("LOCAL_NETS", networks),
@@ -125,7 +125,7 @@ fn networks_are_read_as_they_are_compared() {
 }
 
 #[test]
-fn an_empty_http_addr_is_none() {
+fn an_empty_http_addr_disables_the_endpoint() {
     for text in ["", " ", "\"\"", "none", "NONE"] {
         assert_eq!(config(&[("HTTP_ADDR", text)]).http_addr, None, "{text:?}");
     }
@@ -142,7 +142,7 @@ fn an_empty_http_addr_is_none() {
 }
 
 #[test]
-fn a_snapshot_has_the_path_of_a_file() {
+fn the_snapshot_path_must_name_a_file() {
     assert_eq!(config(&[("SNAPSHOT_PATH", "NONE")]).snapshot_path, None);
     let path = "/nowhere/as yet";
     assert_eq!(config(&[("SNAPSHOT_PATH", path)]).snapshot_path, Some(path.into()));
@@ -152,7 +152,7 @@ fn a_snapshot_has_the_path_of_a_file() {
 }
 
 #[test]
-fn a_token_is_never_shown() {
+fn the_token_is_never_printed() {
     let config = config(&[("ADMIN_TOKEN", "correct-horse-battery")]);
     let mistakes = read(&[("ADMIN_TOKEN", "too-short")]).unwrap_err();
     for shown in [config.to_string(), format!("{config:?}"), mistakes.to_string()] {
@@ -176,7 +176,7 @@ fn hosts_are_addresses_or_names() {
 }
 
 #[test]
-fn a_mistake_cannot_write_to_the_terminal() {
+fn control_characters_in_a_value_are_escaped() {
     let mistakes = read(&[("PORT", "\u{1b}[2J\n")]).unwrap_err().to_string();
     assert!(mistakes.contains(r#"PORT="\u{1b}[2J""#), "{mistakes}");
 }

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_binds_one_address_of_a_name() {
+    fn an_ambiguous_or_unresolvable_host_name_is_a_finding() {
         let all = ["::1", "127.0.0.1", "::1", "::1"];
         let (outcome, seen) = judged("localhost", &all, &[]);
         assert_eq!(outcome, Outcome::Finding);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_bind_is_a_finding_and_unlisted_interfaces_are_not() {
+    fn a_failed_bind_is_a_finding_but_unreadable_interfaces_are_not() {
         let host = Ok(Host::resolve("192.0.2.1", 7561).unwrap());
         let error = || io::Error::from(io::ErrorKind::AddrNotAvailable);
         let diagnosis = judge("192.0.2.1", &host, &Err(error()), &Ok(Vec::new()));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_addresses_that_can_be_bound() {
+    fn a_resolved_address_of_this_machine_can_be_bound() {
         assert!(locals().unwrap().iter().all(|local| !local.ip.is_loopback()));
         let host = Host::resolve("::ffff:127.0.0.1", 7561).unwrap();
         assert_eq!(host.bound, ([127, 0, 0, 1], 7561).into());

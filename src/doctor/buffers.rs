@@ -140,7 +140,7 @@ mod tests {
     use crate::machine::fake::Fake;
 
     #[test]
-    fn the_limit_of_a_service_counts() {
+    fn the_buffer_limit_of_an_unprivileged_daemon_applies() {
         let (known, hidden) = (|limit| Ok(Some(limit)), Ok(None));
         let cases = [
             (Ok(800), known(800), false, Outcome::Ok, "all 800 bytes (net.core.rmem_max is 800)"),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_daemon_keeps_its_buffer() {
+    fn a_small_buffer_of_the_running_daemon_is_a_finding() {
         for (told, limit, outcome, mend) in [
             (800, Ok(Some(100)), Outcome::Ok, ""),
             (400, Ok(Some(800)), Outcome::Finding, "sudo systemctl restart wakeupd\n"),

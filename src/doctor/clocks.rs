@@ -122,7 +122,7 @@ mod tests {
     use crate::machine::fake::Fake;
 
     #[test]
-    fn a_slow_clock_is_found_and_a_faster_one_named() {
+    fn a_slow_clock_source_is_a_finding_that_names_a_faster_one() {
         let available = "tsc hpet acpi_pm";
         for (current, outcome, mend) in [
             ("tsc", Outcome::Ok, ""),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn coarse_timers_and_slack_are_found() {
+    fn coarse_timers_and_timer_slack_are_findings() {
         let ns = Duration::from_nanos;
         for (resolution, slack, outcome) in [
             (1, Some(50_000), Outcome::Ok),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_should_be_synchronized() {
+    fn a_wrong_or_unsynchronized_wall_clock_is_reported() {
         let year = Duration::from_secs(365 * 86_400);
         for (now, is_synchronised, keeper, outcome) in [
             (year * 57, true, None, Outcome::Ok),

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn there_must_be_room_for_every_client() {
+    fn a_conntrack_table_smaller_than_max_clients_is_a_finding() {
         for (count, limit, max_clients, outcome, seen) in [
             (5, 262_144, 200_000, Outcome::Ok, "holds 5 of at most 262144"),
             (0, 65_536, 200_000, Outcome::Ok, "tracks no connections"),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_are_not_tracked_need_no_room() {
+    fn untracked_clients_need_no_conntrack_entries() {
         let table = Some(Table { count: 900, limit: 1_000 });
         for (now, outcome) in
             [(Some(901), Outcome::Ok), (Some(900), Outcome::Finding), (None, Outcome::Finding)]
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_read() {
+    fn the_conntrack_table_is_read_from_proc() {
         let fake = |count, limit| Fake::new(&[(SEEN, "1"), (COUNT, count), (LIMIT, limit)]);
         let outcome = |fake: &Fake| check(&fake.0, served(10, None)).result;
         assert_eq!(outcome(&fake("3\n", "100\n")), Outcome::Ok);

@@ -194,7 +194,7 @@ unknown  clock: no /sys
     }
 
     #[test]
-    fn text_from_others_does_not_move_the_cursor() {
+    fn control_characters_in_a_report_are_escaped() {
         let values: [(&str, &dyn Display); 2] =
             [("what", &"\u{1b}[2J'a'\n"), ("more", &"two\rlines\nare two\u{9b}")];
         let diagnoses = [Diagnosis::finding("port", SMALL.with(&values))];

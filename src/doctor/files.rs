@@ -220,7 +220,7 @@ mod tests {
     use crate::machine::fake::Fake;
 
     #[test]
-    fn each_reason_has_a_remedy() {
+    fn each_file_error_has_a_remedy() {
         let fake = Fake::new(&[("proc/7/status", "Uid:\t0\t991\t0\t0\nGid:\t0\t991\t0\t0\n")]);
         let user = user::of_service(&fake.0, Some(7), None);
         let (folder, path) = (Path::new("/var/lib/it's here"), "/etc/a b");

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_at_one_private_address_is_a_gateway() {
+    fn many_clients_at_one_private_address_are_a_finding() {
         for (total, percent, sample, outcome) in [
             (0, 0, &[][..], Outcome::Ok),
             (19, 100, &[("172.17.0.1", 19)], Outcome::Ok),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_is_asked_for_its_densest_network() {
+    fn the_densest_prefix_of_the_daemon_is_queried() {
         let status =
             || serde_json::from_value(fake(7561, 30, 0)).map_err(|error| error.to_string());
         let answers = |prefixes: &'static str, clients: &'static str| {

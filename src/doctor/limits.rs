@@ -156,7 +156,7 @@ Max address space         unlimited            unlimited            bytes
     const MEMINFO: &str = "MemTotal:  4000000 kB\nMemAvailable:  2000 kB\n";
 
     #[test]
-    fn each_socket_is_a_file() {
+    fn each_socket_needs_a_file_descriptor() {
         for (limit, sockets, outcome) in [
             (None, 256, Outcome::Ok),
             (Some(1024), 256, Outcome::Ok),
@@ -172,7 +172,7 @@ Max address space         unlimited            unlimited            bytes
     }
 
     #[test]
-    fn the_least_room_is_what_counts() {
+    fn the_tightest_memory_limit_applies() {
         let bound = |name, bytes, taken| Limit { name, bytes, taken, raise: "by hand" };
         let all = [bound("one", 90_000_000, 0), bound("other", 110_000_000, 30_000_000)];
         let needs = |clients, is_ipv6| Needs { clients, is_ipv6, has_snapshots: false, workers: 1 };

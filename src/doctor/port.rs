@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_daemon_may_hold_the_port() {
+    fn a_port_held_by_another_program_is_a_finding() {
         let holders = |names: &[&str]| {
             Ok(Holder::Processes((7..).zip(names).map(|(pid, name)| process(pid, name)).collect()))
         };
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_the_kernel_refuses_is_a_finding() {
+    fn a_port_that_cannot_be_bound_is_a_finding() {
         let address = ([0, 0, 0, 0], 53).into();
         let port = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address };
         let attempted = |bound: io::Result<()>, is_too_much| {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_is_the_one_that_holds_it() {
+    fn the_daemon_is_found_among_the_holders_of_the_port() {
         let holders = vec![process(3, "nc"), process(4, "wakeupd")];
         assert_eq!(daemon(&Ok(Holder::Processes(holders))), Some(4));
         assert_eq!(daemon(&Ok(Holder::Processes(vec![process(3, "nc")]))), None);

@@ -113,7 +113,7 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
     }
 
     #[test]
-    fn a_strict_filter_matters_with_several_interfaces() {
+    fn a_strict_filter_with_several_interfaces_is_a_finding() {
         for (filters, outcome, seen) in [
             (&[][..], Outcome::Ok, "no interface filters strictly (none)"),
             (&[0], Outcome::Ok, "no interface filters strictly (eth0)"),
@@ -138,7 +138,7 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
     }
 
     #[test]
-    fn the_larger_of_two_filters_is_in_force() {
+    fn the_larger_rp_filter_value_applies() {
         let fake = |all, eth0| {
             Fake::new(&[
                 ("proc/sys/net/ipv4/conf/all/rp_filter", all),
@@ -156,7 +156,7 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
     }
 
     #[test]
-    fn a_bridge_of_containers_does_not_count() {
+    fn container_bridges_are_ignored() {
         let fake = Fake::new(&[
             ("proc/sys/net/ipv4/conf/all/rp_filter", "1"),
             ("proc/sys/net/ipv4/conf/eth0/rp_filter", "0"),

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_must_come_from_the_right_daemon() {
+    fn a_status_from_another_daemon_is_rejected() {
         let answer = |_: &str| Ok(fake(7000, 5, 800).to_string().into_bytes());
         let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
         assert_eq!(status(&answer, at(7000)).unwrap().clients.total(), 5);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_findings_of_the_daemon_are_a_finding() {
+    fn other_findings_of_the_daemon_become_one_finding() {
         let judged = |findings: Value| {
             let mut status = fake(7000, 5, 800);
             status["findings"] = findings;

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_are_told_and_held_against_the_daemons() {
+    fn settings_are_listed_and_compared_with_the_running_daemon() {
         let ours = [("PORT", "7000"), ("LOG_LEVEL", "DEBUG")];
         for (variables, environ, outcome, seen) in [
             (&[][..], "", Outcome::Ok, DEFAULTS),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_may_come_from_an_env_file_is_not_held_against_the_daemon() {
+    fn settings_from_an_env_file_are_not_compared() {
         let ours = [("PORT", "7000")];
         let (outcome, seen) = checked(&ours, "A=B\0");
         assert!(outcome == Outcome::Unknown && seen.contains("has PORT=7561"), "{seen}");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_decisive_variables_exist() {
+    fn the_decisive_variables_are_settings() {
         for name in DECISIVE {
             assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name}");
         }

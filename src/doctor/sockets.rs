@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn addresses_are_in_the_machines_order() {
+    fn addresses_in_proc_are_parsed_in_host_byte_order() {
         let addresses = [
             ("0100007F:1D89", "127.0.0.1:7561"),
             ("00000000:0035", "0.0.0.0:53"),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_bound_to_all_is_in_the_way_of_all() {
+    fn a_wildcard_socket_conflicts_with_every_address() {
         for (one, other, expected) in [
             ("0.0.0.0:1", "0.0.0.0:1", true),
             ("0.0.0.0:1", "0.0.0.0:2", false),
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn the_holder_is_found_by_its_socket() {
+    fn the_holder_of_a_port_is_found_by_its_socket() {
         let table = [TITLE, &line("00000000:1D89", 65_532, 77), &line("0100007F:0035", 0, 78)];
         let fake = Fake::new(&[
             ("proc/net/udp", &table.join("\n")),
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn who_may_not_be_looked_at_is_hidden() {
+    fn a_process_that_cannot_be_inspected_is_hidden() {
         let udp = |uid| format!("{TITLE}\n{}", line("00000000:1D89", uid, 77));
         let nobodys = Fake::new(&[
             ("proc/net/udp", TITLE),
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn of_tcp_only_those_count_that_listen() {
+    fn only_listening_tcp_sockets_hold_a_port() {
         for (state, is_held) in [(LISTEN, true), ("01", false), ("06", false)] {
             let table = format!("{TITLE}\n{}", line_in_state(state, "0100007F:1D89", 0, 77));
             let fake = Fake::new(&[("proc/net/tcp", &table), ("proc/net/udp", TITLE)]);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_no_table_is_an_error() {
+    fn a_malformed_socket_table_is_an_error() {
         let fake = Fake::new(&[("proc/net/udp", "title\nnonsense")]);
         let error = holder(&fake.0, Protocol::Udp, at("0.0.0.0:1")).unwrap_err().to_string();
         assert!(error.contains("proc/net/udp says \"nonsense\""), "{error}");

@@ -147,7 +147,7 @@ fn clocks() -> Vec<Diagnosis> {
 }
 
 #[test]
-fn each_problem_is_found() {
+fn each_problem_is_reported() {
     let groups =
         [misspelt, ports, http_address, files, daemon, addresses, network, buffers, limits, clocks];
     let diagnoses = groups.iter().flat_map(|provoke| provoke());

@@ -122,7 +122,7 @@ mod tests {
     use crate::machine::fake::Fake;
 
     #[test]
-    fn the_daemons_user_goes_first_and_then_the_owner_of_the_folder() {
+    fn the_user_is_the_daemons_or_else_the_folder_owner() {
         let fake = Fake::new(&[("proc/7/status", "Uid:\t1\t65532\t1\t1\nGid:\t1\t65533\t1\t1\n")]);
         let daemon = of_service(&fake.0, Some(7), None);
         assert_eq!((daemon.uid, daemon.gid, daemon.source), (65_532, 65_533, Source::Daemon));

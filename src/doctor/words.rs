@@ -14,7 +14,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_read_well() {
+    fn lists_are_joined_with_commas_and_and() {
         let names = ["a", "b", "c"].map(str::to_owned);
         let lists = [0, 1, 2, 3].map(|count| list(&names[..count]));
         assert_eq!(lists, ["none", "a", "a and b", "a, b and c"]);

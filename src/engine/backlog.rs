@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_is_stale_if_it_waited_for_longer_than_a_client_lives() {
+    fn a_heartbeat_that_waited_longer_than_the_expiration_is_stale() {
         let (backlog, now) = (backlog(), START + secs(300));
         let stale =
             [0, 119, 120, 121, 299, 300, 304].map(|waited| backlog.is_stale(now, secs(waited)));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_do_not_matter_if_the_buffer_was_drained_in_time() {
+    fn timestamps_are_ignored_if_the_buffer_was_drained_in_time() {
         let now = START + EXPIRATION;
         assert!(![0, 121, 86_400].into_iter().any(|waited| backlog().is_stale(now, secs(waited))));
         let (backlog, now) = (backlog(), START + secs(300));
@@ -104,13 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_wait_says_nothing_about_the_age() {
+    fn an_impossible_wait_is_ignored() {
         let now = START + secs(300);
         assert!(![305, 86_400].into_iter().any(|waited| backlog().is_stale(now, secs(waited))));
     }
 
     #[test]
-    fn a_flood_is_received_once_it_exceeds_the_buffer() {
+    fn a_flood_larger_than_the_buffer_counts_as_draining_it() {
         let backlog = backlog();
         let at = |millis| START + Duration::from_millis(millis);
         for (millis, count, is_empty, expected) in [

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_walks_its_own_shards_at_their_phases() {
+    fn a_worker_visits_its_shards_at_their_phases() {
         let mut schedule = Schedule::new(START, 8, 1, 3);
         let mut walk = Vec::new();
         for _ in 0..6 {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_later_finds_the_slots_where_they_were() {
+    fn a_late_start_keeps_the_phases_of_the_slots() {
         for (from, due, shard) in
             [(0, 0, 0), (1, 250, 1), (250, 250, 1), (751, 1_000, 0), (9_999, 10_000, 0)]
         {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_workers_share_all_shards_out() {
+    fn each_shard_is_served_by_exactly_one_worker() {
         for workers in [1, 2, 3, 10, 1023, 1024] {
             let mut served = vec![0; 1024];
             for worker in 0..workers {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_before_a_time_is_passed_over_and_what_is_due_then_is_not() {
+    fn pass_skips_only_the_slots_due_before_a_time() {
         let mut schedule = Schedule::new(START, 8, 1, 3);
         assert_eq!(schedule.pass(at(125)), 0);
         assert_eq!(schedule.pass(at(875)), 2);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn lateness_moves_no_deadline() {
+    fn a_late_slot_does_not_move_the_next_deadline() {
         let mut schedule = Schedule::new(START, 4, 0, 1);
         let slot = Slot { shard: 0, due: START, next_due: at(250), skipped_seconds: 0 };
         assert_eq!(schedule.take(at(700)), slot);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overload_takes_from_every_shard_the_same() {
+    fn an_overload_skips_slots_of_all_shards_equally() {
         let (shards, worker, workers) = (64, 3, 8);
         let mut schedule = Schedule::new(START, shards, worker, workers);
         let slots = schedule.shards().count() as u64;
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_of_a_year_is_skipped_at_once() {
+    fn a_pause_of_a_year_is_skipped_at_once() {
         let year = 365 * 24 * 3600;
         let mut schedule = Schedule::new(START, 1024, 3, 10);
         let now = START + Duration::from_secs(year);

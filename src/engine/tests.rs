@@ -69,7 +69,7 @@ fn a_client_gets_one_ping_a_second_from_the_owner_of_its_shard() {
 }
 
 #[test]
-fn a_full_table_refuses_and_an_observer_only_says_so() {
+fn a_cap_refuses_in_enforce_mode_and_only_reports_in_observe_mode() {
     for mode in [Mode::Enforce, Mode::Observe] {
         let engine = engine(mode, 1);
         let outcomes = [5000, 5001, 5002, 53].map(|port| heartbeat(&engine, START, client(port)));
@@ -107,7 +107,7 @@ fn a_stale_heartbeat_is_refused_in_every_mode() {
 }
 
 #[test]
-fn a_worker_sleeps_until_its_next_client_and_never_past_the_end() {
+fn a_worker_never_sleeps_past_the_shutdown() {
     let engine = engine(Mode::Enforce, 1);
     assert!(pings(&engine, START, 0).is_empty());
     assert_eq!(engine.poll_timeout(START, 0), Some(START + MAX_SLEEP));
@@ -119,7 +119,7 @@ fn a_worker_sleeps_until_its_next_client_and_never_past_the_end() {
 }
 
 #[test]
-fn a_slot_that_came_after_the_wake_up_is_served() {
+fn a_slot_that_is_filled_while_its_worker_sleeps_is_served() {
     let engine = engine(Mode::Enforce, 1);
     assert!(pings(&engine, START, 0).is_empty());
     assert_eq!(engine.poll_timeout(START, 0), Some(at(500)));
@@ -160,7 +160,7 @@ fn three_reports_of_a_closed_port_mute_a_client_until_its_next_heartbeat() {
 }
 
 #[test]
-fn an_observer_reports_every_rule_that_a_dropped_datagram_breaks() {
+fn observe_mode_counts_every_rule_that_a_dropped_datagram_breaks() {
     let engine = engine(Mode::Observe, 1);
     engine.set_broadcasts(vec![Ipv4Addr::new(192, 0, 2, 1)]);
     let outcome = heartbeat(&engine, START, client(53));
@@ -171,7 +171,7 @@ fn an_observer_reports_every_rule_that_a_dropped_datagram_breaks() {
 }
 
 #[test]
-fn a_removed_client_leaves_its_room_after_the_pings() {
+fn a_removed_client_frees_its_room_after_the_pings() {
     let engine = engine(Mode::Enforce, 1);
     heartbeat(&engine, START, client(5000));
     let over = at(121_000);

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn three_reports_over_two_seconds_are_believed() {
+    fn three_reports_over_two_seconds_mute_a_client() {
         let unreachable = Unreachable::new(MAX);
         let reports = [0, 1, 2, 1_999, 2_000, 2_001, 2_002, 4_001].map(at);
         let believed = reports.map(|now| unreachable.report(client(1), START, now));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_in_between_shows_that_it_lives() {
+    fn a_heartbeat_resets_the_reports() {
         let unreachable = Unreachable::new(MAX);
         for second in 0..100 {
             for report in 0..5 {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_forgotten() {
+    fn remembered_reports_are_bounded_and_expire() {
         let unreachable = Unreachable::new(MAX);
         for port in 0..u16::MAX {
             unreachable.report(client(port), START, at(0));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_errors_in_a_second_begin_a_pause() {
+    fn too_many_errors_in_a_second_start_a_pause() {
         let unreachable = Unreachable::new(MAX);
         for second in 0..3 {
             assert!((0..MAX).all(|_| unreachable.spend(at(second * 1_000))));

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_token_itself_matches() {
+    fn only_the_exact_token_matches() {
         let token = access("0.0.0.0:80", Some("0123456789abcdef")).token.unwrap();
         assert!(matches(b"0123456789abcdef", &token));
         for other in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF"] {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_hosts_may_be_asked() {
+    fn requests_for_an_unknown_host_are_rejected() {
         let access = access("127.0.0.1:80", None);
         for (host, expected) in [
             ("127.0.0.1:7561", 200),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_may_be_missing_only_where_nobody_sends_one() {
+    fn only_http_1_0_requests_may_omit_the_host() {
         let access = access("127.0.0.1:80", None);
         let request = Request::get("/").body(()).unwrap();
         assert_eq!(status(access.check_host(&request)), 400);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_loopback_addresses_are_shown_for_the_token_only() {
+    fn an_endpoint_beyond_loopback_requires_the_token_for_addresses() {
         let secret = "correct-horse-battery";
         for (address, token, shown, expected) in [
             ("127.0.0.1:80", None, None, 200),

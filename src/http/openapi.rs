@@ -70,7 +70,7 @@ mod tests {
     use crate::engine::guard::Refused;
 
     #[test]
-    fn the_tables_complete_the_description() {
+    fn reasons_and_settings_are_filled_into_the_description() {
         let description: Value = serde_json::from_str(&DESCRIPTION).unwrap();
         let status = &description["components"]["schemas"]["Status"]["properties"];
         let refused = status["totals"]["properties"]["refused"]["required"].as_array().unwrap();

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_with_more_than_its_share_is_found_among_very_many() {
+    fn a_dense_prefix_is_found_among_many_others() {
         let mut candidates = Candidates::default();
         let crowd = prefix_of("192.0.2.77".parse().unwrap());
         let others = 40 * u32::try_from(CANDIDATES).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_those_of_the_caps() {
+    fn prefix_lengths_match_the_caps() {
         for (ip, prefix) in
             [("192.0.2.255", "192.0.2.0/24"), ("2001:db8:1:ffff::1", "2001:db8:1:ff00::/56")]
         {

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_is_at_its_index() {
+    fn each_failure_matches_its_index() {
         for (index, failure) in SendFailure::ALL.into_iter().enumerate() {
             assert_eq!(failure as usize, index);
         }

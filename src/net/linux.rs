@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_datagram_that_came_before_the_kernel_was_asked_hit_an_unknown_address() {
+    fn an_unspecified_destination_address_is_unknown() {
         let told = |ip| local_address(&ControlMessageOwned::Ipv4PacketInfo(from_v4(ip)));
         assert_eq!(told(Ipv4Addr::new(192, 0, 2, 1)), Some(Ipv4Addr::new(192, 0, 2, 1).into()));
         assert_eq!(told(Ipv4Addr::UNSPECIFIED), None);

@@ -41,7 +41,7 @@ mod tests {
     use crate::clock::Time;
 
     #[test]
-    fn deviations_are_summed_up() {
+    fn the_summary_reports_the_deviations() {
         let mut stats = PingStats::default();
         for ms in [0, 1_000, 2_004, 3_002] {
             stats.ping(Time::default() + Duration::from_millis(ms));

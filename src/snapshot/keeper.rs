@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_spread_over_its_time_whoever_comes_meanwhile() {
+    fn a_snapshot_stays_in_its_time_budget_as_clients_come_and_go() {
         assert!(pauses(|_| 900).is_zero(), "few clients take no pause");
         let spread = BUDGET * 8 / 10..=BUDGET;
         for clients in [1_200, 10_000, 1_000_000] {

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn only_on_another_boot_does_the_wall_clock_count() {
+    fn the_wall_clock_is_used_only_across_boots() {
         let earlier = moment(100, 5_000, Some("a"));
         for (later, expected) in [
             (moment(107, 9_000, Some("a")), Ok(7)),
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_boot_has_a_name() {
+    fn the_current_boot_has_an_id() {
         let (one, other) = (Moment::now(), Moment::now());
         assert!(one.is_of_the_same_boot(&other) && one.boot.is_some_and(|id| id.len() >= 36));
         assert!(other.since(&Moment::now()).is_err());

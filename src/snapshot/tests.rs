@@ -91,7 +91,7 @@ fn views(engine: &Engine, now: Time) -> Vec<(SocketAddr, View, usize)> {
 }
 
 #[test]
-fn on_the_same_boot_everybody_is_restored_as_he_was() {
+fn on_the_same_boot_all_clients_are_restored_unchanged() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
     let mut header = header(moment(now, 5_000, "a"), &before);
@@ -111,7 +111,7 @@ fn on_the_same_boot_everybody_is_restored_as_he_was() {
 }
 
 #[test]
-fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
+fn on_another_boot_the_wall_clock_gives_the_remaining_lifetime() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
     let snapshot = snapshot_of(&before, now);
@@ -134,7 +134,7 @@ fn on_another_boot_the_wall_clock_tells_how_much_time_is_left() {
 }
 
 #[test]
-fn where_the_clock_was_set_back_nobody_gets_more_time() {
+fn a_clock_that_was_set_back_extends_no_lifetime() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
     let snapshot = snapshot_of(&before, now);
@@ -154,7 +154,7 @@ fn where_the_clock_was_set_back_nobody_gets_more_time() {
 }
 
 #[test]
-fn the_guard_lets_in_whom_it_lets_in_otherwise() {
+fn the_guard_applies_to_restored_clients() {
     let before = populated();
     let now = BEGIN + Duration::from_secs(100);
     let snapshot = snapshot_of(&before, now);
@@ -171,7 +171,7 @@ fn the_guard_lets_in_whom_it_lets_in_otherwise() {
 
 /// Clients may be evicted for others while a snapshot is written.
 #[test]
-fn who_has_made_way_takes_no_room_from_who_stays() {
+fn evicted_clients_take_no_room_from_restored_ones() {
     for room in [30, 51] {
         let before = empty(Seed::random());
         let now = BEGIN + EXPIRATION / 2;
@@ -191,7 +191,7 @@ fn who_has_made_way_takes_no_room_from_who_stays() {
 }
 
 #[test]
-fn whom_the_daemon_does_not_serve_any_more_it_does_not_bring_back() {
+fn clients_that_are_no_longer_served_are_not_restored() {
     let before = populated();
     let snapshot = snapshot_of(&before, BEGIN);
     let after = empty(snapshot.seed());
@@ -202,7 +202,7 @@ fn whom_the_daemon_does_not_serve_any_more_it_does_not_bring_back() {
 }
 
 #[test]
-fn an_end_that_is_yet_to_come_is_none() {
+fn a_last_ping_time_in_the_future_is_ignored() {
     let engine = populated();
     let mut header = header(moment(BEGIN, 5_000, "a"), &engine);
     header.pinged_until = Some(BEGIN + Duration::from_secs(1));
@@ -213,14 +213,14 @@ fn an_end_that_is_yet_to_come_is_none() {
 }
 
 #[test]
-fn a_port_that_the_clients_do_not_know_is_of_no_use() {
+fn a_snapshot_of_another_port_is_unusable() {
     let engine = populated();
     let snapshot = snapshot_of(&engine, BEGIN);
     assert_eq!(snapshot.suits(9_000, &snapshot.header().taken), Err(Unusable::OtherPort(7561)));
 }
 
 #[test]
-fn whatever_is_changed_or_missing_is_noticed() {
+fn a_changed_or_truncated_snapshot_is_rejected() {
     let engine = populated();
     let header = header(moment(BEGIN, 5_000, "a"), &engine);
     let whole = bytes_of(&engine, &header, BEGIN);
@@ -252,7 +252,7 @@ fn whatever_is_changed_or_missing_is_noticed() {
 }
 
 #[test]
-fn a_snapshot_can_be_broken_off() {
+fn writing_a_snapshot_can_be_cancelled() {
     let mut pauses = Vec::new();
     let engine = populated();
     let header = header(moment(BEGIN, 5_000, "a"), &engine);

@@ -1,22 +1,22 @@
 //! `wakeupd-bench`.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::daemon::{Daemon, PATIENCE, PROGRAM, output, send_signal};
+use crate::bench_cleanup::daemon_of;
+use crate::support::daemon::{Daemon, PATIENCE, PROGRAM, output};
 use crate::support::needs::Need;
 use crate::support::scene::undisturbed;
 
-const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("nft")];
+pub const WIRE_NEEDS: [Need; 3] = [Need::Root, Need::Program("ip"), Need::Program("nft")];
 
 /// The program, which cargo builds with the tests' profile: it belongs to another package than these tests.
 fn bench_program() -> &'static Path {
@@ -33,7 +33,7 @@ fn bench_program() -> &'static Path {
     &PROGRAM_OF_BENCH
 }
 
-fn bench(arguments: &str) -> Command {
+pub fn bench(arguments: &str) -> Command {
     // The wire's programs are found by the path.
     let path = std::env::var("PATH").unwrap();
     // A script's background job starts with SIGINT ignored, and its children inherit that.
@@ -44,15 +44,15 @@ fn bench(arguments: &str) -> Command {
 }
 
 /// Many of these clients leave. The others heartbeat so often that they do not expire in 4 s.
-const CHURN: &str = "--json --clients 100 --register-in 1s --heartbeat-every 1500ms --churn 10";
+pub const CHURN: &str = "--json --clients 100 --register-in 1s --heartbeat-every 1500ms --churn 10";
 
 /// A program that is the daemon with another variable.
-fn program_with(variable: &str) -> String {
+pub fn program_with(variable: &str) -> String {
     let name = variable.to_lowercase().replace('=', "-");
     script(&name, &format!("exec env {variable} {PROGRAM} \"$@\""))
 }
 
-fn script(name: &str, commands: &str) -> String {
+pub fn script(name: &str, commands: &str) -> String {
     let path = format!("{}/{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     // Another process writes it, lest a child of this one have it open, which keeps it from running.
     let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod +x \"$1\"";
@@ -62,7 +62,7 @@ fn script(name: &str, commands: &str) -> String {
 }
 
 /// An empty folder for what a bench must not leave behind.
-fn temporary_folder(name: &str) -> String {
+pub fn temporary_folder(name: &str) -> String {
     let path = format!("{}/{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     let _ = fs::remove_dir_all(&path);
     fs::create_dir(&path).unwrap();
@@ -70,7 +70,7 @@ fn temporary_folder(name: &str) -> String {
 }
 
 /// Runs a bench to its end and returns its exit code and its report. No flood makes it miss anything.
-fn report(arguments: &str) -> (Option<i32>, Value) {
+pub fn report(arguments: &str) -> (Option<i32>, Value) {
     let _undisturbed = undisturbed();
     let (status, stdout, stderr) = output(bench(arguments).arg("--json"));
     let report = serde_json::from_str(&stdout);
@@ -78,7 +78,7 @@ fn report(arguments: &str) -> (Option<i32>, Value) {
 }
 
 /// A run without a miss in which each client got about a ping a second.
-fn assert_complete(report: &Value, clients: u64, seconds: u64) {
+pub fn assert_complete(report: &Value, clients: u64, seconds: u64) {
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
     assert_eq!(count("/clients"), Some(clients), "{report:#}");
     assert_eq!(count("/pings/missed"), Some(0), "{report:#}");
@@ -89,7 +89,7 @@ fn assert_complete(report: &Value, clients: u64, seconds: u64) {
 }
 
 #[test]
-fn a_small_crowd_misses_nothing() {
+fn a_small_bench_misses_no_pings() {
     let (code, report) = report("--clients 200 --for 2s --register-in 1s --baseline");
     assert_eq!(code, Some(0), "{report:#}");
     assert_complete(&report, 200, 2);
@@ -102,7 +102,7 @@ fn a_small_crowd_misses_nothing() {
 }
 
 #[test]
-fn an_operator_may_look_on() {
+fn scraping_during_a_bench_costs_no_ping() {
     let (code, report) = report("--clients 200 --for 2s --register-in 1s --scrape");
     assert_eq!(code, Some(0), "{report:#}");
     assert_complete(&report, 200, 2);
@@ -110,7 +110,7 @@ fn an_operator_may_look_on() {
 }
 
 #[test]
-fn half_of_the_crowd_falls_silent_and_expires() {
+fn half_of_the_clients_go_silent_and_expire() {
     let arguments = "--json --clients 20 --register-in 1s --heartbeat-every 2s";
     for (expiration, length, is_halved) in [("4", "12s", true), ("60", "3s", false)] {
         let (_, stdout, stderr) = output(
@@ -126,7 +126,7 @@ fn half_of_the_crowd_falls_silent_and_expires() {
 }
 
 #[test]
-fn it_prints_a_table() {
+fn the_bench_prints_a_table() {
     let (status, stdout, stderr) = output(&mut bench("--clients 20 --for 1s --register-in 1s"));
     assert!(status.success() && stderr.is_empty(), "{stdout}{stderr}");
     assert!(stdout.starts_with("20 clients over loopback (IPv4), "), "{stdout}");
@@ -136,7 +136,7 @@ fn it_prints_a_table() {
 }
 
 #[test]
-fn it_writes_the_json_to_a_file_besides() {
+fn the_bench_also_writes_json_to_a_file() {
     let name = format!("bench-{}.json", std::process::id());
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let arguments = format!("--clients 20 --for 1s --register-in 1s --json={}", file.display());
@@ -152,7 +152,7 @@ fn it_writes_the_json_to_a_file_besides() {
 }
 
 #[test]
-fn a_daemon_that_is_restarted_goes_on() {
+fn a_restarted_daemon_keeps_pinging_its_clients() {
     for signal in ["term", "kill"] {
         let temporary = temporary_folder(&format!("bench-{signal}"));
         let arguments =
@@ -174,7 +174,7 @@ fn a_daemon_that_is_restarted_goes_on() {
 }
 
 #[test]
-fn a_daemon_that_forgets_its_clients_over_a_restart_is_told_of() {
+fn clients_lost_in_a_restart_are_reported() {
     let program = program_with("SNAPSHOT_PATH=");
     let arguments = format!("--clients 50 --register-in 1s --restart term --program {program}");
     // Until its next heartbeat each client is forgotten.
@@ -192,7 +192,7 @@ fn a_daemon_that_forgets_its_clients_over_a_restart_is_told_of() {
 }
 
 #[test]
-fn clients_leave_and_come_and_each_is_pinged_for_its_time() {
+fn churned_clients_are_pinged_until_they_expire() {
     let report = churn("--for 6s");
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap();
     // A tenth of 100 leaves in each of the 12 s, settling included.
@@ -205,7 +205,7 @@ fn clients_leave_and_come_and_each_is_pinged_for_its_time() {
 }
 
 /// Runs a bench with churn, in which each client gets its pings until it expires.
-fn churn(arguments: &str) -> Value {
+pub fn churn(arguments: &str) -> Value {
     let mut bench = bench(&format!("{CHURN} {arguments}"));
     let (status, stdout, stderr) = output(bench.env("CLIENT_EXPIRATION_SECONDS", "4"));
     let report: Value = serde_json::from_str(&stdout).expect(&stderr);
@@ -219,7 +219,7 @@ fn churn(arguments: &str) -> Value {
 }
 
 #[test]
-fn a_daemon_to_whom_clients_that_come_and_leave_are_too_much_is_told_of() {
+fn a_daemon_that_cannot_handle_churn_is_reported() {
     let cases = [
         ("CLIENT_EXPIRATION_SECONDS=60", "/churn/overdue_pings"),
         ("CLIENT_EXPIRATION_SECONDS=2", "/pings/missed"),
@@ -240,7 +240,7 @@ fn a_daemon_to_whom_clients_that_come_and_leave_are_too_much_is_told_of() {
 }
 
 #[test]
-fn a_daemon_that_falls_silent_is_told_of() {
+fn a_daemon_that_goes_silent_is_reported() {
     let daemon = Daemon::start(&[]);
     let arguments = format!("--target {} --clients 50 --for 4s --json", daemon.address);
     let child = bench(&arguments).stdout(Stdio::piped()).spawn().unwrap();
@@ -255,7 +255,7 @@ fn a_daemon_that_falls_silent_is_told_of() {
 }
 
 #[test]
-fn a_target_that_never_answers_is_told_of() {
+fn a_target_that_never_pings_is_reported() {
     let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
     let arguments =
         format!("--target {} --clients 10 --for 2s --register-in 1s", mute.local_addr().unwrap());
@@ -273,7 +273,7 @@ fn a_target_that_never_answers_is_told_of() {
 }
 
 #[test]
-fn another_machine_gets_nothing_unless_agreed_to() {
+fn another_machine_gets_no_traffic_without_consent() {
     require!([Need::Program("strace")]);
     let mut traced = Command::new("strace");
     traced.args(["-f", "-e", "trace=sendmsg,sendto,sendmmsg"]).arg(bench_program());
@@ -297,7 +297,7 @@ fn an_ipv6_target_gets_a_socket_for_each_client() {
 }
 
 #[test]
-fn nonsense_on_the_command_line_is_an_error_of_its_own() {
+fn an_invalid_command_line_exits_with_code_2() {
     for (arguments, complaint) in [
         ("--clients 0", "--clients"),
         ("--clients 10000001", "--clients"),
@@ -329,7 +329,7 @@ fn nonsense_on_the_command_line_is_an_error_of_its_own() {
 }
 
 #[test]
-fn a_program_that_is_no_daemon_is_told_of() {
+fn a_program_that_does_not_start_as_a_daemon_is_reported() {
     for (program, complaint) in [
         ("/nonexistent", "cannot run /nonexistent"),
         ("/bin/true", "the daemon did not start. It logged: nothing"),
@@ -348,7 +348,7 @@ fn a_program_that_is_no_daemon_is_told_of() {
 }
 
 #[test]
-fn a_daemon_that_ends_is_told_of() {
+fn a_daemon_that_exits_is_reported() {
     let mut bench = bench("--clients 10 --for 60s");
     let child = bench.stderr(Stdio::piped()).spawn().unwrap();
     let daemon = daemon_of(&child);
@@ -362,81 +362,7 @@ fn a_daemon_that_ends_is_told_of() {
     assert!(stderr.contains("the daemon exited: signal: 9"), "{stderr}");
 }
 
-#[test]
-fn no_daemon_outlives_its_bench() {
-    outlive_nothing("--clients 20 --for 60s");
-}
-
-#[test]
-fn over_a_virtual_wire_too_and_no_daemon_outlives_its_bench() {
-    require!(WIRE_NEEDS);
-    for family in ["", "--ipv6"] {
-        let arguments = format!("--wire --clients 100 --for 2s --register-in 1s {family}");
-        let (code, report) = report(&arguments);
-        assert_eq!(code, Some(0), "{report:#}");
-        assert_complete(&report, 100, 2);
-        let server = report["server"].as_str().unwrap();
-        assert_eq!(server.starts_with('['), !family.is_empty(), "{server}");
-    }
-    outlive_nothing("--wire --clients 20 --for 60s");
-}
-
-#[test]
-fn over_a_virtual_wire_a_daemon_is_restarted_and_clients_come_and_leave() {
-    require!(WIRE_NEEDS);
-    let (code, report) =
-        report("--wire --clients 100 --for 4s --register-in 1s --restart term --ipv6");
-    assert_eq!(code, Some(0), "{report:#}");
-    assert_eq!(report["restart"]["restored"]["clients"], 100, "{report:#}");
-    assert_eq!(churn("--wire --for 4s")["route"], "wire");
-}
-
-#[test]
-fn neither_a_daemon_in_its_second_life_nor_its_folder_outlives_the_bench() {
-    let temporary = temporary_folder("bench-second-life");
-    let mut bench = bench("--clients 20 --for 12s --register-in 1s --restart kill");
-    let mut bench = bench.env("TMPDIR", &temporary).spawn().unwrap();
-    let first = daemon_of(&bench);
-    wait_until("its first life ends", || (!is_running(first)).then_some(()));
-    let second = daemon_of(&bench);
-    assert_ne!(first, second);
-    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
-    send_signal(&bench, Signal::SIGINT);
-    assert_eq!(bench.wait().unwrap().code(), Some(130));
-    wait_until("its second life ends", || (!is_running(second)).then_some(()));
-    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
-}
-
-/// Kills a bench in the middle, and waits until its daemon is gone.
-fn outlive_nothing(arguments: &str) {
-    for signal in [Signal::SIGKILL, Signal::SIGINT] {
-        let mut bench = bench(arguments).spawn().unwrap();
-        let daemon = daemon_of(&bench);
-        send_signal(&bench, signal);
-        assert!(!bench.wait().unwrap().success());
-        wait_until("its daemon ends", || (!is_running(daemon)).then_some(()));
-    }
-}
-
-/// The daemon that a bench started, as soon as it runs a program of its own and may listen.
-fn daemon_of(bench: &Child) -> i32 {
-    let id = bench.id();
-    wait_until("the bench starts a daemon", || {
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
-        children.split_ascii_whitespace().find_map(|child| {
-            let arguments = fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
-            arguments.contains("--ends-with").then(|| child.parse().unwrap())
-        })
-    })
-}
-
-fn is_running(process: i32) -> bool {
-    // A process that has ended and was not waited for yet is a zombie.
-    fs::read_to_string(format!("/proc/{process}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
-}
-
-fn wait_until<T>(event: &str, mut happened: impl FnMut() -> Option<T>) -> T {
+pub fn wait_until<T>(event: &str, mut happened: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Some(value) = happened() {

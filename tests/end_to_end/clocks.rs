@@ -110,7 +110,7 @@ fn time(sample: &Value) -> f64 {
 }
 
 #[test]
-fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
+fn setting_the_wall_clock_changes_no_ping_and_no_lifetime() {
     require!(Clocks::NEEDS);
     let _undisturbed = undisturbed();
     let began = Instant::now();
@@ -163,7 +163,7 @@ fn a_day_back_and_a_day_on_by_the_wall_clock_change_nothing() {
 }
 
 #[test]
-fn whose_heartbeat_waits_when_a_suspended_machine_goes_on_is_pinged_on() {
+fn a_queued_heartbeat_keeps_its_client_through_a_suspend() {
     require!(Clocks::NEEDS);
     let _undisturbed = undisturbed();
     let clocks = Clocks::new();

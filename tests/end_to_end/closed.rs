@@ -50,7 +50,7 @@ fn a_closed_port_is_muted_until_its_next_heartbeat() {
 }
 
 #[test]
-fn forged_errors_about_strangers_do_nothing() {
+fn forged_errors_about_unknown_addresses_are_ignored() {
     require!(NEEDS);
     let scene = Scene::new(&[]);
     for _ in 0..4 {
@@ -64,7 +64,7 @@ fn forged_errors_about_strangers_do_nothing() {
 }
 
 #[test]
-fn a_firewall_that_prohibits_one_client_costs_no_other_a_ping() {
+fn a_firewall_that_prohibits_one_client_costs_no_other_client_a_ping() {
     require!(NEEDS);
     let scene = Scene::new(&[("LOG_LEVEL", "DEBUG")]);
     let ends = [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)];
@@ -95,7 +95,7 @@ fn a_firewall_that_prohibits_one_client_costs_no_other_a_ping() {
 }
 
 #[test]
-fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
+fn forged_errors_about_the_daemon_itself_cost_no_ping() {
     require!(NEEDS);
     let scene = Scene::flooded(&[("HOST", SERVER)]);
     for port in 10_000..11_000 {
@@ -113,7 +113,7 @@ fn forged_errors_about_the_daemon_itself_cost_nobody_a_ping() {
 }
 
 #[test]
-fn forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most() {
+fn forged_errors_about_a_client_mute_it_until_its_next_heartbeat() {
     require!(NEEDS);
     let scene = Scene::new(&[]);
     let phone = scene.phone(CLIENT, 0, SERVER);
@@ -135,7 +135,7 @@ fn forged_errors_about_a_client_cost_it_a_heartbeat_interval_at_the_most() {
 }
 
 #[test]
-fn a_flood_of_forged_errors_costs_nobody_a_ping() {
+fn a_flood_of_forged_errors_costs_no_ping() {
     require!(NEEDS);
     let scene = Scene::flooded(&[]);
     let phone = scene.phone(CLIENT, 0, SERVER);
@@ -169,7 +169,7 @@ fn a_flood_of_forged_errors_costs_nobody_a_ping() {
 }
 
 #[test]
-fn a_crowd_that_ends_at_once_is_muted_where_the_limit_allows() {
+fn clients_that_stop_together_are_muted_within_the_error_limit() {
     require!(NEEDS);
     let scene = Scene::new(&[("MAX_ICMP_ERRORS_PER_SECOND", "2000")]);
     // By default, Linux sends one such error a second to a host.

@@ -72,7 +72,7 @@ fn run(arguments: &[String], stdout: impl Into<Stdio>) -> (Option<i32>, String) 
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_standard_output_is_a_failure() {
+fn a_full_standard_output_fails_the_command() {
     let scene = Scene::new("full");
     for arguments in scene.commands() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -103,7 +103,7 @@ fn a_closed_pipe_ends_a_command_quietly() {
 }
 
 #[test]
-fn closed_standard_streams_are_no_panic() {
+fn closed_standard_streams_cause_no_panic() {
     let scene = Scene::new("closed");
     for arguments in scene.commands().into_iter().filter(|it| !it.contains(&"--watch".to_owned())) {
         for streams in [">&-", ">&- 2>&-", "2>&-", "2>/dev/full"] {
@@ -129,7 +129,7 @@ fn closed_standard_streams_are_no_panic() {
 }
 
 #[test]
-fn an_argument_that_stands_for_a_setting_names_the_variable() {
+fn an_argument_for_a_setting_suggests_the_variable() {
     for (arguments, tip) in [
         (&["--port", "7000"][..], "PORT=7000 wakeupd"),
         (&["-p", "7000"], "PORT=7000 wakeupd"),

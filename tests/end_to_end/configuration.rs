@@ -38,7 +38,7 @@ fn complaint(variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn each_wrong_variable_is_named_with_what_is_allowed() {
+fn each_invalid_variable_is_reported_with_the_valid_values() {
     for (name, value) in WRONG {
         let complaint = complaint(&[(name, value)]);
         let setting = SETTINGS.into_iter().find(|setting| setting.name == name).unwrap();
@@ -51,7 +51,7 @@ fn each_wrong_variable_is_named_with_what_is_allowed() {
 }
 
 #[test]
-fn more_wrong_values() {
+fn more_invalid_values_are_rejected() {
     for (name, value) in [
         ("PORT", "-1"),
         ("PORT", "7561/udp"),
@@ -68,7 +68,7 @@ fn more_wrong_values() {
 }
 
 #[test]
-fn all_wrong_variables_are_told_at_once_and_before_anything_is_bound() {
+fn all_invalid_variables_are_reported_before_anything_is_bound() {
     // Binding this port would fail with another exit code.
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -81,7 +81,7 @@ fn all_wrong_variables_are_told_at_once_and_before_anything_is_bound() {
 }
 
 #[test]
-fn a_value_that_is_no_text_is_an_error_only_where_it_matters() {
+fn a_value_that_is_not_utf_8_is_an_error_only_in_a_setting() {
     let garbage = OsStr::from_bytes(b"\xff\xfe");
     let (status, _, stderr) = output(wakeupd(&[]).env("HOST", garbage));
     assert_eq!(status.code(), Some(78));
@@ -93,7 +93,7 @@ fn a_value_that_is_no_text_is_an_error_only_where_it_matters() {
 }
 
 #[test]
-fn check_config_only_checks() {
+fn check_config_validates_without_serving() {
     let (status, stdout, stderr) = output(wakeupd(&[]).arg("--check-config"));
     assert_eq!(
         (status.code(), stdout.as_str(), stderr.as_str()),
@@ -104,7 +104,7 @@ fn check_config_only_checks() {
 }
 
 #[test]
-fn the_effective_settings_are_printed_in_the_form_of_an_env_file() {
+fn print_config_prints_the_effective_settings_as_an_env_file() {
     let variables = [("PORT", " \"7000\" "), ("LOG_LEVEL", "30"), ("WORKER_POOL_SIZE", "")];
     let (status, stdout, _) = output(wakeupd(&variables).arg("--print-config"));
     assert!(status.success());
@@ -118,7 +118,7 @@ fn the_effective_settings_are_printed_in_the_form_of_an_env_file() {
 }
 
 #[test]
-fn misspelt_variables_fail_the_check_and_harm_no_daemon() {
+fn misspelt_variables_fail_the_check_but_not_the_daemon() {
     let misspelt = [("CLIENT_EXPIRATION", "5"), ("WORKER_POOLSIZE", "2"), ("HOSTNAME", "box")];
     let (status, stdout, stderr) = output(wakeupd(&misspelt).arg("--check-config"));
     assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
@@ -135,7 +135,7 @@ fn misspelt_variables_fail_the_check_and_harm_no_daemon() {
 }
 
 #[test]
-fn the_check_covers_the_name_of_the_host() {
+fn the_check_covers_the_host_name() {
     let (status, stdout, stderr) =
         output(wakeupd(&[("HOST", "nowhere.invalid"), ("LOGLEVEL", "1")]).arg("--check-config"));
     assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
@@ -166,7 +166,7 @@ fn help_lists_each_variable_with_its_default() {
 }
 
 #[test]
-fn version_is_that_of_the_package() {
+fn the_version_matches_the_package() {
     let (_, stdout, _) = output(wakeupd(&[]).arg("--version"));
     assert_eq!(stdout, format!("wakeupd {}\n", env!("CARGO_PKG_VERSION")));
 }

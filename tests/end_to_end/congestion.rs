@@ -9,7 +9,7 @@ use crate::support::network::NEEDS;
 use crate::support::scene::{SERVER, Scene, address, number};
 
 #[test]
-fn a_full_queue_costs_only_those_behind_it_a_ping() {
+fn a_full_queue_costs_only_the_clients_behind_it_a_ping() {
     require!(NEEDS, [Need::Program("tc")]);
     let scene = Scene::new(&[]);
     // Clients behind the narrow wire share batches with the others.

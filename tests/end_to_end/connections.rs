@@ -58,7 +58,7 @@ fn expect_answers(http: SocketAddr, among: &str) {
 }
 
 #[test]
-fn health_is_answered_whatever_local_users_hold_open() {
+fn health_is_answered_despite_connections_held_by_local_users() {
     let _undisturbed = undisturbed();
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let http = daemon.http();
@@ -81,7 +81,7 @@ fn health_is_answered_whatever_local_users_hold_open() {
 }
 
 #[test]
-fn event_streams_of_an_address_leave_it_room_for_other_requests() {
+fn event_streams_leave_room_for_other_requests() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let http = daemon.http();
     let streams: Vec<_> = (0..MOST_STREAMS).map(|_| hold(connect(http), STREAM)).collect();
@@ -99,7 +99,7 @@ fn event_streams_of_an_address_leave_it_room_for_other_requests() {
 }
 
 #[test]
-fn strangers_shut_out_neither_other_machines_nor_health() {
+fn strangers_cannot_shut_out_other_machines_or_health_checks() {
     require!(NEEDS);
     let scene = Scene::new(&[("HTTP_ADDR", "0.0.0.0:7561")]);
     let strangers = [101, 102, 103, 104, 105, 106].map(|n| Ipv4Addr::new(192, 0, 2, n));

@@ -104,7 +104,7 @@ fn truncated(daemon: &Daemon) -> f64 {
 }
 
 #[test]
-fn whatever_else_is_told_pings_leave_from_the_called_address_and_errors_are_heard() {
+fn extra_control_messages_hide_no_address_and_no_icmp_error() {
     require!([Need::Ipv6]);
     let _undisturbed = undisturbed();
     for (address, tell, called) in [
@@ -126,7 +126,7 @@ fn whatever_else_is_told_pings_leave_from_the_called_address_and_errors_are_hear
 }
 
 #[test]
-fn what_the_kernel_cuts_off_is_counted_and_found() {
+fn truncated_control_messages_are_counted_and_reported() {
     // Only a privileged process can send IPv6 options.
     require!([Need::Root, Need::Ipv6]);
     let _undisturbed = undisturbed();

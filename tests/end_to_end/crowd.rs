@@ -105,7 +105,7 @@ impl Crowd {
 }
 
 #[test]
-fn a_thousand_clients_on_one_socket() {
+fn a_thousand_clients_of_one_socket_are_pinged() {
     let daemon = Daemon::start(&[]);
     let SocketAddr::V4(server) = daemon.address else { panic!("the daemon is bound to 127.0.0.1") };
     let crowd = Crowd::new(server);
@@ -117,7 +117,7 @@ fn a_thousand_clients_on_one_socket() {
 }
 
 #[test]
-fn a_crowd_is_listed_piece_by_piece() {
+fn a_long_client_list_is_streamed() {
     const CLIENTS: usize = 50_000;
     let variables = [("HTTP_ADDR", "127.0.0.1:0"), ("LOG_LEVEL", "INFO")];
     let daemon = Daemon::start(&variables);

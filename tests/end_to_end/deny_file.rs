@@ -37,7 +37,7 @@ impl Drop for DenyFile {
 }
 
 #[test]
-fn whom_the_file_denies_goes_at_once_and_comes_back_when_it_does_not() {
+fn a_denied_client_is_removed_at_once_and_readmitted_when_allowed() {
     let file = DenyFile::new("whom_the_file_denies", "198.51.100.0/24\n");
     let daemon = Daemon::start(&[("DENY_FILE", file.path())]);
     let client = Client::of(&daemon);
@@ -66,7 +66,7 @@ fn whom_the_file_denies_goes_at_once_and_comes_back_when_it_does_not() {
 }
 
 #[test]
-fn the_file_is_read_at_the_start_and_one_that_is_wrong_is_told_by_its_line() {
+fn the_file_is_read_at_the_start_and_an_invalid_line_is_reported() {
     let file = DenyFile::new("the_file_is_read_at_the_start", "127.0.0.0/8\n");
     let daemon = Daemon::start(&[("DENY_FILE", file.path())]);
     Client::of(&daemon).heartbeat(&[]);
@@ -135,7 +135,7 @@ fn only_a_regular_file_is_read() {
 }
 
 #[test]
-fn without_a_file_a_hangup_does_nothing() {
+fn sighup_without_a_deny_file_does_nothing() {
     let daemon = Daemon::start(&[]);
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_line("DENY_FILE is not set");
@@ -146,7 +146,7 @@ fn without_a_file_a_hangup_does_nothing() {
 }
 
 #[test]
-fn an_observer_tells_whom_it_would_refuse_and_refuses_nobody() {
+fn observe_mode_reports_refusals_but_refuses_no_client() {
     let file = DenyFile::new("an_observer", "198.51.100.0/24\n");
     let daemon = Daemon::start(&[
         ("DENY_FILE", file.path()),

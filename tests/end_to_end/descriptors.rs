@@ -14,7 +14,7 @@ use crate::support::witness::Witness;
 const CONNECTIONS: usize = 60;
 
 #[test]
-fn pings_go_on_when_connections_have_taken_all_files() {
+fn pings_go_on_when_connections_exhaust_the_file_descriptors() {
     let _undisturbed = undisturbed();
     let home = Home::new(201);
     let settings = [("HTTP_ADDR", "127.0.0.1:0"), ("LOG_LEVEL", "DEBUG")];

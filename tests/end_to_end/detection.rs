@@ -29,7 +29,7 @@ fn serve(server: &Host, host: &str, http: &str) -> Daemon {
 }
 
 #[test]
-fn a_tentative_address_is_waited_for() {
+fn the_start_waits_for_a_tentative_address() {
     require!(NEEDS);
     let (server, neighbour) = hosts(3);
     server.run("ip address add 2001:db8::1/64 dev wire");
@@ -48,7 +48,7 @@ fn a_tentative_address_is_waited_for() {
 }
 
 #[test]
-fn a_stop_waits_for_no_tentative_address() {
+fn a_stop_does_not_wait_for_a_tentative_address() {
     require!(NEEDS);
     let (server, _neighbour) = hosts(1_000);
     server.run("ip address add 2001:db8::1/64 dev wire");
@@ -65,7 +65,7 @@ fn a_stop_waits_for_no_tentative_address() {
 }
 
 #[test]
-fn an_address_that_another_machine_has_is_an_error() {
+fn a_duplicate_address_is_an_error() {
     require!(NEEDS);
     let (server, _neighbour) = hosts(1);
     server.run("ip address add 2001:db8::9/64 dev wire");

@@ -73,15 +73,13 @@ fn findings(daemon: &Daemon) -> String {
 }
 
 #[test]
-fn a_disk_that_never_answers_keeps_no_daemon_from_serving_and_ending() {
+fn a_disk_that_never_answers_blocks_neither_serving_nor_stopping() {
     require!(Disk::NEEDS);
     let home = Home::new(110);
     let file = DenyFile::new("disks-1", "198.51.100.0/24\n");
     let disk = Disk::new(&[&home.snapshot(), Path::new(file.path())], FOREVER, 0);
     let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
-    daemon.wait_for_line(
-        "ERROR The daemon cannot load DENY_FILE: the disk did not answer",
-    );
+    daemon.wait_for_line("ERROR The daemon cannot load DENY_FILE: the disk did not answer");
     daemon.wait_for_line(
         "WARN The daemon could not use the snapshot at its start: the disk did not answer",
     );
@@ -129,7 +127,7 @@ fn has_thread(process: u32, name: &str) -> bool {
 }
 
 #[test]
-fn a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending() {
+fn a_write_that_never_returns_blocks_neither_serving_nor_stopping() {
     require!(Disk::NEEDS);
     let home = Home::new(111);
     let daemon = Disk::new(&[&home.beside(".tmp")], FOREVER, 0).start(&home, &[]);
@@ -145,7 +143,7 @@ fn a_write_that_never_returns_keeps_no_daemon_from_serving_and_ending() {
 }
 
 #[test]
-fn a_deny_file_that_answers_late_is_applied_then() {
+fn a_deny_file_that_answers_late_is_applied_once_read() {
     require!(Disk::NEEDS);
     let home = Home::new(112);
     let file = DenyFile::new("disks-3", "127.0.0.0/8\n");
@@ -214,7 +212,7 @@ fn a_snapshot_that_cannot_be_put_aside_is_not_overwritten() {
 }
 
 #[test]
-fn the_second_daemon_at_a_snapshot_leaves_it_alone() {
+fn the_second_daemon_with_a_snapshot_does_not_write_it() {
     let home = Home::new(115);
     let first = home.start(&[]);
     let clients = crowd(&first, 3);
@@ -257,7 +255,7 @@ fn a_successor_waits_for_the_last_snapshot() {
 }
 
 #[test]
-fn a_snapshot_that_is_mounted_by_itself_is_told_with_the_remedy() {
+fn a_snapshot_that_is_a_mount_point_is_reported_with_the_remedy() {
     require!([Need::Root, Need::Program("unshare"), Need::Program("mount")]);
     let home = Home::new(117);
     fs::write(home.snapshot(), "").unwrap();

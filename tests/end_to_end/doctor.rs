@@ -1,9 +1,6 @@
 //! `wakeupd doctor`.
 
-use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
 use std::process::{Command, id};
 use std::time::Instant;
 
@@ -14,10 +11,10 @@ use crate::support::needs::Need;
 use crate::support::network::{Host, NEEDS};
 
 /// An environment in which the doctor queries no other daemon's endpoint.
-const QUIET: [(&str, &str); 1] = [("HTTP_ADDR", "")];
+pub const QUIET: [(&str, &str); 1] = [("HTTP_ADDR", "")];
 
 /// Runs a command as the doctor, checks its exit code, and returns the diagnosis of each check.
-fn diagnoses(command: &mut Command) -> Vec<Value> {
+pub fn diagnoses(command: &mut Command) -> Vec<Value> {
     let (status, stdout, stderr) = output(command.args(["doctor", "--json"]));
     let diagnoses: Vec<Value> = serde_json::from_str(&stdout).expect(&stderr);
     let is_finding = |diagnosis: &Value| diagnosis["result"] == "finding";
@@ -32,13 +29,13 @@ fn diagnoses(command: &mut Command) -> Vec<Value> {
 }
 
 /// The result of a check, and the observation behind it.
-fn check<'a>(all: &'a [Value], name: &str) -> (&'a str, &'a str) {
+pub fn check<'a>(all: &'a [Value], name: &str) -> (&'a str, &'a str) {
     let told = of(all, name);
     (told["result"].as_str().unwrap(), told["seen"].as_str().unwrap())
 }
 
 /// The diagnosis of a check.
-fn of<'a>(all: &'a [Value], name: &str) -> &'a Value {
+pub fn of<'a>(all: &'a [Value], name: &str) -> &'a Value {
     all.iter().find(|diagnosis| diagnosis["check"] == name).expect(name)
 }
 
@@ -55,7 +52,7 @@ pub fn after(preparation: &str, variables: &[(&str, &str)]) -> Command {
 }
 
 #[test]
-fn whoever_else_holds_the_port_is_found() {
+fn another_holder_of_the_port_is_a_finding() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port().to_string();
     for host in ["127.0.0.1", "0.0.0.0", "::"] {
@@ -71,7 +68,7 @@ fn whoever_else_holds_the_port_is_found() {
 }
 
 #[test]
-fn a_daemon_may_hold_the_port_and_its_own_limits_are_looked_at() {
+fn a_daemon_may_hold_the_port_and_its_own_limits_are_checked() {
     for (limit, expected) in [("40", "finding"), ("90", "ok")] {
         let daemon = Daemon::start_command(&mut after(&format!("ulimit -n {limit}"), &SERVING));
         // The daemon runs with PORT=0, but the doctor needs the actual port.
@@ -98,7 +95,7 @@ fn a_daemon_may_hold_the_port_and_its_own_limits_are_looked_at() {
 }
 
 #[test]
-fn who_must_not_look_at_the_holder_does_not_call_it_a_finding() {
+fn a_port_holder_that_cannot_be_inspected_is_no_finding() {
     require!([Need::Root, Need::Program("setpriv")]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port().to_string();
@@ -111,7 +108,7 @@ fn who_must_not_look_at_the_holder_does_not_call_it_a_finding() {
 }
 
 #[test]
-fn small_limits_are_found() {
+fn small_limits_are_findings() {
     let started = |preparation| diagnoses(&mut after(preparation, &QUIET));
     let few = started("ulimit -n 20");
     assert_eq!(
@@ -133,7 +130,7 @@ fn small_limits_are_found() {
 }
 
 #[test]
-fn slack_timers_are_found() {
+fn timer_slack_is_a_finding() {
     let diagnoses = diagnoses(&mut after("echo 40000000 > /proc/self/timerslack_ns", &QUIET));
     // The shell sets its own slack, and then execs the program.
     let (result, seen) = check(&diagnoses, "timers");
@@ -141,7 +138,7 @@ fn slack_timers_are_found() {
 }
 
 #[test]
-fn a_person_reads_the_same_as_a_machine() {
+fn the_text_report_matches_the_json_report() {
     let variables = [("HOST", "nowhere.invalid"), ("HTTP_ADDR", ""), ("LOGLEVEL", "x")];
     let diagnoses = diagnoses(&mut wakeupd(&variables));
     assert_eq!(check(&diagnoses, "addresses").0, "finding");
@@ -161,7 +158,7 @@ fn a_person_reads_the_same_as_a_machine() {
 }
 
 #[test]
-fn a_wrong_environment_has_an_exit_code_of_its_own() {
+fn an_invalid_environment_exits_with_code_78() {
     let (status, stdout, stderr) = output(wakeupd(&[("PORT", "x")]).args(["doctor", "--json"]));
     assert_eq!((status.code(), stdout.as_str()), (Some(78), ""));
     assert!(stderr.contains("PORT=\"x\" must be"), "{stderr}");
@@ -170,7 +167,7 @@ fn a_wrong_environment_has_an_exit_code_of_its_own() {
 }
 
 #[test]
-fn a_strict_filter_matters_where_there_are_two_ways_in() {
+fn a_strict_reverse_path_filter_matters_with_two_interfaces() {
     require!(NEEDS);
     let (server, client) = (Host::new(), Host::new());
     server.wire("one", &client, "one");
@@ -210,7 +207,7 @@ fn a_strict_filter_matters_where_there_are_two_ways_in() {
 }
 
 #[test]
-fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
+fn a_small_conntrack_table_is_a_finding_and_can_be_bypassed() {
     require!(NEEDS, [Need::Program("nft")]);
     let (server, client) = (Host::new(), Host::new());
     server.wire("wire", &client, "wire");
@@ -268,7 +265,7 @@ fn a_small_table_of_connections_is_found_and_can_be_bypassed() {
 }
 
 #[test]
-fn the_running_daemon_is_asked() {
+fn the_running_daemon_is_queried() {
     require!(NEEDS);
     let (server, gateway) = (Host::new(), Host::new());
     server.wire("wire", &gateway, "wire");
@@ -334,110 +331,4 @@ fn the_running_daemon_is_asked() {
     let (result, seen) = check(&diagnoses, "HTTP port");
     assert!(result == "finding" && seen.contains("is in use by wakeupd, pid "), "{seen}");
     daemon.stop();
-}
-
-/// The program as an unprivileged user.
-fn as_user(uid: u32) -> Command {
-    let mut command = Command::new("setpriv");
-    let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
-    command.args(["--inh-caps=-all", "--bounding-set=-all", "--clear-groups"]).args(ids);
-    command.arg(PROGRAM).env_clear().env("ENV_FILE", "none").env("HTTP_ADDR", "none");
-    command
-}
-
-#[test]
-fn files_are_tried_as_the_user_of_the_service() {
-    require!([Need::Root, Need::Program("setpriv")]);
-    // Like /var/lib/private, which only root may enter.
-    let private = std::env::temp_dir().join(format!("wakeupd-private-{}", id()));
-    let folder = private.join("it's the state");
-    fs::create_dir_all(&folder).unwrap();
-    let set = |path: &Path, owner: u32, mode: u32| {
-        chown(path, Some(owner), Some(owner)).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    };
-    set(&private, 0, 0o700);
-    let (snapshot, deny) = (folder.join("snapshot"), private.join("deny"));
-    let examined = |mut command: Command| {
-        diagnoses(command.env("SNAPSHOT_PATH", &snapshot).env("DENY_FILE", &deny))
-    };
-    let by_root = || examined(wakeupd(&QUIET));
-    fs::write(&deny, "192.0.2.0/24").unwrap();
-    for (owner, mode, expected) in [
-        (65_533, 0o700, ("ok", "user 65533 (owner of the folder")),
-        (65_533, 0o500, ("finding", "is not writable by")),
-        (0, 0o755, ("unknown", "root can write to")),
-    ] {
-        set(&folder, owner, mode);
-        let diagnoses = by_root();
-        let (result, seen) = check(&diagnoses, "snapshot");
-        assert!(result == expected.0 && seen.contains(expected.1), "{mode:o}: {result} {seen}");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the check leaves no file behind");
-    }
-
-    // The suggested remedy works as it is.
-    set(&folder, 65_533, 0o500);
-    let diagnoses = by_root();
-    let mend = of(&diagnoses, "snapshot")["mend"].as_str().unwrap().replace("sudo ", "");
-    assert!(Command::new("sh").args(["-c", &mend]).status().unwrap().success(), "{mend}");
-    let mended = by_root();
-    assert_eq!(check(&mended, "snapshot").0, "ok");
-    // The service's user cannot even enter the deny file's folder.
-    assert_eq!(check(&mended, "deny file").0, "finding");
-
-    set(&private, 0, 0o755);
-    assert_eq!(check(&by_root(), "deny file").0, "ok");
-    let (result, seen) = {
-        let diagnoses = examined(as_user(65_531));
-        let (result, seen) = check(&diagnoses, "snapshot");
-        (result.to_owned(), seen.to_owned())
-    };
-    assert!(result == "unknown" && seen.ends_with("run the doctor as root"), "{result} {seen}");
-    assert_eq!(check(&examined(as_user(65_533)), "snapshot").0, "ok");
-    fs::remove_dir_all(&folder).unwrap();
-    let diagnoses = by_root();
-    let (result, seen) = check(&diagnoses, "snapshot");
-    assert!(result == "finding" && seen.contains("No such file"), "{seen}");
-    assert_eq!(fs::read_dir(&private).unwrap().count(), 1, "the check creates nothing");
-    fs::remove_dir_all(&private).unwrap();
-}
-
-#[test]
-fn files_are_tried_as_the_user_of_the_running_daemon() {
-    require!([Need::Root, Need::Program("setpriv")]);
-    let folder = std::env::temp_dir().join(format!("wakeupd-state-{}", id()));
-    fs::create_dir(&folder).unwrap();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    let daemon = Daemon::start_command(as_user(65_532).envs(SERVING));
-    let port = daemon.address.port().to_string();
-    let mut command = wakeupd(&SERVING);
-    let snapshot = folder.join("snapshot");
-    let diagnoses = diagnoses(command.env("PORT", port).env("SNAPSHOT_PATH", snapshot));
-    let (result, seen) = check(&diagnoses, "snapshot");
-    let expected = "is not writable by user 65532 (of the running daemon)";
-    assert!(result == "finding" && seen.contains(expected), "{seen}");
-    assert_eq!(check(&diagnoses, "port").0, "ok", "a port that a daemon holds is not tried");
-    let client = Client::of(&daemon);
-    client.heartbeat(&[]);
-    client.ping();
-    daemon.stop();
-    fs::remove_dir(&folder).unwrap();
-}
-
-#[test]
-fn a_port_that_is_free_is_tried() {
-    require!(NEEDS, [Need::Program("setpriv")]);
-    let server = Host::new();
-    let variables = [("PORT", "53"), ("HTTP_ADDR", "127.0.0.1:80")];
-    let mut command = server.command("setpriv");
-    command.args(as_user(65_533).get_args()).env_clear().env("ENV_FILE", "none");
-    let by_user = diagnoses(command.envs(variables));
-    let by_root =
-        diagnoses(server.command(PROGRAM).env_clear().env("ENV_FILE", "none").envs(variables));
-    for name in ["port", "HTTP port"] {
-        let (result, seen) = check(&by_user, name);
-        assert!(result == "finding" && seen.contains("cannot be bound: Permission"), "{seen}");
-        let (result, seen) = check(&by_root, name);
-        assert!(result == "ok" && seen.ends_with(" is free"), "{seen}");
-    }
 }

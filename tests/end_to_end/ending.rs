@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::clocks::Clocks;
+use crate::notifications::{Halted, Manager};
 use crate::restart::{Home, crowd, restored};
 use crate::support::daemon::{Client, Daemon, count, wait_until};
 use crate::support::witness::Witness;
-use crate::systemd::{Halted, Manager};
 
 /// The number of clients that send a single heartbeat.
 const SILENT: usize = 20;
@@ -44,7 +44,7 @@ fn outlive(
 }
 
 #[test]
-fn a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back() {
+fn a_worker_that_panics_ends_the_process_and_loses_no_client() {
     require!(Clocks::NEEDS);
     let (home, clocks) = (Home::new(101), Clocks::new());
     let variables = clocks.variables();
@@ -59,7 +59,7 @@ fn a_worker_that_panics_ends_the_process_and_a_successor_brings_everybody_back()
 
 /// In a release build, a panic aborts.
 #[test]
-fn a_successor_of_one_that_aborted_brings_everybody_back() {
+fn the_successor_of_an_aborted_daemon_restores_all_clients() {
     let home = Home::new(102);
     let abort = |daemon: &Daemon| daemon.signal(Signal::SIGABRT);
     let is_abort = |status: ExitStatus| status.signal() == Some(Signal::SIGABRT as i32);
@@ -67,7 +67,7 @@ fn a_successor_of_one_that_aborted_brings_everybody_back() {
 }
 
 #[test]
-fn the_watchdog_ends_one_that_hangs_and_a_successor_brings_everybody_back() {
+fn the_watchdog_ends_a_hung_daemon_and_no_client_is_lost() {
     let home = Home::new(103);
     let (manager, address) = Manager::abstract_one("hanging");
     let daemon = home.start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "4000000")]);
@@ -83,7 +83,7 @@ fn the_watchdog_ends_one_that_hangs_and_a_successor_brings_everybody_back() {
 }
 
 #[test]
-fn a_stop_waits_for_no_worker_that_hangs_and_a_successor_brings_everybody_back() {
+fn a_stop_does_not_wait_for_a_hung_worker_and_loses_no_client() {
     let home = Home::new(104);
     let stop = |daemon: &Daemon| {
         let halted = Halted::new(daemon.thread("worker-3"));

@@ -55,7 +55,7 @@ fn the_example_can_be_copied_and_run() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file() {
+fn the_environment_overrides_the_file() {
     let text = "\u{feff}# ours\nexport PORT='7000' # a comment\nENV_FILE=/nowhere\nOTHER=1\n";
     let folder = Folder::with_file("order", text);
     assert_eq!(folder.port(&[("HOST", "::1")]), "7000");
@@ -66,7 +66,7 @@ fn the_environment_goes_before_the_file() {
 }
 
 #[test]
-fn a_service_has_its_variables_from_its_unit() {
+fn a_service_ignores_the_default_env_file() {
     let folder = Folder::with_file("service", "PORT=7000\n");
     assert_eq!(folder.port(&[("NOTIFY_SOCKET", "/run/notify")]), "7561");
     let named = [("NOTIFY_SOCKET", "/run/notify"), ("ENV_FILE", ".env")];
@@ -95,7 +95,7 @@ fn a_daemon_logs_which_file_it_read() {
 }
 
 #[test]
-fn subcommands_read_it_too() {
+fn subcommands_read_the_env_file() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let folder = Folder::with_file("status", &format!("HTTP_ADDR={}\n", daemon.http()));
     for subcommand in ["status", "healthcheck"] {
@@ -105,7 +105,7 @@ fn subcommands_read_it_too() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_a_wrong_configuration() {
+fn an_unusable_file_exits_with_code_78() {
     let secret = "HOST=::1\n\nADMIN_TOKEN=correct horse battery\n";
     let malformed = Folder::with_file("malformed", secret);
     let names_line = "malformed in line 3. Write NAME=value";
@@ -139,7 +139,7 @@ fn a_file_that_cannot_be_used_is_a_wrong_configuration() {
 }
 
 #[test]
-fn names_in_the_file_can_be_misspelt_too() {
+fn misspelt_names_in_the_file_are_reported() {
     let folder = Folder::with_file("misspelt", "LOGLEVEL=DEBUG\n");
     let (status, _, stderr) = output(folder.wakeupd(&[("LOGLEVEL", "INFO")]).arg("--check-config"));
     assert_eq!(status.code(), Some(78));

@@ -39,7 +39,7 @@ fn failed_pings(mut daemon: Daemon) -> String {
 }
 
 #[test]
-fn a_failure_costs_that_ping_and_no_other() {
+fn a_failed_send_costs_only_its_own_ping() {
     require!([Need::Program("strace")]);
     // The daemon retries some sends at once, because the error may belong to another datagram.
     let failures = [
@@ -67,7 +67,7 @@ fn a_failure_costs_that_ping_and_no_other() {
 }
 
 #[test]
-fn what_the_network_said_of_another_costs_no_ping() {
+fn an_error_about_another_client_costs_no_ping() {
     require!([Need::Program("strace")]);
     let errors = [
         ("ECONNREFUSED", 4),
@@ -89,7 +89,7 @@ fn what_the_network_said_of_another_costs_no_ping() {
 }
 
 #[test]
-fn what_the_kernel_has_no_room_for_is_tried_once_more() {
+fn a_send_that_finds_no_buffer_space_is_retried_once() {
     require!([Need::Program("strace")]);
     for (error, reason) in [("EAGAIN", "would_block"), ("ENOBUFS", "no_buffers")] {
         let daemon = failing_daemon(&format!("error={error}:when=2"));
@@ -108,7 +108,7 @@ fn what_the_kernel_has_no_room_for_is_tried_once_more() {
 }
 
 #[test]
-fn a_flood_that_never_ends_keeps_the_silent_no_longer() {
+fn a_flood_that_never_ends_does_not_keep_silent_clients() {
     require!([Need::Program("strace")]);
     // Receiving is so slow that a datagram always waits in the socket.
     let settings = [("LOG_LEVEL", "DEBUG"), ("CLIENT_EXPIRATION_SECONDS", "1")];
@@ -132,7 +132,7 @@ fn a_flood_that_never_ends_keeps_the_silent_no_longer() {
 }
 
 #[test]
-fn source_port_zero_never_registers_nor_floods_the_log() {
+fn source_port_zero_never_registers_or_floods_the_log() {
     require!([Need::Root]);
     let daemon = Daemon::start(&[]);
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap();

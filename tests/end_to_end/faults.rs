@@ -104,7 +104,7 @@ fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
 }
 
 #[test]
-fn a_call_that_fails_once_costs_nobody_a_ping() {
+fn a_call_that_fails_once_costs_no_ping() {
     require!(NEEDS);
     // `failing` has more cases of sendmmsg, such as the retry when buffers are full. The daemon does not
     // retry after EPERM, because the firewall has dropped that ping.
@@ -148,7 +148,7 @@ enum Costs {
 }
 
 #[test]
-fn calls_that_fail_for_a_while_cost_no_more_than_they_must() {
+fn calls_that_fail_for_a_while_cost_only_their_own_datagrams() {
     require!(NEEDS);
     let nothing = String::new;
     let receives = || "wakeupd_failed_receives_total".to_owned();
@@ -207,7 +207,7 @@ fn calls_that_fail_for_a_while_cost_no_more_than_they_must() {
 }
 
 #[test]
-fn a_process_whose_socket_is_gone_ends() {
+fn a_process_with_a_broken_socket_exits() {
     require!(NEEDS);
     let cases = [
         ("recvmmsg", Some(1), "ERROR the receiving socket is broken: Bad file descriptor"),

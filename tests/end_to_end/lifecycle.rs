@@ -9,7 +9,7 @@ use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, output, wakeupd};
 use crate::support::needs::Need;
 
 #[test]
-fn sigterm_and_sigint_stop_it_cleanly() {
+fn sigterm_and_sigint_stop_the_daemon_cleanly() {
     for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
         let mut daemon = Daemon::start(&[]);
         Client::of(&daemon).heartbeat(&[]);
@@ -22,7 +22,7 @@ fn sigterm_and_sigint_stop_it_cleanly() {
 }
 
 #[test]
-fn fifty_stops_in_a_row_wait_for_no_sleeping_worker() {
+fn fifty_stops_in_a_row_do_not_wait_for_sleeping_workers() {
     // If a worker slept through the shutdown, two of five stops would take up to half a second longer.
     let longest = Duration::from_secs(6);
     let mut stops = Duration::ZERO;
@@ -42,7 +42,7 @@ fn fifty_stops_in_a_row_wait_for_no_sleeping_worker() {
 }
 
 #[test]
-fn a_name_that_means_this_machine_alone_is_pointed_out() {
+fn a_host_name_that_resolves_to_loopback_is_a_warning() {
     require!([Need::Root, Need::Program("unshare"), Need::Program("mount")]);
     let hosts = std::env::temp_dir().join(format!("wakeupd-hosts-{}", std::process::id()));
     std::fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 box.example box\n").unwrap();
@@ -61,7 +61,7 @@ fn a_name_that_means_this_machine_alone_is_pointed_out() {
 }
 
 #[test]
-fn the_first_process_of_a_container_stops_too() {
+fn the_daemon_stops_as_pid_1_of_a_container() {
     require!([Need::Root, Need::Program("unshare")]);
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", PROGRAM]);
@@ -74,7 +74,7 @@ fn the_first_process_of_a_container_stops_too() {
 }
 
 #[test]
-fn a_second_instance_is_told_who_has_the_port() {
+fn a_second_instance_reports_that_the_port_is_in_use() {
     let daemon = Daemon::start(&[]);
     let port = daemon.address.port().to_string();
     let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "127.0.0.1"), ("PORT", &port)]));
@@ -102,7 +102,7 @@ fn an_address_of_another_machine_cannot_be_bound() {
 }
 
 #[test]
-fn a_name_without_an_address_cannot_be_bound() {
+fn an_unresolvable_host_name_is_an_error() {
     let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "nowhere.invalid"), ("PORT", "0")]));
     assert_eq!(status.code(), Some(1));
     assert!(stderr.contains("HOST=nowhere.invalid does not resolve"), "{stderr}");

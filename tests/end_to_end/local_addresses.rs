@@ -82,7 +82,7 @@ fn one_client_cannot_fill_the_table_of_local_addresses() {
 }
 
 #[test]
-fn a_client_behind_a_blackhole_costs_the_others_not_their_server_address() {
+fn a_client_behind_a_blackhole_changes_no_other_clients_server_address() {
     require!(NEEDS);
     let scene = Scene::new(&[("HTTP_ADDR", "127.0.0.1:7561")]);
     // If the kernel chooses the source, it prefers the first address of a network.
@@ -128,7 +128,7 @@ fn a_client_behind_a_blackhole_costs_the_others_not_their_server_address() {
 
 #[test]
 #[ignore = "floods for half a minute"]
-fn a_full_table_of_local_addresses_is_told_and_empties_with_its_clients() {
+fn a_full_table_of_local_addresses_is_a_finding_until_clients_expire() {
     require!(NEEDS);
     let scene = scene(&[("CLIENT_EXPIRATION_SECONDS", "8")]);
     let is_told = || findings(&scene.server).contains("table of local addresses has no room");

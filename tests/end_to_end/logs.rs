@@ -15,7 +15,7 @@ use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, field, send_signa
 use crate::support::needs::Need;
 
 #[test]
-fn an_operator_reads_what_is_in_force_and_what_was_done() {
+fn the_log_shows_the_settings_and_a_summary() {
     let daemon = Daemon::start(&[("LOG_LEVEL", "info"), ("CLIENT_EXPIRATION_SECONDS", "60")]);
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
@@ -59,7 +59,7 @@ fn an_operator_reads_what_is_in_force_and_what_was_done() {
 }
 
 #[test]
-fn the_first_client_is_logged_once_for_a_newcomer_to_see() {
+fn only_the_first_client_is_logged_at_info() {
     let daemon = Daemon::start(&[("LOG_LEVEL", "info")]);
     let clients = [Client::of(&daemon), Client::of(&daemon)];
     for client in &clients {
@@ -73,7 +73,7 @@ fn the_first_client_is_logged_once_for_a_newcomer_to_see() {
 }
 
 #[test]
-fn every_datagram_is_logged_where_everything_is() {
+fn log_level_notset_logs_every_datagram() {
     let daemon = Daemon::start(&[("LOG_LEVEL", "notset")]);
     let client = Client::of(&daemon);
     client.heartbeat(&[7; 1_400]);
@@ -83,7 +83,7 @@ fn every_datagram_is_logged_where_everything_is() {
 }
 
 #[test]
-fn a_higher_level_leaves_out_what_is_below_it() {
+fn messages_below_the_log_level_are_omitted() {
     for level in ["WARNING", "error", "50"] {
         let stderr = stderr_of_a_short_life(&[("LOG_LEVEL", level)], false);
         assert!(!stderr.contains("INFO") && !stderr.contains("stopped"), "{level}: {stderr}");
@@ -91,7 +91,7 @@ fn a_higher_level_leaves_out_what_is_below_it() {
 }
 
 #[test]
-fn json_is_one_object_a_line() {
+fn json_logs_have_one_object_per_line() {
     let stderr = stderr_of_a_short_life(&[("LOG_FORMAT", "JSON")], false);
     let lines: Vec<Value> =
         stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -143,7 +143,7 @@ fn line_with(text: &str, stderr: &mut impl BufRead) -> String {
 }
 
 #[test]
-fn a_log_that_nobody_reads_delays_no_ping() {
+fn an_unread_log_delays_no_ping() {
     let (mut child, _stderr, server) = stuck_daemon();
     let client = Client::new(UdpSocket::bind("127.0.0.1:0").unwrap(), server);
     client.heartbeat(&[]);
@@ -153,7 +153,7 @@ fn a_log_that_nobody_reads_delays_no_ping() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_daemon_at_once() {
     // Without the second signal, the daemon would wait to write its last lines.
     let (mut child, _stderr, _) = stuck_daemon();
     for signal in [Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCONT] {
@@ -164,7 +164,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_small_buffer_is_pointed_out_with_what_to_do() {
+fn a_small_buffer_is_reported_with_the_remedy() {
     require!([Need::Root, Need::Program("setpriv")]);
     // Without this capability, the daemon cannot exceed the system's limits, which are usually far lower.
     let mut command = Command::new("setpriv");

@@ -28,7 +28,7 @@ fn pings(wires: [&Sniffer; 2], ends: [SocketAddr; 2]) -> [u32; 2] {
 }
 
 #[test]
-fn two_daemons_on_the_port_of_the_service_do_not_ping_each_other() {
+fn two_daemons_on_the_same_port_do_not_ping_each_other() {
     require!(NEEDS);
     let scene = Scene::new(&[]);
     let other = scene.client.serve(&[]);
@@ -44,7 +44,7 @@ fn two_daemons_on_the_port_of_the_service_do_not_ping_each_other() {
 }
 
 #[test]
-fn two_daemons_on_other_ports_ping_each_other_once_a_second_until_one_is_denied() {
+fn two_daemons_on_different_ports_ping_each_other_until_one_is_denied() {
     require!(NEEDS);
     let file = DenyFile::new("loops-1", "# nobody yet\n");
     let mut scene = Scene::on_port(9_000, &[("PORT", "9000"), ("DENY_FILE", file.path())]);
@@ -66,7 +66,7 @@ fn two_daemons_on_other_ports_ping_each_other_once_a_second_until_one_is_denied(
 }
 
 #[test]
-fn a_server_that_echoes_is_pinged_once_a_second_until_it_is_denied() {
+fn an_echo_server_is_pinged_once_a_second_until_it_is_denied() {
     require!(NEEDS);
     let file = DenyFile::new("loops-2", "");
     let scene = Scene::new(&[("DENY_FILE", file.path()), ("CLIENT_EXPIRATION_SECONDS", "3")]);

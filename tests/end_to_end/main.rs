@@ -4,12 +4,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod command_line;
 mod configuration;
 mod deny_file;
 mod env_file;
 mod http;
 mod lifecycle;
+mod listing;
 mod logs;
 mod manual;
 mod page;
@@ -19,6 +21,8 @@ mod status;
 
 #[cfg(target_os = "linux")]
 mod amplification;
+#[cfg(target_os = "linux")]
+mod bench_cleanup;
 #[cfg(target_os = "linux")]
 mod benching;
 #[cfg(target_os = "linux")]
@@ -42,6 +46,8 @@ mod disks;
 #[cfg(target_os = "linux")]
 mod doctor;
 #[cfg(target_os = "linux")]
+mod doctor_files;
+#[cfg(target_os = "linux")]
 mod ending;
 #[cfg(target_os = "linux")]
 mod failing;
@@ -60,6 +66,8 @@ mod neighbours;
 #[cfg(target_os = "linux")]
 mod networks;
 #[cfg(target_os = "linux")]
+mod notifications;
+#[cfg(target_os = "linux")]
 mod options;
 #[cfg(target_os = "linux")]
 mod outages;
@@ -69,6 +77,8 @@ mod restart;
 mod senders;
 #[cfg(target_os = "linux")]
 mod signals;
+#[cfg(target_os = "linux")]
+mod snapshots;
 #[cfg(target_os = "linux")]
 mod spoofing;
 #[cfg(target_os = "linux")]

@@ -33,7 +33,7 @@ fn fed(command: &mut Command, input: &str) -> (bool, String) {
 }
 
 #[test]
-fn help_fits_a_terminal() {
+fn help_fits_in_80_columns() {
     let subcommands = subcommands();
     for flag in ["-h", "--help"] {
         let of_subcommands = subcommands.iter().map(|name| vec![name.as_str(), flag]);
@@ -46,7 +46,7 @@ fn help_fits_a_terminal() {
 }
 
 #[test]
-fn the_manual_page_has_each_variable_subcommand_and_option() {
+fn the_manual_page_lists_each_variable_subcommand_and_option() {
     let page = printed(&["man"]);
     for variable in SETTINGS {
         let tag = format!("\\fB{}\\fR", variable.name);
@@ -94,7 +94,7 @@ fn assert_has_options(page: &str, command: &clap::Command) {
 }
 
 #[test]
-fn the_manual_page_is_plain() {
+fn the_manual_page_is_ascii_with_the_standard_sections() {
     let page = printed(&["man"]);
     assert!(page.is_ascii(), "{page}");
     assert!(!page.contains('`'), "code is bold: {page}");
@@ -118,7 +118,7 @@ fn the_manual_page_is_plain() {
 }
 
 #[test]
-fn the_manual_page_is_sound() {
+fn groff_and_mandoc_accept_the_manual_page() {
     require!([Need::Program("groff"), Need::Program("mandoc")]);
     let page = printed(&["man"]);
     for device in ["utf8", "ps"] {
@@ -151,7 +151,7 @@ fn bash_completes_the_subcommands() {
 }
 
 #[test]
-fn there_are_completions_for_other_shells() {
+fn zsh_and_fish_have_completions() {
     for (shell, beginning) in [("zsh", "#compdef wakeupd"), ("fish", "# Print an optspec")] {
         assert!(printed(&["completions", shell]).starts_with(beginning), "{shell}");
     }

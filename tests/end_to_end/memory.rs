@@ -44,7 +44,7 @@ fn serve(daemon: &Daemon, clients: u32) {
 }
 
 #[test]
-fn a_limit_of_the_process_that_is_too_small_is_told_at_the_start() {
+fn a_process_memory_limit_that_is_too_small_is_reported_at_the_start() {
     for (option, name) in [("v", "address space (`ulimit -v`)"), ("d", "data (`ulimit -d`)")] {
         let limited = |megabytes: u64| format!("ulimit -{option} {}", megabytes * 1_000_000 / 1024);
         let most = "3000000";
@@ -64,7 +64,7 @@ fn a_limit_of_the_process_that_is_too_small_is_told_at_the_start() {
 }
 
 #[test]
-fn a_limit_of_the_control_group_that_is_too_small_is_told_at_the_start() {
+fn a_control_group_limit_that_is_too_small_is_reported_at_the_start() {
     require!([Need::Root, Need::ControlGroup]);
     let group = ControlGroup::with_memory(36_000_000).unwrap();
     let told = complaint(&group.preparation(), "30000");

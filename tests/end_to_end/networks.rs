@@ -34,7 +34,7 @@ fn probe(host: &Host, target: &str, count: &str) -> Command {
 }
 
 #[test]
-fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
+fn a_ping_leaves_from_the_address_the_heartbeat_was_sent_to() {
     require!(NEEDS);
     let (server, client) = server_and_client();
     for (host, targets) in [
@@ -53,7 +53,7 @@ fn a_ping_leaves_from_the_address_that_the_heartbeat_hit() {
 }
 
 #[test]
-fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
+fn a_ping_leaves_from_another_address_once_the_original_is_gone() {
     require!(NEEDS);
     for (host, any, gone, left) in [
         ("0.0.0.0", "0.0.0.0:0", "10.9.0.2", "10.9.0.1"),
@@ -76,7 +76,7 @@ fn a_ping_leaves_from_another_address_where_that_one_is_gone() {
 }
 
 #[test]
-fn both_families_are_served_where_a_host_has_but_one() {
+fn a_dual_stack_daemon_serves_ipv4_on_a_host_without_ipv6() {
     require!(NEEDS);
     let (server, client) = server_and_client();
     server.run("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
@@ -110,7 +110,7 @@ fn a_client_behind_a_nat_is_pinged() {
 }
 
 #[test]
-fn those_who_cannot_be_reached_cost_nobody_else_a_ping() {
+fn unreachable_clients_cost_no_other_client_a_ping() {
     require!(NEEDS, [Need::Program("nft")]);
     let (server, client) = server_and_client();
     client.run("ip route add local 10.20.0.0/16 dev lo");

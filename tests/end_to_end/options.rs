@@ -223,7 +223,7 @@ fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T, Errno) + Sync) {
 }
 
 #[test]
-fn every_refused_option_is_told_once_and_the_daemon_serves_without() {
+fn every_refused_option_is_logged_once_and_the_daemon_still_serves() {
     require!([Need::Program("cc"), Need::Ipv6]);
     let refuser = Refuser::new("bound");
     for_each(&CASES, |(host, calls, expected), error| {
@@ -242,7 +242,7 @@ fn every_refused_option_is_told_once_and_the_daemon_serves_without() {
 }
 
 #[test]
-fn a_handed_over_socket_is_served_without_the_options_too() {
+fn a_handed_over_socket_is_served_without_the_options() {
     require!([Need::Program("cc"), Need::Ipv6]);
     let refuser = Refuser::new("handed-over");
     let cases: [Case; 2] = [("[::]:0", &ALL, &EVERYTHING_V6), ("[::]:0", &[], &[])];
@@ -261,7 +261,7 @@ fn a_handed_over_socket_is_served_without_the_options_too() {
 }
 
 #[test]
-fn http_is_served_without_the_option_too() {
+fn http_is_served_without_the_option() {
     require!([Need::Program("cc")]);
     let refuser = Refuser::new("http");
     for_each(&[REUSEADDR], |call, error| {
@@ -277,7 +277,7 @@ fn http_is_served_without_the_option_too() {
 }
 
 #[test]
-fn the_daemon_asks_for_no_option_that_the_table_does_not_have() {
+fn the_daemon_uses_no_socket_option_outside_the_table() {
     require!([Need::Program("strace"), Need::Ipv6]);
     let known: BTreeSet<_> =
         ALL.iter().chain(&INHERITED).map(|call| (call.kind, call.name.to_owned())).collect();

@@ -125,7 +125,7 @@ fn server_and_client() -> (Host, Host) {
 }
 
 #[test]
-fn the_network_goes_and_comes_and_the_pings_with_it() {
+fn pings_resume_when_the_network_returns() {
     require!(NEEDS, [Need::Program("nft")]);
     let _undisturbed = undisturbed();
     thread::scope(|scope| {

@@ -119,7 +119,7 @@ fn expect_no_barriers(browser: &mut Browser) {
 }
 
 #[test]
-fn it_shows_what_happens_and_when_it_hears_no_more() {
+fn the_page_shows_live_data_and_a_lost_connection() {
     require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let address = page(&daemon);
@@ -182,7 +182,7 @@ fn it_shows_what_happens_and_when_it_hears_no_more() {
 }
 
 #[test]
-fn it_says_what_is_wrong_and_what_to_do() {
+fn the_page_shows_findings_with_their_remedies() {
     require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0"), ("MAX_CLIENTS", "4")]);
     let _clients = clients(&daemon, 4);
@@ -220,7 +220,7 @@ fn find(browser: &mut Browser, wanted: &str) {
 }
 
 #[test]
-fn it_finds_clients_and_explains_why_others_are_none() {
+fn the_page_finds_clients_and_explains_refusals() {
     require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[
         ("HTTP_ADDR", "127.0.0.1:0"),
@@ -270,7 +270,7 @@ fn it_finds_clients_and_explains_why_others_are_none() {
 }
 
 #[test]
-fn it_fits_a_narrow_window_with_the_longest_that_it_may_show() {
+fn the_page_fits_a_narrow_window_with_the_longest_values() {
     require!([Need::Program("chromium")]);
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let mut browser = browser();
@@ -294,7 +294,7 @@ fn it_fits_a_narrow_window_with_the_longest_that_it_may_show() {
 }
 
 #[test]
-fn it_asks_for_the_token_where_strangers_may_come() {
+fn the_page_asks_for_the_token_beyond_loopback() {
     require!([Need::Program("chromium")]);
     let mut browser = browser();
     let open = Daemon::start(&[("HTTP_ADDR", "0.0.0.0:0")]);

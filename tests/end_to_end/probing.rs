@@ -14,7 +14,7 @@ fn probe(arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn it_counts_pings_a_second_apart() {
+fn a_probe_counts_pings_one_second_apart() {
     let daemon = Daemon::start(&[]);
     let target = format!("localhost:{}", daemon.address.port());
     let (status, stdout, _) = output(&mut probe(&[&target, "--count", "4"]));
@@ -34,7 +34,7 @@ fn it_counts_pings_a_second_apart() {
 }
 
 #[test]
-fn it_heartbeats_often_enough_to_stay() {
+fn a_probe_sends_enough_heartbeats_to_stay_registered() {
     let daemon = Daemon::start(&[("CLIENT_EXPIRATION_SECONDS", "3")]);
     let target = daemon.address.to_string();
     let (status, stdout, _) = output(&mut probe(&[&target, "--every", "1s", "--count", "8"]));
@@ -43,14 +43,14 @@ fn it_heartbeats_often_enough_to_stay() {
 }
 
 #[test]
-fn it_ends_after_its_time() {
+fn a_probe_ends_after_its_duration() {
     let daemon = Daemon::start(&[]);
     let (status, stdout, _) = output(&mut probe(&[&daemon.address.to_string(), "--for", "3s"]));
     assert!(status.success() && stdout.contains(" received, "), "{stdout}");
 }
 
 #[test]
-fn it_sums_up_when_interrupted() {
+fn an_interrupted_probe_prints_a_summary() {
     let daemon = Daemon::start(&[]);
     let child = probe(&[&daemon.address.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
     daemon.wait_for_line("registered");
@@ -62,7 +62,7 @@ fn it_sums_up_when_interrupted() {
 }
 
 #[test]
-fn a_closed_port_is_told_from_silence() {
+fn a_closed_port_is_distinguished_from_silence() {
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (status, stdout, _) = output(&mut probe(&[&closed.to_string(), "--for", "2s"]));
     assert_eq!(status.code(), Some(1));
@@ -80,7 +80,7 @@ fn a_closed_port_is_told_from_silence() {
 }
 
 #[test]
-fn it_is_no_ping_unless_it_begins_like_one() {
+fn only_datagrams_that_begin_like_a_ping_count() {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     let target = server.local_addr().unwrap().to_string();
     let mut probe = probe(&[&target, "--count", "1"]);
@@ -98,7 +98,7 @@ fn it_is_no_ping_unless_it_begins_like_one() {
 }
 
 #[test]
-fn what_a_server_sends_at_any_rate_is_summed_up() {
+fn a_flood_from_the_server_is_summarized_once_a_second() {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     let target = server.local_addr().unwrap().to_string();
     let child = probe(&[&target, "--for", "3s"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -125,7 +125,7 @@ fn what_a_server_sends_at_any_rate_is_summed_up() {
 }
 
 #[test]
-fn nonsense_on_the_command_line_is_an_error_of_its_own() {
+fn an_invalid_command_line_exits_with_code_2() {
     for arguments in [
         &["localhost:0"][..],
         &["[::1"],

@@ -13,20 +13,17 @@ use wakeupd::snapshot::Snapshot;
 
 use crate::crowd::Crowd;
 use crate::deny_file::DenyFile;
-use crate::support::daemon::{
-    Client, Daemon, PROGRAM, count, field, output, wait_until, wakeupd as program,
-};
+use crate::support::daemon::{Client, Daemon, PROGRAM, count, field, wait_until};
 use crate::support::needs::Need;
-use crate::support::web;
 
 /// The needs of a test that gives a daemon a disk of its own.
-const OWN_DISK: [Need; 3] = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
+pub const OWN_DISK: [Need; 3] = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
 
 /// The home of successive daemons: an address that is unique to the test, and a folder removed on drop.
 #[derive(Debug)]
 pub struct Home {
     host: String,
-    folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 impl Home {
@@ -74,7 +71,7 @@ impl Home {
     }
 
     /// Starts a daemon that sees the folder as a disk of its own, mounted with these options.
-    fn start_on_a_disk(&self, options: &str) -> Daemon {
+    pub fn start_on_a_disk(&self, options: &str) -> Daemon {
         let folder = self.folder.display();
         let script = format!("mount -t tmpfs -o {options} tmpfs '{folder}' && exec '{PROGRAM}'");
         let mut command = Command::new("unshare");
@@ -82,7 +79,7 @@ impl Home {
         Daemon::start_command(command.env("HTTP_ADDR", "").env("LOG_LEVEL", "INFO"))
     }
 
-    fn files(&self) -> Vec<String> {
+    pub fn files(&self) -> Vec<String> {
         let files = fs::read_dir(&self.folder).unwrap();
         let mut files: Vec<_> =
             files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -114,7 +111,7 @@ pub fn restored(daemon: &Daemon) -> [String; 3] {
 }
 
 #[test]
-fn sigterm_and_a_start_lose_nobody() {
+fn sigterm_and_a_start_lose_no_client() {
     let home = Home::new(1);
     let daemon = home.start(&[]);
     let clients = crowd(&daemon, 20);
@@ -135,7 +132,7 @@ fn sigterm_and_a_start_lose_nobody() {
 }
 
 #[test]
-fn sigkill_loses_nobody_who_is_in_the_last_snapshot() {
+fn sigkill_loses_no_client_of_the_last_snapshot() {
     let home = Home::new(2);
     let mut daemon = home.start(&[]);
     let clients = crowd(&daemon, 20);
@@ -153,7 +150,7 @@ fn sigkill_loses_nobody_who_is_in_the_last_snapshot() {
 }
 
 #[test]
-fn who_has_been_a_client_for_an_interval_survives_sigkill() {
+fn a_client_registered_for_an_interval_survives_sigkill() {
     let home = Home::new(13);
     let mut daemon = home.start(&[("SNAPSHOT_INTERVAL_SECONDS", "2")]);
     let early = crowd(&daemon, 1);
@@ -204,7 +201,7 @@ fn a_burst_during_a_snapshot_is_in_the_next_one() {
 }
 
 #[test]
-fn nobody_gets_more_time_than_was_left() {
+fn a_restart_extends_no_lifetime() {
     let home = Home::new(3);
     let expiration = [("CLIENT_EXPIRATION_SECONDS", "6")];
     let daemon = home.start(&expiration);
@@ -230,7 +227,7 @@ fn nobody_gets_more_time_than_was_left() {
 }
 
 #[test]
-fn whose_time_is_over_meanwhile_does_not_come_back() {
+fn an_expired_client_is_not_restored() {
     let home = Home::new(4);
     let daemon = home.start(&[]);
     let clients = crowd(&daemon, 3);
@@ -243,19 +240,19 @@ fn whose_time_is_over_meanwhile_does_not_come_back() {
 }
 
 #[test]
-fn the_guard_has_its_say() {
+fn the_guard_refuses_denied_clients_on_restore() {
     let home = Home::new(5);
     let daemon = home.start(&[]);
     let _clients = crowd(&daemon, 5);
     daemon.stop();
-    let denied = DenyFile::new("the_guard_has_its_say", &home.host);
+    let denied = DenyFile::new("the_guard_refuses_denied_clients_on_restore", &home.host);
     let daemon = home.start(&[("DENY_FILE", denied.path())]);
     assert_eq!(restored(&daemon), ["0", "0", "5"]);
     daemon.stop();
 }
 
 #[test]
-fn the_caps_hold_for_those_who_come_back() {
+fn the_caps_apply_to_restored_clients() {
     let home = Home::new(6);
     let daemon = home.start(&[]);
     let clients = crowd(&daemon, 5);
@@ -267,7 +264,7 @@ fn the_caps_hold_for_those_who_come_back() {
 }
 
 #[test]
-fn whom_another_host_cannot_reach_does_not_come_back() {
+fn a_client_out_of_reach_is_not_restored() {
     require!([Need::Ipv6]);
     let home = Home::new(14);
     let daemon = home.start(&[("HOST", "::"), ("PORT", "27563")]);
@@ -287,148 +284,4 @@ fn whom_another_host_cannot_reach_does_not_come_back() {
     assert!(v6.is_left_alone_for(Duration::from_millis(1_500)));
     let lines = daemon.stop();
     assert_eq!(count(&lines, "failed_pings=0"), 1, "{lines:#?}");
-}
-
-#[test]
-fn what_cannot_be_used_is_put_aside() {
-    let home = Home::new(7);
-    let daemon = home.start(&[]);
-    let clients = crowd(&daemon, 3);
-    daemon.stop();
-    let whole = fs::read(home.snapshot()).unwrap();
-    let changed = |position: usize| {
-        let mut changed = whole.clone();
-        changed[position] ^= 0x10;
-        changed
-    };
-    for (bytes, reason) in [
-        (whole[..whole.len() - 1].to_vec(), "it is truncated"),
-        (changed(whole.len() - 1), "it is damaged"),
-        (changed(8), "its format version is 17"),
-        (b"{}\n".to_vec(), "it is not a wakeupd snapshot"),
-        (Vec::new(), "it is not a wakeupd snapshot"),
-    ] {
-        fs::write(home.snapshot(), &bytes).unwrap();
-        let daemon = home.start(&[]);
-        let line = daemon.wait_for_line("could not use the snapshot");
-        assert!(line.contains("WARN") && line.contains(reason), "{line}");
-        assert_eq!(fs::read(home.beside(".bad")).unwrap(), bytes);
-        clients[0].forget_pings();
-        clients[0].heartbeat(&[]);
-        clients[0].ping();
-        daemon.stop();
-        assert_eq!(home.read().unwrap().len(), 1);
-    }
-}
-
-#[test]
-fn the_clients_of_another_port_stay_where_they_are() {
-    let home = Home::new(8);
-    let daemon = home.start(&[]);
-    let _clients = crowd(&daemon, 1);
-    daemon.stop();
-    let daemon = home.start(&[("PORT", "27562")]);
-    let line = daemon.wait_for_line("could not use the snapshot");
-    assert!(line.contains("UDP port 27561"), "{line}");
-}
-
-#[test]
-fn where_it_cannot_be_written_the_daemon_serves_and_says_so() {
-    let home = Home::new(9);
-    let missing = home.folder.join("missing");
-    let path = missing.join("snapshot");
-    let variables = [("SNAPSHOT_PATH", path.to_str().unwrap()), ("HTTP_ADDR", "127.0.0.1:0")];
-    let daemon = home.start(&variables);
-    let _clients = crowd(&daemon, 2);
-    let findings = || web::get(daemon.http(), "/status").json()["findings"].to_string();
-    wait_until("/status reports snapshot_old", || findings().contains("snapshot_old"));
-    let metrics = web::get(daemon.http(), "/metrics").body;
-    let failed =
-        metrics.lines().find_map(|line| line.strip_prefix("wakeupd_failed_snapshots_total "));
-    assert!(failed.unwrap().parse::<u32>().unwrap() > 0, "{metrics}");
-
-    fs::create_dir(&missing).unwrap();
-    daemon.wait_for_line("the snapshot can be written again");
-    wait_until("/status no longer reports snapshot_old", || !findings().contains("snapshot_old"));
-    let metrics = web::get(daemon.http(), "/metrics").body;
-    assert!(metrics.contains("\nwakeupd_snapshot_bytes "), "{metrics}");
-    let lines = daemon.stop();
-    assert_eq!(count(&lines, "cannot write the snapshot"), 1, "{lines:#?}");
-    assert!(path.exists());
-}
-
-#[test]
-fn a_full_disk_keeps_the_last_snapshot_and_nobody_from_his_pings() {
-    require!(OWN_DISK);
-    let home = Home::new(10);
-    // Two pages of 4 KiB: the first snapshot takes one, and the next needs two.
-    let daemon = home.start_on_a_disk("size=8k");
-    let few = crowd(&daemon, 3);
-    let view = PathBuf::from(format!("/proc/{}/root", daemon.pid()))
-        .join(home.snapshot().strip_prefix("/").unwrap());
-    let kept = || Snapshot::parse(fs::read(&view).ok()?).ok();
-    wait_until("the snapshot has the first clients", || {
-        kept().is_some_and(|snapshot| snapshot.len() == 3)
-    });
-    let _many = crowd(&daemon, 300);
-    let line = daemon.wait_for_line("cannot write the snapshot");
-    assert!(line.contains("free space on its disk"), "{line}");
-    assert!(kept().is_some_and(|snapshot| snapshot.len() < 303), "the previous snapshot is intact");
-    few[0].forget_pings();
-    few[0].ping();
-    daemon.stop();
-}
-
-#[test]
-fn a_read_only_disk_keeps_nobody_from_his_pings() {
-    require!(OWN_DISK);
-    let home = Home::new(15);
-    let daemon = home.start_on_a_disk("ro");
-    let clients = crowd(&daemon, 3);
-    let line = daemon.wait_for_line("cannot write the snapshot");
-    assert!(line.contains("remount its disk read-write"), "{line}");
-    for client in &clients {
-        client.pings(3);
-    }
-    let lines = daemon.stop();
-    assert_eq!(count(&lines, "cannot write the snapshot"), 1, "{lines:#?}");
-}
-
-#[test]
-fn a_snapshot_is_shown_without_addresses_unless_they_are_asked_for() {
-    let home = Home::new(11);
-    let daemon = home.start(&[]);
-    let clients = crowd(&daemon, 2);
-    daemon.stop();
-    let path = home.snapshot();
-    let show = |arguments: &[&str]| {
-        let mut command = program(&[]);
-        output(command.args(["snapshot", "show"]).arg(&path).args(arguments))
-    };
-    let (status, shown, _) = show(&[]);
-    assert!(status.success());
-    assert!(shown.contains("2 (IPv4 2, IPv6 0), 0 muted"), "{shown}");
-    assert!(shown.contains("on UDP port 27561, at shutdown"), "{shown}");
-    let addresses: Vec<_> = clients.iter().map(|client| client.address().to_string()).collect();
-    assert!(!addresses.iter().any(|address| shown.contains(address)), "{shown}");
-    let (_, shown, _) = show(&["--clients"]);
-    assert!(addresses.iter().all(|address| shown.contains(address)), "{shown}");
-
-    fs::write(&path, "something else").unwrap();
-    let (status, shown, error) = show(&[]);
-    assert_eq!((status.code(), &*shown), (Some(1), ""));
-    assert!(error.contains("it is not a wakeupd snapshot"), "{error}");
-    fs::remove_file(&path).unwrap();
-    let (status, _, error) = show(&[]);
-    assert_eq!(status.code(), Some(1));
-    assert!(error.contains("cannot read"), "{error}");
-}
-
-#[test]
-fn without_a_path_nothing_is_kept() {
-    let home = Home::new(12);
-    let daemon = home.start(&[("SNAPSHOT_PATH", "none")]);
-    let _clients = crowd(&daemon, 1);
-    daemon.stop();
-    assert_eq!(home.files(), [""; 0]);
 }

@@ -108,7 +108,7 @@ fn serve(server: &Host, socket: &UdpSocket, is_privileged: bool) -> Daemon {
 }
 
 #[test]
-fn every_ping_has_the_options_of_the_socket_that_is_handed_over() {
+fn every_ping_has_the_options_of_the_handed_over_socket() {
     require!(NEEDS, [Need::Program("nft")]);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
@@ -227,7 +227,7 @@ fn disconnect(server: &Host, port: u16) {
 }
 
 #[test]
-fn sockets_that_another_program_disconnects_serve_on() {
+fn sockets_that_another_program_disconnects_keep_serving() {
     require!(NEEDS, [Need::Program("ss")]);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
@@ -257,7 +257,7 @@ fn sockets_that_another_program_disconnects_serve_on() {
 }
 
 #[test]
-fn an_interface_that_is_made_anew_is_served_again() {
+fn an_interface_that_is_recreated_is_served_again() {
     require!(NEEDS);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();
@@ -283,7 +283,7 @@ fn an_interface_that_is_made_anew_is_served_again() {
 }
 
 #[test]
-fn sockets_that_lose_their_interface_get_it_back() {
+fn sockets_that_lose_their_interface_are_bound_to_it_again() {
     require!(NEEDS, [Need::Program("ss")]);
     let _undisturbed = undisturbed();
     let (server, client) = server_and_client();

@@ -7,7 +7,7 @@ use crate::support::daemon::{Client, Daemon, field, summary};
 use crate::support::needs::Need;
 
 #[test]
-fn any_payload_registers_and_the_clients_are_told_apart_by_port() {
+fn any_payload_registers_and_clients_are_distinguished_by_port() {
     let daemon = Daemon::start(&[]);
     let payloads: [&[u8]; 4] = [&[0, 0], b"ua", &[], &[7; 1_400]];
     let clients = payloads.map(|payload| {
@@ -34,7 +34,7 @@ fn pings_are_a_second_apart() {
 }
 
 #[test]
-fn nothing_is_sent_in_answer_to_a_datagram() {
+fn the_daemon_never_replies_to_a_datagram() {
     let daemon = Daemon::start(&[]);
     let client = Client::of(&daemon);
     for _ in 0..100 {
@@ -48,7 +48,7 @@ fn nothing_is_sent_in_answer_to_a_datagram() {
 }
 
 #[test]
-fn a_silent_client_is_pinged_no_more_and_may_come_back() {
+fn a_silent_client_expires_and_may_register_again() {
     let daemon = Daemon::start(&[("CLIENT_EXPIRATION_SECONDS", "2")]);
     let client = Client::of(&daemon);
     for life in 1..=2 {
@@ -72,7 +72,7 @@ fn heartbeats_keep_a_client_alive() {
 }
 
 #[test]
-fn one_worker_will_do_and_one_for_each_shard_too() {
+fn one_worker_and_one_worker_per_shard_both_serve() {
     for workers in ["1", "256"] {
         let daemon = Daemon::start(&[("WORKER_POOL_SIZE", workers)]);
         let client = Client::of(&daemon);
@@ -92,7 +92,7 @@ fn ipv6() {
 }
 
 #[test]
-fn both_families_on_one_port() {
+fn one_port_serves_both_families() {
     require!([Need::Ipv6]);
     let daemon = Daemon::start(&[("HOST", "::")]);
     let port = daemon.address.port();
@@ -111,7 +111,7 @@ fn both_families_on_one_port() {
 }
 
 #[test]
-fn a_name_is_bound_by_its_ipv4_address() {
+fn a_host_name_is_bound_at_its_ipv4_address() {
     let daemon = Daemon::start(&[("HOST", "localhost")]);
     assert_eq!(daemon.address.ip(), Ipv4Addr::LOCALHOST);
     let client = Client::of(&daemon);

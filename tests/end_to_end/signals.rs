@@ -17,7 +17,7 @@ use crate::support::network::Host;
 use crate::support::network::NEEDS;
 
 #[test]
-fn signals_that_other_daemons_take_for_commands_do_nothing() {
+fn signals_that_other_daemons_use_as_commands_are_ignored() {
     let daemon = Daemon::start(&[]);
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
@@ -54,7 +54,7 @@ fn signals_that_other_daemons_take_for_commands_do_nothing() {
 }
 
 #[test]
-fn a_log_whose_reader_is_gone_ends_nothing() {
+fn a_log_whose_reader_is_gone_does_not_end_the_daemon() {
     let mut command = wakeupd(&SERVING);
     let mut child = command.env("LOG_LEVEL", "NOTSET").stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
@@ -207,7 +207,7 @@ fn closing_the_terminal_stops_a_foreground_run() {
 }
 
 #[test]
-fn closing_the_terminal_stops_no_daemon_that_was_detached_from_it() {
+fn closing_the_terminal_stops_no_detached_daemon() {
     require!([Need::Program("script"), Need::Program("nohup"), Need::Program("setsid")]);
     for (number, shell) in ["exec nohup $0 >/dev/null", "setsid --wait $0"].into_iter().enumerate()
     {

@@ -33,7 +33,7 @@ fn abroad(pings: HashMap<SocketAddr, u32>) -> HashMap<SocketAddr, u32> {
 }
 
 #[test]
-fn one_spoofed_datagram_costs_its_victim_one_life_of_pings() {
+fn one_spoofed_datagram_causes_pings_for_one_lifetime() {
     require!(NEEDS);
     let scene = Scene::new(&[("CLIENT_EXPIRATION_SECONDS", "4")]);
     let victims = ["203.0.113.7:5000", "[2001:db8:7::7]:5000"].map(|text| text.parse().unwrap());
@@ -152,7 +152,7 @@ fn hosts_behind_a_translator_count_by_their_ipv4_addresses() {
 }
 
 #[test]
-fn a_million_random_sources_lock_nobody_out_for_long() {
+fn a_million_random_sources_lock_no_client_out_for_long() {
     require!(NEEDS);
     // A client that does not repeat its heartbeat can be evicted after 6 s.
     let scene = Scene::flooded(&[("CLIENT_EXPIRATION_SECONDS", "16"), ("MAX_CLIENTS", "20000")]);
@@ -186,7 +186,7 @@ fn a_million_random_sources_lock_nobody_out_for_long() {
 }
 
 #[test]
-fn a_client_that_floods_is_pinged_once_a_second_all_the_same() {
+fn a_client_that_floods_is_still_pinged_once_a_second() {
     require!(NEEDS);
     let scene = Scene::flooded(&[]);
     let client = "203.0.113.7:5000".parse().unwrap();
@@ -205,7 +205,7 @@ fn a_client_that_floods_is_pinged_once_a_second_all_the_same() {
 }
 
 #[test]
-fn sources_to_which_no_ping_may_go_get_none() {
+fn sources_that_must_not_be_pinged_get_no_pings() {
     require!(NEEDS);
     let variables = [("PORT", "9000"), ("REFUSE_NETS", "198.51.100.0/24, 2001:db8:99::/48")];
     let scene = Scene::on_port(9_000, &variables);
@@ -255,7 +255,7 @@ fn sources_to_which_no_ping_may_go_get_none() {
 }
 
 #[test]
-fn our_own_address_with_another_port_is_for_the_firewall() {
+fn our_own_address_with_another_port_needs_a_firewall_rule() {
     require!(NEEDS, [Need::Program("nft")]);
     let scene = Scene::new(&[]);
     let loopback = scene.server.within(Sniffer::new);
@@ -300,7 +300,7 @@ fn a_broadcast_address_never_registers() {
 }
 
 #[test]
-fn a_million_refused_datagrams_are_a_line_a_second() {
+fn a_million_refused_datagrams_log_one_line_a_second() {
     require!(NEEDS);
     let scene = Scene::flooded(&[]);
     let start = Instant::now();

@@ -74,7 +74,7 @@ fn wait_through(time: Duration, settings: &[(&str, &str)]) {
 }
 
 #[test]
-fn whose_heartbeat_waits_through_four_seconds_is_pinged_on() {
+fn a_queued_heartbeat_keeps_its_client_through_four_seconds() {
     // With one worker per shard and a single thread, many workers wake up before the listener sees that a
     // heartbeat has arrived.
     let settings = [
@@ -86,7 +86,7 @@ fn whose_heartbeat_waits_through_four_seconds_is_pinged_on() {
 }
 
 #[test]
-fn a_heartbeat_that_waited_for_longer_than_a_client_lives_does_not_count() {
+fn a_heartbeat_that_waited_longer_than_the_expiration_is_ignored() {
     const EXPIRATION: Duration = Duration::from_secs(2);
     let _alone = undisturbed();
     for host in ["127.0.0.1", "0.0.0.0"] {
@@ -138,6 +138,6 @@ fn stand_still_with_stale_heartbeats(daemon: &Daemon, expiration: Duration) {
 
 #[test]
 #[ignore = "takes three minutes"]
-fn whose_heartbeat_waits_through_three_minutes_is_pinged_on() {
+fn a_queued_heartbeat_keeps_its_client_through_three_minutes() {
     wait_through(Duration::from_secs(180), &[]);
 }

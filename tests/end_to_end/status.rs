@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::{Client, Daemon, output, wakeupd};
 
 #[test]
-fn the_status_is_shown_as_words_or_as_json() {
+fn the_status_is_printed_as_text_or_json() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let http = daemon.http().to_string();
     let client = Client::of(&daemon);
@@ -28,7 +28,7 @@ fn the_status_is_shown_as_words_or_as_json() {
 }
 
 #[test]
-fn what_is_critical_is_the_exit_code() {
+fn a_critical_finding_sets_the_exit_code() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0"), ("MAX_CLIENTS", "1")]);
     let http = daemon.http().to_string();
     let clients = [Client::of(&daemon), Client::of(&daemon)];
@@ -47,7 +47,7 @@ fn what_is_critical_is_the_exit_code() {
 }
 
 #[test]
-fn watching_goes_on() {
+fn watching_prints_the_status_repeatedly() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let mut command = wakeupd(&[("HTTP_ADDR", &daemon.http().to_string())]);
     command.args(["status", "--watch", "--json"]).stdout(Stdio::piped());
@@ -61,7 +61,7 @@ fn watching_goes_on() {
 }
 
 #[test]
-fn health_is_an_exit_code() {
+fn healthcheck_reports_health_in_its_exit_code() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let http = daemon.http().to_string();
     let check = |address: &str| output(wakeupd(&[("HTTP_ADDR", address)]).arg("healthcheck"));
@@ -74,7 +74,7 @@ fn health_is_an_exit_code() {
 }
 
 #[test]
-fn without_an_endpoint_a_ping_tells_the_health() {
+fn without_an_endpoint_healthcheck_waits_for_a_ping() {
     let daemon = Daemon::start(&[]);
     let port = daemon.address.port().to_string();
     let check = |host: &str, port: &str| {
@@ -102,7 +102,7 @@ fn without_an_endpoint_a_ping_tells_the_health() {
 }
 
 #[test]
-fn a_setting_that_is_not_needed_may_be_wrong() {
+fn a_setting_that_is_not_needed_may_be_invalid() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let http = daemon.http().to_string();
     let wrong = [("DENY_FILE", "/nowhere"), ("SNAPSHOT_PATH", "/"), ("PORT", "x")];
@@ -142,7 +142,7 @@ fn impostor(status: &str, body: &str) -> String {
 }
 
 #[test]
-fn nothing_that_a_daemon_answers_moves_the_cursor() {
+fn escape_sequences_in_a_response_are_not_printed() {
     let daemon = Daemon::start(&[("HTTP_ADDR", "127.0.0.1:0")]);
     let mut status: Value =
         serde_json::from_str(&crate::support::web::get(daemon.http(), "/status").body).unwrap();
@@ -181,7 +181,7 @@ fn nothing_that_a_daemon_answers_moves_the_cursor() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_wildcard_is_asked_at_every_address_of_localhost() {
+fn a_wildcard_is_checked_at_every_address_of_localhost() {
     use crate::support::network::{Host, NEEDS};
     require!(NEEDS, [crate::support::needs::Need::Ipv6]);
     let host = Host::new();
@@ -236,7 +236,7 @@ fn watching_does_not_scroll() {
 }
 
 #[test]
-fn who_is_no_daemon_is_told_from_one() {
+fn another_http_server_is_not_mistaken_for_a_daemon() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let other = std::thread::spawn(move || {

@@ -50,7 +50,7 @@ fn live(command: &mut Command) -> Life {
 }
 
 #[test]
-fn with_too_few_threads_it_does_not_start_and_says_why() {
+fn with_too_few_threads_the_start_fails_with_the_reason() {
     require!([Need::Root, Need::ControlGroup]);
     let snapshot = std::env::temp_dir().join(format!("wakeupd-threads-{}", std::process::id()));
     let deny_file = DenyFile::new("threads-1", "198.51.100.0/24\n");

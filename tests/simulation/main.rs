@@ -127,7 +127,7 @@ fn a_rush_of_ten_thousand_clients_keeps_every_promise() {
 }
 
 #[test]
-fn the_same_seed_lives_the_same_life() {
+fn the_same_seed_gives_the_same_run() {
     let plan = Plan::life(asked_for().unwrap_or(1));
     let lives = [0, 1].map(|_| live("the_same_seed", &plan));
     assert_eq!(lives[0], lives[1]);

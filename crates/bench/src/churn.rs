@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_has_those_too_who_have_not_expired() {
+    fn most_clients_includes_departed_clients_that_have_not_expired() {
         assert_eq!(churn(0.1).most_clients(100_000), 210_000);
         assert_eq!(churn(1.0).most_clients(1), 12);
         assert_eq!(churn(1.0).most_clients(u32::MAX), u32::MAX);
     }
 
     #[test]
-    fn what_does_not_fit_is_known_beforehand() {
+    fn too_few_turns_allow_no_stay() {
         assert_eq!(churn(0.1).shortest_stay(0), None);
         assert_eq!(churn(0.1).shortest_stay(1), None);
         assert_eq!(churn(0.1).shortest_stay(3), None, "7.5 s of 10 s");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_leave_as_shall_and_nobody_has_an_address_too_soon() {
+    fn churn_keeps_its_rate_and_rests_addresses_before_reuse() {
         let (size, turns) = (50, 6);
         let start = at(0);
         let mut places = Places::new(churn(0.1), size, turns, start, Rng::with_seed(1));

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_may_begin_again() {
+    fn a_counter_survives_a_32_bit_wraparound() {
         let mut counter = Counter::new(u64::from(u32::MAX) - 9);
         counter.add(5);
         counter.add(20);

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeline_grows_to_a_length_and_no_further() {
+    fn the_length_of_a_timeline_is_bounded() {
         for (length, step) in [(1, 1), (3_600, 1), (3_601, 2), (72 * 3_600, 72)] {
             let plan = Plan {
                 heartbeat_every: Duration::from_secs(1),

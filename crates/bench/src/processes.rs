@@ -52,13 +52,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_something() {
+    fn the_usage_of_this_process_is_readable() {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.resident > 100_000);
     }
 
     #[test]
-    fn drops_stand_at_the_end_of_a_sockets_line() {
+    fn drops_are_the_last_field_of_a_socket_line() {
         let line = "  533: 0100007F:1D89 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 12345 2 0000000000000000 17";
         assert_eq!(drops_of(line, &[80, 7561]), Some(17));
         assert_eq!(drops_of(line, &[80]), None);

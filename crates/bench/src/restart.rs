@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_from_the_last_ping_to_the_next() {
+    fn a_gap_spans_from_the_last_ping_before_a_restart_to_the_next() {
         let gaps = gaps(&[3_400, 4_400, 7_400, 8_400, 9_400, 11_400]);
         assert_eq!((gaps.lengths.len(), gaps.missed, gaps.early), (1, 2, 0));
         assert!(gaps.lengths.equivalent(gaps.lengths.max(), 3_000_000_000));
@@ -101,20 +101,20 @@ mod tests {
     }
 
     #[test]
-    fn pings_that_come_too_soon_are_told() {
+    fn early_pings_are_counted() {
         assert_eq!(gaps(&[4_900, 5_100, 6_100]).early, 1, "another phase");
         assert_eq!(gaps(&[4_400, 5_400, 5_500, 6_400]).early, 1, "twice");
         assert_eq!(gaps(&[4_100, 4_400, 5_400, 6_400, 6_500]).early, 0, "not by the restart");
     }
 
     #[test]
-    fn what_comes_late_is_not_missed() {
+    fn a_late_ping_is_not_missed() {
         let late = gaps(&[3_400, 4_400, 6_000, 6_400, 7_400]);
         assert_eq!((late.missed, late.early), (0, 1));
     }
 
     #[test]
-    fn only_who_was_pinged_before_can_be_lost() {
+    fn only_clients_pinged_before_the_restart_count_as_lost() {
         let lost = gaps(&[3_400, 4_400]);
         assert_eq!((lost.lengths.len(), lost.pinged_before, lost.never_again), (0, 1, 1));
         let new = gaps(&[5_300, 6_300]);

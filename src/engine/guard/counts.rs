@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_of_an_address_and_of_its_prefix_are_counted() {
+    fn clients_are_counted_per_address_and_per_prefix() {
         let counts = Counts::default();
         let all = ["192.0.2.1", "192.0.2.1", "192.0.2.255", "192.0.3.1"];
         let all_v6 = ["2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:ff::", "2001:db8:0:100::"];

@@ -132,7 +132,7 @@ mod tests {
 
     /// The examples of RFC 6052, section 2.4.
     #[test]
-    fn each_length_has_its_form() {
+    fn ipv4_addresses_are_extracted_at_each_prefix_length() {
         for (prefix, ip) in [
             ("2001:db8::/32", "2001:db8:c000:221::"),
             ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_well_known_prefixes_need_no_name() {
+    fn well_known_prefixes_need_no_configuration() {
         for ip in ["64:ff9b::c000:221", "64:ff9b:1::c000:221", "64:ff9b:1:fffe::192.0.2.33"] {
             assert_eq!(embedded("", ip).as_deref(), Some("192.0.2.33"), "{ip}");
         }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_prefix_is_told() {
+    fn an_invalid_prefix_is_rejected_with_the_reason() {
         for (text, reason) in [
             ("10.0.0.0/8", "is not an IPv6 network"),
             ("::ffff:0:0/96", "is not an IPv6 network"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_shown_as_they_are_read() {
+    fn prefixes_are_printed_in_normal_form() {
         let prefixes: Nat64Prefixes =
             "2001:db8::1/32, 2001:db8:1::/96,,2001:db8::/32".parse().unwrap();
         assert_eq!(prefixes.to_string(), "2001:db8:1::/96,2001:db8::/32");

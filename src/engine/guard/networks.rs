@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_in_it_or_not() {
+    fn only_addresses_inside_a_network_are_contained() {
         let networks = networks("203.0.113.0/24, 198.51.100.7,2001:db8:7::/48 , ::1");
         for inside in ["203.0.113.0", "203.0.113.255", "198.51.100.7", "2001:db8:7:ffff::1", "::1"]
         {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_overlap_or_touch_are_one() {
+    fn overlapping_and_adjacent_networks_are_merged() {
         let networks = networks("10.1.0.0/16,10.0.0.1/8,10.2.3.4,192.0.2.0/25,192.0.2.128/25");
         assert_eq!((networks.to_string().as_str(), networks.len()), ("10.0.0.0/8,192.0.2.0/24", 2));
         assert!(!networks.contains("9.255.255.255".parse().unwrap()));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn all_and_nothing() {
+    fn a_zero_length_prefix_contains_every_address() {
         let all = networks("0.0.0.0/0,::/0");
         for ip in ["0.0.0.0", "255.255.255.255", "::", "ffff::ffff"] {
             assert!(all.contains(ip.parse().unwrap()));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_network_is_told_with_the_reason() {
+    fn an_invalid_network_is_rejected_with_the_reason() {
         let malformed = "10.0.0.0/33 10.0.0 example.com ::/129 10.0.0.1-10.0.0.9 10.0.0.0/+8 10.0.0.0/ \
             10.0.0.0/8/8 /8 ::ffff:10.0.0.0/129 0x7f.0.0.1 100% %";
         let zero = "0127.0.0.0/8 010.0.0.0/08 10.0.0.0/08 10.00.0.0 10.0.0.007 2001:db8::/032 \
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_networks_are_those_of_ipv4() {
+    fn ipv4_mapped_networks_become_ipv4_networks() {
         for (mapped, plain) in [
             ("::ffff:203.0.113.0/120", "203.0.113.0/24"),
             ("::ffff:203.0.113.9/120", "203.0.113.0/24"),

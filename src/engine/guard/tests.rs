@@ -18,7 +18,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
-fn some_sources_may_never_register() {
+fn sources_that_must_not_be_pinged_are_refused() {
     let guard = guard(Mode::Enforce, CAPS);
     for (source, expected) in [
         ("192.0.2.1:0", Err(Refused::SourcePortZero)),
@@ -76,7 +76,7 @@ fn some_sources_may_never_register() {
 }
 
 #[test]
-fn what_is_denied_may_change() {
+fn the_deny_list_can_be_replaced() {
     let guard = guard(Mode::Enforce, CAPS);
     let source = |text: &str| text.parse().unwrap();
     guard.deny("192.0.2.0/24".parse().unwrap());
@@ -98,7 +98,7 @@ fn a_broadcast_address_never_registers() {
 }
 
 #[test]
-fn each_cap_is_told_by_its_name_and_what_goes_makes_room() {
+fn each_cap_has_its_own_reason_and_released_clients_free_room() {
     let guard = guard(Mode::Enforce, CAPS);
     for [address, neighbour, other, next] in [
         ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.3.1"],
@@ -134,7 +134,7 @@ fn each_cap_is_told_by_its_name_and_what_goes_makes_room() {
 }
 
 #[test]
-fn behind_a_translator_ipv4_hosts_are_counted_as_such() {
+fn ipv4_hosts_behind_a_translator_count_as_ipv4() {
     let guard = guard(Mode::Enforce, CAPS);
     let ways =
         ["192.0.2.1", "64:ff9b::c000:201", "64:ff9b:1:7::192.0.2.1", "2001:db8:64:c000:2:100::"]
@@ -164,7 +164,7 @@ fn behind_a_translator_ipv4_hosts_are_counted_as_such() {
 }
 
 #[test]
-fn an_observer_counts_those_whom_it_would_refuse() {
+fn observe_mode_counts_clients_above_the_caps() {
     let guard = guard(Mode::Observe, Caps { clients: 3, ..CAPS });
     for _ in 0..3 {
         assert_eq!(guard.reserve(ip("192.0.2.1")), Ok(()));
@@ -180,7 +180,7 @@ fn an_observer_counts_those_whom_it_would_refuse() {
 }
 
 #[test]
-fn beyond_three_quarters_it_is_pressed() {
+fn the_guard_is_pressed_above_three_quarters_of_a_cap() {
     for (text, caps) in [
         ("192.0.2.1", Caps { clients: 8, per_address: 100, per_prefix: 100 }),
         ("192.0.2.1", Caps { clients: 100, per_address: 8, per_prefix: 100 }),
@@ -201,7 +201,7 @@ fn beyond_three_quarters_it_is_pressed() {
 }
 
 #[test]
-fn each_reason_stands_at_its_index() {
+fn each_reason_matches_its_index() {
     for (index, reason) in Refused::ALL.into_iter().enumerate() {
         assert_eq!(reason as usize, index);
     }

@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_comes_back_with_its_scope() {
+    fn an_address_and_its_scope_round_trip() {
         for (ip, scope) in [
             ("2001:db8::1", 0),
             ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 0),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_that_finds_no_room_is_not_taken_for_another() {
+    fn a_scope_that_does_not_fit_is_dropped() {
         let client = there_and_back("fe80:0:0:7::1", 2);
         assert_eq!(client, SocketAddrV6::new("fe80:0:0:7::1".parse().unwrap(), 7561, 0, 0));
     }

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_has_one_number() {
+    fn each_local_address_has_one_id() {
         let locals = Locals::default();
         assert_eq!(locals.take(None), LocalId::NONE);
         assert_eq!(locals.address_of(LocalId::NONE), None);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_lasts_as_long_as_a_client_holds_it() {
+    fn an_address_is_freed_when_its_last_client_releases_it() {
         let (locals, taken) = full();
         assert_eq!(locals.take(address(1)), taken[0]);
         locals.release(taken[0]);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_are_taken_the_kernel_chooses_until_there_is_room() {
+    fn a_full_table_hands_out_no_id_until_one_is_freed() {
         let (locals, taken) = full();
         assert_eq!([0; 3].map(|_| locals.take(address(20_000))), [LocalId::NO_ROOM; 3]);
         assert_eq!(locals.address_of(LocalId::NO_ROOM), None);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_addresses_leave_room_for_others() {
+    fn loopback_addresses_cannot_fill_the_table() {
         let locals = Locals::default();
         let loopback = |n: u32| address(0x7f00_0000 + n);
         let taken: Vec<_> = (1..=MAX_LOOPBACK).map(|n| locals.take(loopback(n))).collect();

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_are_the_same_and_none_is_shown() {
+    fn seeds_are_random_and_never_printed() {
         let [one, other] = [Seed::random(), Seed::random()];
         assert!(one != other && one.0[0] != one.0[1]);
         assert_eq!(format!("{one:?}"), "Seed(hidden)");

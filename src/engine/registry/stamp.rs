@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_read_as_the_time_it_was_made_at() {
+    fn a_stamp_round_trips_within_its_window() {
         for made in [0, 1, HOUR, WRAP - 1, WRAP, WRAP + 1, 5 * WRAP - 1, 1_000 * WRAP + HOUR] {
             let stamp = Stamp::of(at(made));
             for age in [0, 1, HOUR, WRAP - HOUR - 1] {
@@ -58,14 +58,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fraction_of_a_millisecond_is_cut_off() {
+    fn fractions_of_a_millisecond_are_truncated() {
         let made = at(WRAP) + Duration::from_nanos(NANOS_PER_MILLI - 1);
         let now = made + Duration::from_micros(1);
         assert_eq!(Stamp::of(made).near(now), at(WRAP));
     }
 
     #[test]
-    fn beyond_the_window_a_stamp_is_mistaken() {
+    fn a_stamp_outside_its_window_wraps_around() {
         let stamp = Stamp::of(at(2 * WRAP));
         assert_eq!(stamp.near(at(2 * WRAP - HOUR - 1)), at(WRAP));
         assert_eq!(stamp.near(at(3 * WRAP - HOUR)), at(3 * WRAP));

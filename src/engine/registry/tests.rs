@@ -37,13 +37,13 @@ fn sweep_pressed(
 }
 
 #[test]
-fn an_entry_is_small() {
+fn an_entry_takes_24_bytes_for_ipv4_and_36_for_ipv6() {
     assert_eq!(size_of::<(SocketAddrV4, SharedValue<Client>)>(), 24);
     assert_eq!(size_of::<(KeyV6, SharedValue<Client>)>(), 36);
 }
 
 #[test]
-fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
+fn a_client_expires_one_nanosecond_after_its_expiration() {
     for client in [client(1), client(2)] {
         let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         let is_registered = |refreshed| matches!(refreshed, Refreshed::Registered { .. });
@@ -60,7 +60,7 @@ fn a_client_lives_until_its_expiration_and_not_a_nanosecond_longer() {
 }
 
 #[test]
-fn nobody_is_removed_while_heartbeats_may_be_waiting() {
+fn no_client_is_removed_while_heartbeats_may_be_queued() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     registry.refresh(client(1), None, START, || true);
     registry.refresh(client(2), None, START, || true);
@@ -74,7 +74,7 @@ fn nobody_is_removed_while_heartbeats_may_be_waiting() {
 }
 
 #[test]
-fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
+fn a_ping_leaves_from_the_local_address_of_the_last_heartbeat() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let [one, other] = ["192.0.2.10", "192.0.2.11"].map(|ip| ip.parse().ok());
     // If the kernel does not report the local address, the client keeps its previous one.
@@ -87,7 +87,7 @@ fn a_ping_leaves_from_where_the_last_heartbeat_hit() {
 }
 
 #[test]
-fn a_heartbeat_recorded_late_takes_nothing_from_a_newer_one() {
+fn a_late_heartbeat_does_not_overwrite_a_newer_one() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let newer = START + Duration::from_secs(60);
     registry.refresh(client(1), None, newer, || true);
@@ -105,7 +105,7 @@ fn a_heartbeat_newer_than_the_sweep_keeps_its_client() {
 }
 
 #[test]
-fn the_scope_is_part_of_who_a_client_is() {
+fn clients_with_different_scopes_are_distinct() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let client = |scope| SocketAddrV6::new("fe80::1".parse().unwrap(), 1, 0, scope).into();
     for scope in [2, 3, 2] {
@@ -117,7 +117,7 @@ fn the_scope_is_part_of_who_a_client_is() {
 }
 
 #[test]
-fn the_first_client_of_a_shard_is_told_of_for_each_family() {
+fn the_first_client_of_a_shard_is_flagged_for_each_family() {
     let registry = Registry::new(2, EXPIRATION, Seed::random());
     let mut firsts = [0, 0];
     for port in 1..=100 {
@@ -136,7 +136,7 @@ fn the_first_client_of_a_shard_is_told_of_for_each_family() {
 }
 
 #[test]
-fn nobody_registers_who_is_not_let_in_but_a_client_is_not_asked_again() {
+fn admission_is_checked_on_registration_but_not_on_renewal() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     assert_eq!(registry.refresh(client(1), None, START, || false), Refreshed::Refused);
     assert!(registry.is_empty());
@@ -146,7 +146,7 @@ fn nobody_registers_who_is_not_let_in_but_a_client_is_not_asked_again() {
 }
 
 #[test]
-fn who_has_not_repeated_its_heartbeat_makes_way_after_three_eighths() {
+fn a_single_heartbeat_client_can_be_evicted_after_its_probation() {
     for (once, twice) in [(client(1), client(3)), (client(2), client(4))] {
         let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         registry.refresh(once, None, START, || true);
@@ -188,7 +188,7 @@ fn a_muted_client_is_pinged_again_after_its_next_heartbeat() {
 }
 
 #[test]
-fn the_unwanted_are_evicted() {
+fn evict_removes_only_the_matching_clients() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     for port in 1..=100 {
         registry.refresh(client(port), None, START, || true);
@@ -202,7 +202,7 @@ fn the_unwanted_are_evicted() {
 }
 
 #[test]
-fn all_that_is_known_of_a_client_can_be_looked_at() {
+fn a_view_has_all_the_state_of_a_client() {
     for client in [client(1), client(2)] {
         let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
         assert_eq!(registry.view(client, START), None);
@@ -239,7 +239,7 @@ fn all_that_is_known_of_a_client_can_be_looked_at() {
 }
 
 #[test]
-fn a_client_that_is_restored_is_as_it_was_and_in_the_same_shard() {
+fn a_restored_client_keeps_its_state_and_its_shard() {
     for client in [client(1), client(2)] {
         let hit = "192.0.2.7".parse().ok();
         let before = Registry::new(SHARDS, EXPIRATION, Seed::random());
@@ -271,7 +271,7 @@ fn local(number: u32) -> Option<IpAddr> {
 }
 
 #[test]
-fn a_client_takes_up_one_local_address_however_many_it_sends_to() {
+fn a_client_occupies_only_one_local_address() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     for number in 0..20_000 {
         registry.refresh(client(1), local(number), START, || true);
@@ -282,7 +282,7 @@ fn a_client_takes_up_one_local_address_however_many_it_sends_to() {
 }
 
 #[test]
-fn a_client_without_room_for_its_local_address_gets_it_when_there_is_room() {
+fn a_client_gets_its_local_address_once_the_table_has_room() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let full = 16_382;
     for number in 0..=full {
@@ -302,7 +302,7 @@ fn a_client_without_room_for_its_local_address_gets_it_when_there_is_room() {
 }
 
 #[test]
-fn a_local_address_is_forgotten_with_its_last_client_however_that_goes() {
+fn a_local_address_is_freed_with_its_last_client() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
     let addresses = || registry.local_use().addresses;
     for port in 1..=10 {
@@ -326,7 +326,7 @@ fn a_local_address_is_forgotten_with_its_last_client_however_that_goes() {
 /// Clients move to new local addresses while other threads sweep and view them. The upper half of a client's
 /// local addresses is its number.
 #[test]
-fn nobody_is_told_the_local_address_of_another_client() {
+fn no_client_gets_the_local_address_of_another() {
     const CLIENTS: u16 = 64;
     let registry = Registry::new(2, EXPIRATION, Seed::random());
     let of = |port: u16, step: u16| local(u32::from(port) << 16 | u32::from(step));

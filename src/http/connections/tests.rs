@@ -47,7 +47,7 @@ impl Endpoint {
 }
 
 #[test]
-fn an_address_beyond_its_share_takes_from_itself() {
+fn an_address_above_its_share_displaces_its_own_connections() {
     let mut endpoint = Endpoint::default();
     let neighbour = endpoint.open(remote(2));
     let first = endpoint.open(remote(1));
@@ -59,7 +59,7 @@ fn an_address_beyond_its_share_takes_from_itself() {
 }
 
 #[test]
-fn other_machines_take_nothing_from_loopback_nor_it_from_them() {
+fn loopback_and_other_machines_have_separate_limits() {
     let mut endpoint = Endpoint::default();
     let local = endpoint.open(LOOPBACK);
     (0..=255).for_each(|n| endpoint.open_many(remote(n), 1));
@@ -75,7 +75,7 @@ fn other_machines_take_nothing_from_loopback_nor_it_from_them() {
 }
 
 #[test]
-fn the_address_with_the_most_gives_way() {
+fn the_address_with_the_most_connections_is_displaced() {
     let mut endpoint = Endpoint::default();
     let single = endpoint.open(remote(1));
     for n in 2..5 {
@@ -88,7 +88,7 @@ fn the_address_with_the_most_gives_way() {
 }
 
 #[test]
-fn idle_connections_go_before_busy_ones_and_the_oldest_first() {
+fn idle_connections_are_displaced_first_and_the_oldest_before_others() {
     let mut endpoint = Endpoint::default();
     let [busy, idle, idle_longer, fresh] = std::array::from_fn(|_| endpoint.open(LOOPBACK));
     endpoint.open_many(LOOPBACK, MOST_PER_ADDRESS - 4);
@@ -110,7 +110,7 @@ fn idle_connections_go_before_busy_ones_and_the_oldest_first() {
 }
 
 #[test]
-fn event_streams_are_half_of_the_connections_and_shared_evenly() {
+fn event_streams_get_half_of_the_connections_shared_evenly() {
     let mut endpoint = Endpoint::default();
     let mut answers = Vec::new();
     let mut streams = |ip| {
@@ -139,7 +139,7 @@ fn event_streams_are_half_of_the_connections_and_shared_evenly() {
 }
 
 #[test]
-fn what_is_closed_or_over_counts_no_more() {
+fn closed_connections_are_no_longer_counted() {
     let mut endpoint = Endpoint::default();
     let first = endpoint.open(LOOPBACK);
     let answering = first.answer();
@@ -150,7 +150,7 @@ fn what_is_closed_or_over_counts_no_more() {
 }
 
 #[test]
-fn whoever_has_one_ipv6_address_has_many() {
+fn ipv6_connections_are_grouped_by_64_bit_prefix() {
     let site = |ip: &str| site_of(ip.parse().unwrap()).to_string();
     assert_eq!(site("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     assert_eq!(site("::1"), "127.0.0.1");

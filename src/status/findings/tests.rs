@@ -171,7 +171,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn each_problem_is_found() {
+fn each_problem_is_reported() {
     for (problem, provoke, part) in CASES {
         let found = found(provoke);
         assert_eq!(found.iter().map(|it| it.problem).collect::<Vec<_>>(), [*problem]);
@@ -198,7 +198,7 @@ fn each_problem_is_found() {
 }
 
 #[test]
-fn small_problems_are_not_reported() {
+fn problems_below_their_threshold_are_not_reported() {
     let failing = SendFailure::Other as usize;
     let prefix = Refused::MaxClientsPerPrefix as usize;
     assert_eq!(found(|_| {}), []);
@@ -219,7 +219,7 @@ fn small_problems_are_not_reported() {
 }
 
 #[test]
-fn the_worst_comes_first() {
+fn the_most_severe_finding_comes_first() {
     let found = found(|facts| {
         facts.buffers.send_bytes = 3;
         facts.recent.receive_drops = 1;
@@ -229,7 +229,7 @@ fn the_worst_comes_first() {
 }
 
 #[test]
-fn a_finding_has_the_words_of_the_catalogue() {
+fn a_finding_takes_its_text_from_the_catalogue() {
     let failed = found(|facts| facts.snapshot = Some(snapshot(0.0, Some("full"), None)));
     let finding = Finding::from(failed[0].clone());
     assert_eq!(finding.summary, format!("{} {}", failed[0].summary, failed[0].impact));

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn churn_must_leave_nothing_behind() {
+    fn overdue_pings_or_memory_growth_fail_a_churn_run() {
         let turnover = |overdue_pings, first, last, is_growth_judged| Turnover {
             percent_per_second: 10.0,
             expiration_seconds: 10.0,

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_ours_alone_and_goes_with_what_is_in_it() {
+    fn the_folder_is_private_and_is_removed_with_its_contents() {
         let folder = Folder::make().unwrap();
         let path = folder.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);

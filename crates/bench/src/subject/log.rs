@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn two_lives_are_summed_up() {
+    fn logs_of_two_runs_are_merged() {
         let at = Instant::now();
         let first = log(
             &[
