@@ -161,12 +161,12 @@ impl Engine {
         };
         let refreshed = self.registry.refresh(source, local, now, reserve);
         let registered = match (refreshed, exceeded) {
-            (Refreshed::Refused, Some(reason)) => return Outcome::Refused { reason, tolerated },
-            (Refreshed::Registered { shard, is_first }, tolerated) => {
+            (Refreshed::NoRoom, Some(reason)) => return Outcome::Refused { reason, tolerated },
+            (Refreshed::Registered { shard, is_first }, exceeded) => {
                 let wakes = is_first.then(|| self.wake_owner(shard, now));
-                Some(Registered { shard, wakes, tolerated })
+                Some(Registered { shard, wakes, tolerated: exceeded })
             }
-            (Refreshed::Renewed | Refreshed::Refused, _) => None,
+            (Refreshed::Renewed | Refreshed::NoRoom, _) => None,
         };
         Outcome::Accepted { registered, tolerated }
     }

@@ -118,7 +118,7 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
         if let Some(closed) = closed
             && let Some(suppressed) = closings.pass(now)
         {
-            warn!(%peer, %closed, suppressed, "too many HTTP connections: closed one to accept another");
+            warn!(%peer, %closed, suppressed, "too many HTTP connections: closed one of the address that has the most, to accept a new one");
         }
         tokio::spawn(serve(stream, connection, Arc::clone(endpoint)));
         // Let the new connection read its request before the next one may evict it.

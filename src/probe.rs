@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use wakeupd_protocol::{PERIOD, PING};
+use wakeupd_protocol::{HEARTBEAT, PERIOD, PING};
 
 use crate::cli::options::ProbeOptions;
 use crate::cli::values::{Family, Resolved, Target};
@@ -127,7 +127,7 @@ impl Probe {
                     Err(error) => self.tell_trouble(&error)?,
                 },
                 () = sleep_until(next_heartbeat) => {
-                    if let Err(error) = self.socket.send(&PING).await {
+                    if let Err(error) = self.socket.send(&HEARTBEAT).await {
                         self.tell_trouble(&error)?;
                     }
                     let is_heard = self.stats.received() > 0;

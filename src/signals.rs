@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT stop the daemon, and a second one ends it at once. SIGHUP makes it reload its files.
+//! SIGTERM and SIGINT stop the daemon, and a second one ends it at once. SIGHUP makes it reload `DENY_FILE`
+//! (`Daemon::serve`).
 //! Signals that other daemons use as commands are ignored.
 //!
 //! The main thread blocks the signals before any other thread starts, and one thread waits for them. So they
@@ -129,7 +130,7 @@ impl Watcher {
         loop {
             match self.awaited.wait() {
                 Ok(Signal::SIGHUP) if self.has_lost_its_terminal() => self.hang_up(),
-                // `daemon::deny_file` reloads `DENY_FILE`. One pending request is enough.
+                // `Daemon::serve` has `DENY_FILE` read again. One pending request is enough.
                 Ok(Signal::SIGHUP) => drop(self.reload.try_send(())),
                 Ok(signal) => self.stop(signal),
                 // Interrupted by a debugger.

@@ -217,7 +217,7 @@ impl Snapshot {
                     restored.count(if is_served {
                         engine.restore(&client)
                     } else {
-                        Refreshed::Refused
+                        Refreshed::NoRoom
                     });
                 } else {
                     left += 1;
@@ -236,7 +236,7 @@ impl Restored {
     fn count(&mut self, refreshed: Refreshed) {
         match refreshed {
             Refreshed::Registered { .. } => self.clients += 1,
-            Refreshed::Refused => self.refused += 1,
+            Refreshed::NoRoom => self.refused += 1,
             Refreshed::Renewed => {}
         }
     }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use wakeupd_protocol::{PERIOD, PING};
+use wakeupd_protocol::{HEARTBEAT, PERIOD, PING};
 
 /// How long to wait for a ping. The first is due within a second.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,7 +23,7 @@ pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
     socket.connect(address)?;
     let end = Instant::now() + TIMEOUT;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
-        socket.send(&PING).map_err(|error| explain(address, &error))?;
+        socket.send(&HEARTBEAT).map_err(|error| explain(address, &error))?;
         // The socket API rejects a timeout of zero.
         let wait = left.min(PERIOD).max(Duration::from_millis(1));
         if receive(&socket, wait).map_err(|error| explain(address, &error))? {

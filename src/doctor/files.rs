@@ -103,7 +103,7 @@ pub(super) fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -
             return Diagnosis::unknown(
                 SNAPSHOT,
                 format!(
-                    "root can write to {name}, but the user of the service may not: run the doctor while the daemon runs"
+                    "the doctor runs as root and does not know the service's user, so it cannot tell whether that user can write to {name}: run it again while the daemon runs"
                 ),
             );
         }
@@ -191,7 +191,7 @@ pub(super) fn judge_deny_file(path: &str, user: User, tried: io::Result<()>) -> 
             Diagnosis::unknown(
                 DENY,
                 format!(
-                    "root can read {path}, but the user of the service may not: run the doctor while the daemon runs"
+                    "the doctor runs as root and does not know the service's user, so it cannot tell whether that user can read {path}: run it again while the daemon runs"
                 ),
             )
         }

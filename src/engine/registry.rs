@@ -53,7 +53,7 @@ pub enum Refreshed {
     /// The heartbeat renewed an existing client.
     Renewed,
     /// The source is not a client, and there is no room for it.
-    Refused,
+    NoRoom,
 }
 
 /// The parameters that a sweep of either address family shares.
@@ -368,7 +368,7 @@ fn enter<K: Eq + Hash>(
         return Refreshed::Renewed;
     }
     if !reserve() {
-        return Refreshed::Refused;
+        return Refreshed::NoRoom;
     }
     let entry = (client, SharedValue::new(new()));
     table.insert(hash as u64, entry, |(key, _)| clients.hash_usize(key) as u64);

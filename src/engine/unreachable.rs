@@ -1,4 +1,5 @@
 //! ICMP errors about pings: decides when they mute a client with a closed port, and rate-limits them.
+//! `Engine::handle_icmp_error` calls this, and mutes the client in the registry.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

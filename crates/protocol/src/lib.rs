@@ -10,6 +10,9 @@ use core::time::Duration;
 /// The payload of a ping: `75 61`, the letters "ua".
 pub const PING: [u8; 2] = *b"ua";
 
+/// The payload of the heartbeats that wakeupd's own clients send. The daemon accepts any payload.
+pub const HEARTBEAT: [u8; 2] = *b"ua";
+
 /// The time between two pings of a client.
 pub const PERIOD: Duration = Duration::from_secs(1);
 

@@ -49,7 +49,9 @@ pub enum NotPrefixes {
     #[error("\"{0}\" is not zero in bits 64 to 71, as RFC 6052 demands of a /96")]
     Octet(Ipv6Net),
     /// The list exceeds the maximum number of prefixes.
-    #[error("there are {0} prefixes, and there may be {MAX_PREFIXES}: name shorter ones")]
+    #[error(
+        "{0} prefixes are set, but at most {MAX_PREFIXES} are allowed: replace several prefixes by a shorter one that contains them"
+    )]
     TooMany(usize),
 }
 

@@ -6,9 +6,11 @@ use std::hash::{BuildHasher, RandomState};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-/// The key of the hash. It is secret because strangers choose the hashed addresses, and with the key they
-/// could crowd a shard. The same seed keeps a client in the same shard, and so at the same phase of the
-/// second.
+/// The key of the hash that assigns clients to shards. It is secret because strangers choose the hashed addresses,
+/// and with the key they could crowd a shard.
+///
+/// The same seed keeps a client in the same shard, and so at the same phase of the second. Therefore the snapshot
+/// stores the seed (`snapshot::Header`), and `daemon::restore` creates the engine with it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seed(pub [u64; 2]);
 

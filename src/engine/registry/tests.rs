@@ -138,7 +138,7 @@ fn the_first_client_of_a_shard_is_flagged_for_each_family() {
 #[test]
 fn admission_is_checked_on_registration_but_not_on_renewal() {
     let registry = Registry::new(SHARDS, EXPIRATION, Seed::random());
-    assert_eq!(registry.refresh(client(1), None, START, || false), Refreshed::Refused);
+    assert_eq!(registry.refresh(client(1), None, START, || false), Refreshed::NoRoom);
     assert!(registry.is_empty());
     registry.refresh(client(1), None, START, || true);
     let refreshed = registry.refresh(client(1), None, START, || panic!("it is a client"));
@@ -252,7 +252,7 @@ fn a_restored_client_keeps_its_state_and_its_shard() {
         assert_eq!(known.local, hit);
 
         let after = Registry::new(SHARDS, EXPIRATION, before.seed());
-        assert_eq!(after.restore(&known, || false), Refreshed::Refused);
+        assert_eq!(after.restore(&known, || false), Refreshed::NoRoom);
         assert_eq!(after.local_use().addresses, 0);
         let restored = after.restore(&known, || true);
         let home = (0..SHARDS).find(|shard| !before.is_shard_empty(*shard)).unwrap();

@@ -192,8 +192,10 @@ impl Display for Interruption {
         } else {
             line(f, "  restored", "-", "not logged")?;
         }
-        let before =
-            format!("of {} that had been pinged before", grouped(self.clients_pinged_before));
+        let before = format!(
+            "of {} clients with pings before the restart",
+            grouped(self.clients_pinged_before)
+        );
         line(f, "  clients lost", &grouped(self.clients_lost), &before)?;
         let Gaps { p50, p99, max } = self.gap_seconds;
         let gaps = format!("at most, p99 {}, median {}", figure(p99, 3, "s"), figure(p50, 3, "s"));
