@@ -22,13 +22,14 @@ use serde::{Deserialize, Serialize};
 pub enum Severity {
     /// The daemon does not start, or clients miss pings or are turned away.
     Critical,
-    /// Clients may soon miss pings or be turned away.
+    /// Clients could soon miss pings or be turned away.
     Warning,
 }
 
-/// A kind of problem. Its texts are sentences with placeholders, such as `{clients}`, for the values of an occurrence.
+/// A kind of problem. Its texts are sentences with placeholders, such as `{clients}`, for the values of an
+/// occurrence.
 ///
-/// Several entries may share an `id` if the severity or the remedy depends on the circumstances.
+/// Several entries can share an `id` if the severity or the remedy depends on the circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The stable identifier in `/status`, in the doctor's JSON and in `docs/findings.md`.
@@ -39,11 +40,13 @@ pub struct Problem {
     pub summary: &'static str,
     /// The consequence for the daemon or its clients.
     pub impact: &'static str,
-    /// The remedy as prose, with short commands in backticks. With `commands`, its end introduces them.
+    /// The remedy as prose, with short commands in backticks. If there are `commands`, the last sentence
+    /// introduces them.
     pub remedy: &'static str,
     /// The remedy's shell commands, one per line, with comment lines between alternatives. Empty if there are none.
     pub commands: &'static str,
-    /// The anchor of a section in `docs/operations.md`.
+    /// The anchor of the section in `docs/operations.md` about the problem. `None` if only `docs/findings.md`
+    /// describes the problem.
     pub more: Option<&'static str>,
 }
 
@@ -60,9 +63,13 @@ pub struct Occurrence {
     commands: String,
 }
 
+/// The command that restarts the service.
+const RESTART: &str = "sudo systemctl restart wakeupd";
+
 impl Problem {
-    /// Fills the placeholders of all texts. The values must be exactly those that the texts name, which tests and
-    /// debug builds assert. Text from others must be quoted for the shell if it goes into `commands`.
+    /// Fills the placeholders of all texts. `values` must contain exactly the placeholders of the texts,
+    /// which tests and debug builds assert. A value in `commands` must be quoted for the shell if it comes
+    /// from outside.
     #[must_use]
     pub fn with(self, values: &[(&str, &dyn Display)]) -> Occurrence {
         let templates = [self.summary, self.impact, self.remedy, self.commands];
@@ -75,7 +82,7 @@ impl Problem {
         Occurrence { problem: self, summary, impact, remedy, commands }
     }
 
-    /// The document and the section about the problem.
+    /// The path of the document about the problem, with the anchor of its section.
     #[must_use]
     pub fn more(&self) -> String {
         match self.more {
@@ -86,10 +93,13 @@ impl Problem {
 }
 
 impl Occurrence {
-    /// The remedy as prose that includes the commands.
+    /// The remedy as prose on one line. It includes the commands before the first comment, which introduces an
+    /// alternative, but not a restart of the service:
+    /// the prose says to restart the daemon, and a container has no such service.
     #[must_use]
     pub fn advice(&self) -> String {
-        let commands = self.commands.lines().filter(|line| !line.starts_with('#'));
+        let commands = self.commands.lines().take_while(|line| !line.starts_with('#'));
+        let commands = commands.filter(|line| *line != RESTART);
         let commands: Vec<_> = commands.map(|command| format!("`{command}`")).collect();
         if commands.is_empty() {
             return self.remedy.clone();
@@ -151,7 +161,7 @@ mod tests {
     #[test]
     fn placeholders_in_values_are_not_expanded() {
         let leak = LEAK.with(&[("pipe", &"{room}"), ("room", &7)]);
-        let remedy = "Close the valve: `sudo close {room}`, then `sudo sh -c '{ mop; }'`.";
+        let remedy = "Close the valve: `sudo close {room}`.";
         assert_eq!(leak.to_string(), format!("{{room}} leaks. The 7 gets wet. {remedy}"));
         let script = "# Close the valve.\nsudo close {room}\n# or\nsudo sh -c '{ mop; }'";
         assert_eq!(leak.script(), script);

@@ -36,12 +36,12 @@ pub struct Cli {
     #[arg(long, value_name = "PID", hide = true)]
     pub ends_with: Option<i32>,
 
-    /// What to do instead of running the daemon
+    /// Subcommand to run instead of the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What the program does besides running the daemon.
+/// The subcommands, which run instead of the daemon.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show the state of the local daemon
@@ -75,7 +75,7 @@ pub enum Command {
     /// `SNAPSHOT_PATH` and `DENY_FILE` with the permissions of the running daemon's user. If no daemon runs, it
     /// uses the owner of the snapshot's folder or, if that is root, the calling user.
     ///
-    /// The exit code is 0 without a finding, 1 with one, and 78 if a variable is invalid.
+    /// The exit code is 0 without a finding, 1 with a finding, and 78 if a variable is invalid.
     #[cfg(target_os = "linux")]
     Doctor(options::DoctorOptions),
 

@@ -35,7 +35,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const STATUS: &str = "wakeupd status";
 const HEALTHCHECK: &str = "wakeupd healthcheck";
 
-/// Why there is no status to show.
+/// Why the status of the daemon cannot be shown.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
     #[error(
@@ -60,8 +60,8 @@ impl NoAnswer {
     }
 }
 
-/// Shows the status of the daemon. The exit code is 0 if no finding is critical, 1 if one is, 69 if there
-/// is no valid answer, and 78 if `HTTP_ADDR` is needed and invalid.
+/// Shows the status of the daemon. The exit code is 0 if no finding is critical, 1 if a finding is critical,
+/// 69 if the endpoint gives no valid answer, and 78 if `HTTP_ADDR` is needed and invalid.
 #[must_use]
 pub fn status(options: &StatusOptions, settings: ReadSettings) -> ExitCode {
     let address = match endpoint(&options.endpoint, settings) {
@@ -124,8 +124,9 @@ fn show(options: &StatusOptions, status: &Status) -> io::Result<()> {
     }
 }
 
-/// Checks that every task of the daemon is alive or, without an endpoint, that it answers a heartbeat with a
-/// ping. The exit code is 0 if so or if nothing can be checked, 78 if a needed variable is invalid, else 1.
+/// Checks that every task of the daemon is alive or, without an endpoint, that the daemon answers a heartbeat
+/// with a ping. The exit code is 0 if the check succeeds or if nothing can be checked, 78 if a needed
+/// variable is invalid, else 1.
 #[must_use]
 pub fn health(options: &HealthcheckOptions, settings: ReadSettings) -> ExitCode {
     match endpoint(&options.endpoint, settings) {
@@ -157,7 +158,7 @@ fn health_of_endpoint(address: SocketAddr) -> ExitCode {
 
 fn health_on_the_wire(config: &Config) -> ExitCode {
     if config.port == 0 {
-        let unknown = "unknown: HTTP_ADDR is none and PORT is 0, so there is no address to check. Set one of them or use --http-addr.";
+        let unknown = "unknown: HTTP_ADDR is none and PORT is 0, so the check has no address to query. Set HTTP_ADDR or PORT, or use --http-addr.";
         return say(ExitCode::SUCCESS, unknown);
     }
     match heartbeat::answered(&config.host, config.port) {
@@ -176,7 +177,8 @@ fn say(code: ExitCode, text: impl Display) -> ExitCode {
     output::end(HEALTHCHECK, code, output::print(format_args!("{text}\n")))
 }
 
-/// The endpoint to query, if there is one. `HTTP_ADDR` is read only if no option names an endpoint.
+/// The endpoint to query. `None` if the daemon has no endpoint. `HTTP_ADDR` is read only if no option names
+/// an endpoint.
 fn endpoint(
     options: &EndpointOptions,
     settings: ReadSettings,

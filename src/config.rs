@@ -34,15 +34,16 @@ use error::Mistake;
 use settings::{HOST, HTTP_ADDR, PORT};
 use value::Reader;
 
-/// The value that stands for no networks or no path.
+/// The text with which an operator leaves an optional setting or a list empty.
 const NONE: &str = "none";
 
-/// Stands in for a secret. It is shorter than any valid token.
+/// The text that is shown in place of a secret. It is shorter than any valid token, so the daemon rejects it
+/// as a value.
 const HIDDEN: &str = "(hidden)";
 
 impl Config {
     /// Reads the settings from variables such as those of [`std::env::vars_os`], and also returns the unknown
-    /// variables that look like misspelt ones.
+    /// variables that look like misspelt settings.
     ///
     /// # Errors
     /// If a value is invalid. The error lists every such variable.
@@ -87,7 +88,8 @@ impl Config {
         if mistakes.is_empty() { Ok((config, misspelt)) } else { Err(Mistakes(mistakes)) }
     }
 
-    /// Whether `HOST` and `PORT` allow `address`. Their default values allow any.
+    /// Whether a socket bound to `address` agrees with `HOST` and `PORT`. The default value of `HOST` agrees
+    /// with every IP address. The default value of `PORT` and the value 0 agree with every port.
     #[must_use]
     pub fn agrees_with(&self, address: SocketAddr) -> bool {
         let is_host = *self.host == *HOST.default || self.host.parse() == Ok(address.ip());
@@ -96,7 +98,7 @@ impl Config {
         is_host && is_port
     }
 
-    /// The effective settings that anybody may see.
+    /// The effective settings that `/status` shows.
     #[must_use]
     pub fn public(&self) -> BTreeMap<String, String> {
         let values = self.values().into_iter();

@@ -26,6 +26,7 @@ pub use self::error::{CheckError, Failure, StartError, TaskEnded};
 use self::restore::Restored;
 use self::summary::Summary;
 use self::tasks::{Tasks, Threads};
+use crate::catalogue::Severity;
 use crate::catalogue::daemon::STUCK;
 use crate::catalogue::log::{INTERFACE_LOST, SOCKET_OPTION_REFUSED};
 use crate::clock::{self, Time};
@@ -44,7 +45,7 @@ use crate::status::{SocketBuffer, deny_file_unread};
 use crate::supervisor::Supervisor;
 use crate::worker::{Warnings, Worker, WorkerThreads};
 
-/// The time between announcing the end and the end itself, so that every worker learns of it in time.
+/// The time from announcing the workers' end until that end, so that every worker learns of the end in time.
 const SHUTDOWN_LEAD: Duration = Duration::from_millis(2);
 
 /// The deadline for the threads to end. A thread that hangs must not prevent the final snapshot.
@@ -56,11 +57,11 @@ pub struct Daemon {
     socket: Arc<Socket>,
     /// The listener's runtime, which watches the socket.
     runtime: Option<Runtime>,
-    /// One for each worker.
+    /// One sender for each worker.
     senders: Vec<Sender>,
     http: Option<Server>,
     deny_file: Option<DenyFile>,
-    /// The effective settings that anybody may see.
+    /// The effective settings that `/status` shows.
     settings: BTreeMap<String, String>,
     keeper: Option<Keeper>,
     shared: Arc<Shared>,
@@ -96,7 +97,7 @@ impl Daemon {
     }
 
     /// Serves until `stop` is ready, and reports the health to `supervisor`. Reloads `DENY_FILE` at each
-    /// `reload`.
+    /// message on `reload`.
     ///
     /// # Errors
     /// If a task ends before `stop` is ready.
@@ -174,7 +175,9 @@ impl Daemon {
         drop(end_listener);
         let have_ended = timeout(SHUTDOWN_TIMEOUT, tasks.all()).await.is_ok();
         if !have_ended {
-            warn!("tasks are still running after {SHUTDOWN_TIMEOUT:?}; exiting without them");
+            warn!(
+                "some threads did not end within {SHUTDOWN_TIMEOUT:?}, so the daemon exits without waiting for them"
+            );
         }
         if let Some(keeper) = self.keeper {
             keeper.end((have_ended && ended.is_ok()).then_some(end)).await;
@@ -233,7 +236,7 @@ impl Daemon {
         let (socket, shared) = (self.socket.clone(), self.shared.clone());
         let listener = Listener::new(socket, shared, workers.clone());
         let (end, ended) = oneshot::channel::<()>();
-        let runtime = self.runtime.take().expect("there is one listener");
+        let runtime = self.runtime.take().expect("the listener is started only once");
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -294,7 +297,11 @@ impl Daemon {
                 let (path, reason) = (file.path(), error.without_text());
                 let (has_networks, line) = (file.networks().is_some(), error.line());
                 if has_networks || reads.last().1.is_none_or(|last| last.reason != reason) {
-                    error!(path, %error, "{}", deny_file_unread(has_networks, &reason, line));
+                    let problem = deny_file_unread(has_networks, &reason, line);
+                    match problem.problem.severity {
+                        Severity::Critical => error!(path, %error, "{problem}"),
+                        Severity::Warning => warn!(path, %error, "{problem}"),
+                    }
                 }
                 reads.fail(FailedRead { wall: clock::wall(), reason, line });
             }
@@ -306,7 +313,7 @@ fn reload_deny_file(deny_file_reader: Option<&mut DenyFileReader>) {
     if let Some(deny_file_reader) = deny_file_reader {
         deny_file_reader.reload();
     } else {
-        info!("SIGHUP: DENY_FILE is not set, so there is nothing to reload");
+        info!("received SIGHUP, but DENY_FILE is not set, so the daemon has no file to reload");
     }
 }
 

@@ -56,7 +56,7 @@ fn check_regular(file: &File) -> io::Result<()> {
     if kind.is_file() {
         return Ok(());
     }
-    let message = format!("it is {}, not a regular file", name(kind));
+    let message = format!("the path names {}, not a regular file", name(kind));
     Err(io::Error::new(ErrorKind::InvalidInput, message))
 }
 
@@ -84,7 +84,7 @@ mod tests {
         let reads = [&file, &fifo, &folder, Path::new("/dev/null")].map(read);
         std::fs::remove_dir_all(&folder).unwrap();
         let reads = reads.map(|read| read.map_err(|error| error.to_string()));
-        let refused = |kind| Err(format!("it is {kind}, not a regular file"));
+        let refused = |kind| Err(format!("the path names {kind}, not a regular file"));
         let expected = ["a FIFO", "a folder", "a device"].map(refused);
         assert_eq!(reads[0].as_deref(), Ok(&b"text"[..]));
         assert_eq!(reads[1..], expected);

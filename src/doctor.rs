@@ -43,7 +43,7 @@ use user::User;
 pub struct Given<'a> {
     /// The settings.
     pub config: &'a Config,
-    /// Unknown variables that look like misspelt ones.
+    /// Unknown variables that look like misspelt settings.
     pub misspelt: &'a [Misspelt],
     /// The env file, if one was read.
     pub file: Option<&'a Path>,
@@ -107,7 +107,7 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
     ]
 }
 
-/// Checks the daemon's UDP port. A trial bind follows on behalf of `user`, if there is one.
+/// Checks the daemon's UDP port. If `user` is given, also tries to bind the port if it is free.
 fn udp_port(
     machine: &Machine,
     address: SocketAddr,

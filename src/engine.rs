@@ -52,7 +52,7 @@ use crate::clock::Time;
 /// The longest sleep of a worker without clients. It is well below a second, so the worker skips no slot.
 const MAX_SLEEP: Duration = Duration::from_millis(500);
 
-/// How late a worker may still serve the slots that were due before the engine ended.
+/// How long after the engine's end a worker can still serve slots that were due before the end.
 const END_GRACE: Duration = Duration::from_millis(50);
 
 /// A restarted daemon sends the pings that were due during a downtime of at most this long. After a longer
@@ -68,7 +68,8 @@ pub struct Datagram<'a> {
     pub local: Option<IpAddr>,
     /// The received bytes.
     pub payload: &'a [u8],
-    /// How long it waited in the receive buffer, by the wall clock. Zero without a timestamp.
+    /// How long the datagram waited in the receive buffer, by the wall clock. Zero if the kernel reports no
+    /// arrival time.
     pub waited: Duration,
 }
 
@@ -79,7 +80,7 @@ pub struct Engine {
     registry: Registry,
     backlog: Backlog,
     unreachable: Unreachable,
-    /// One for each worker.
+    /// The walk of each worker, at the index of the worker's number.
     walks: Box<[Walk]>,
     /// The time at which the workers end, in nanoseconds.
     ends_at: AtomicU64,
@@ -118,7 +119,7 @@ impl Engine {
         &self.guard
     }
 
-    /// `MAX_ICMP_ERRORS_PER_SECOND`.
+    /// The cap on ICMP errors per second, `MAX_ICMP_ERRORS_PER_SECOND`.
     #[must_use]
     pub fn max_icmp_errors(&self) -> u32 {
         self.unreachable.max_per_second()
@@ -130,7 +131,8 @@ impl Engine {
         &self.counters
     }
 
-    /// Handles a datagram received at `now`. Only one thread may call this.
+    /// Handles a datagram received at `now`. Call this from one thread only, because the guard checks
+    /// `MAX_CLIENTS` and counts the new client in two steps.
     pub fn handle_datagram(&self, now: Time, datagram: &Datagram<'_>) -> Outcome {
         let outcome = match Message::parse(datagram.payload) {
             Message::Heartbeat => self.handle_heartbeat(now, datagram),
@@ -182,21 +184,22 @@ impl Engine {
     /// Records that a receive call at `now` returned `count` datagrams, and whether it left the receive
     /// buffer empty.
     ///
-    /// A client expires only by the silence up to the time when the buffer was last known to be empty. If the
-    /// listener is behind, the client's heartbeat may still be in the buffer.
+    /// A client's silence counts only up to the time at which the buffer was last known to be empty, because
+    /// a later heartbeat of the client can still be in the buffer.
     pub fn handle_received(&self, now: Time, count: usize, is_empty: bool) {
         self.backlog.received(now, count, is_empty);
     }
 
-    /// Whether the engine accepts ICMP errors at `now`. Above `max_icmp_errors` in a second, it ignores them
-    /// for [`ICMP_PAUSE`].
+    /// Whether the engine accepts ICMP errors at `now`. If more than `max_icmp_errors` arrive in a second,
+    /// the engine ignores ICMP errors for [`ICMP_PAUSE`].
     #[must_use]
     pub fn wants_icmp_errors(&self, now: Time) -> bool {
         self.unreachable.is_listening(now)
     }
 
-    /// Handles an ICMP error about a ping. `unreachable` is the client if the error is "port unreachable".
-    /// Returns whether that client is now muted until its next heartbeat.
+    /// Handles an ICMP error about a ping. `unreachable` is the client's address if the error is "port
+    /// unreachable", and `None` for any other error. Returns whether that client is now muted until its next
+    /// heartbeat.
     pub fn handle_icmp_error(&self, now: Time, unreachable: Option<SocketAddr>) -> bool {
         if !self.unreachable.spend(now) {
             return false;
@@ -215,7 +218,7 @@ impl Engine {
     }
 
     /// Serves the next slot of `worker` if it is due at `now`: fills `batch` with the pings to send, and
-    /// removes expired clients.
+    /// removes expired clients. Returns `None` if no slot is due or the worker has ended.
     pub fn poll_slot(&self, now: Time, worker: usize, batch: &mut Batch) -> Option<Slot> {
         self.handle_sent(batch);
         let walk = &self.walks[worker];
@@ -240,8 +243,9 @@ impl Engine {
         Some(slot)
     }
 
-    /// Records that the pings of `batch` were sent, and gives the room of its removed clients back to the guard.
-    /// It comes after the pings, because the removed clients may be many. [`Self::poll_slot`] does the same first.
+    /// Counts the clients that were removed in the slot of `batch`, and subtracts them from the guard's
+    /// counts. Call this after sending the pings, because many removed clients would delay them.
+    /// [`Self::poll_slot`] starts with this call, in case the caller omitted it.
     pub fn handle_sent(&self, batch: &mut Batch) {
         if std::mem::replace(&mut batch.is_settled, true) {
             return;
@@ -251,8 +255,8 @@ impl Engine {
         }
     }
 
-    /// The deadline of the next [`Self::poll_slot`] call for `worker`: its next slot with clients, or
-    /// earlier. Returns `None` if the worker has ended.
+    /// The deadline of the next [`Self::poll_slot`] call for `worker`: the time of its next slot with
+    /// clients, or an earlier time. Returns `None` if the worker has ended.
     pub fn poll_timeout(&self, now: Time, worker: usize) -> Option<Time> {
         let walk = &self.walks[worker];
         if self.is_over(walk.next_due(), now) {
@@ -276,7 +280,7 @@ impl Engine {
     }
 
     /// Restarts the workers at the slots due from `from` on: the time when the previous daemon ended, or when
-    /// this one started. If `from` is more than [`MAX_CATCH_UP`] ago, they start at `now`.
+    /// this daemon started. If `from` is more than [`MAX_CATCH_UP`] ago, they start at `now`.
     pub fn resume(&self, now: Time, from: Time) {
         let from = if now.since(from) <= MAX_CATCH_UP { from } else { now };
         for walk in &self.walks {
@@ -299,7 +303,8 @@ impl Engine {
         due >= end || now > end + END_GRACE
     }
 
-    /// Restores a client from a snapshot, if the guard admits it. Leaves an existing client unchanged.
+    /// Restores a client from a snapshot, if the guard admits it. Leaves a client that is already registered
+    /// unchanged.
     pub fn restore(&self, client: &View) -> Refreshed {
         let Self { guard, .. } = self;
         let refreshed = self.registry.restore(client, || {

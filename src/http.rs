@@ -42,7 +42,7 @@ use crate::throttle::Throttle;
 /// The timeout for a request to arrive, and for an idle connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may accept no part of a response.
+/// The timeout for a client that accepts no part of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum size of a request head, in bytes.
@@ -51,7 +51,7 @@ const LARGEST_HEAD: usize = 16 << 10;
 /// The maximum number of header fields in a request.
 const MOST_FIELDS: usize = 64;
 
-/// The pause after a failed accept, for example with too many open files.
+/// The pause after a failed accept, for example because too many files are open.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// A bound endpoint.
@@ -64,14 +64,13 @@ pub struct Server {
 
 impl Server {
     /// Binds the endpoint to `address`.
-    /// Binds the endpoint to `address`.
     ///
     /// # Errors
     /// If the address cannot be bound, or the socket cannot be set up.
     pub fn bind(address: SocketAddr, config: &Config) -> io::Result<Self> {
         let (listener, refused) = net::listen_tcp(address)?;
         if let Some(error) = refused {
-            warn!(option = "SO_REUSEADDR", %error, "serving HTTP without a socket option that the kernel refuses: after a restart the port may be in use for a minute");
+            warn!(option = "SO_REUSEADDR", %error, "serving HTTP without a socket option that the kernel refuses: after a restart, the port can be unavailable for a minute");
         }
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -118,7 +117,7 @@ async fn accept(listener: &TcpListener, endpoint: &Arc<Endpoint>) {
         if let Some(closed) = closed
             && let Some(suppressed) = closings.pass(now)
         {
-            warn!(%peer, %closed, suppressed, "too many HTTP connections: closed one of the address that has the most, to accept a new one");
+            warn!(%peer, %closed, suppressed, "too many HTTP connections: closed a connection of the address with the most connections, to accept a new connection");
         }
         tokio::spawn(serve(stream, connection, Arc::clone(endpoint)));
         // Let the new connection read its request before the next one may evict it.

@@ -1,8 +1,8 @@
 //! wakeupd, a UDP wake-up ping daemon.
 //!
-//! A client sends a heartbeat (any UDP datagram) and gets a ping every second, until it has sent no heartbeat for
-//! a while. The registry of clients is a sharded map, and a shard is a slot of the second: pings leave in an even
-//! stream, and no client needs a timer of its own.
+//! A client sends a heartbeat (any UDP datagram) and gets a ping every second, until it has sent no heartbeat
+//! for a while. The registry of clients is a sharded map, and each shard has a slot of the second: pings
+//! leave in an even stream, and no client needs a timer of its own.
 //!
 //! ```text
 //! datagrams ─▶ net ─▶ listener ─▶ engine: guard, registry
@@ -10,12 +10,13 @@
 //! ```
 //!
 //! - The protocol, without I/O: [`engine`]; its bytes: [`wakeupd_protocol`].
-//! - Around it: [`net`] is the socket, [`listener`] and [`worker`] drive the engine, [`daemon`] starts and stops
-//!   them, [`shared`] is what they share, [`snapshot`] keeps the clients over a restart, [`metrics`] and
-//!   [`counter`] count, [`watchdog`] finds stuck tasks, [`throttle`] limits the rate of log lines, [`threads`]
-//!   starts threads, [`clock`] reads the clocks.
-//! - For the operator: [`sampler`] samples all that every second, [`status`] reports it with findings in the words of
-//!   the [`catalogue`], [`http`] serves it, [`client`] is the client of that endpoint.
+//! - Around the engine: [`net`] is the socket, [`listener`] and [`worker`] drive the engine, [`daemon`]
+//!   starts and stops them, [`shared`] is what they share, [`snapshot`] keeps the clients over a restart,
+//!   [`metrics`] and [`counter`] count, [`watchdog`] finds stuck tasks, [`throttle`] limits the rate of log
+//!   lines, [`threads`] starts threads, [`clock`] reads the clocks.
+//! - For the operator: [`sampler`] samples the daemon's state every second, [`status`] reports that state
+//!   with findings in the words of the [`catalogue`], [`http`] serves it, [`client`] is the client of that
+//!   endpoint.
 //! - The program: [`cli`], [`config`], [`logging`], [`output`], [`signals`], [`supervisor`], `doctor`, which
 //!   checks the machine, and [`probe`], a client; [`ping_stats`] counts its pings.
 //!

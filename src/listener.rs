@@ -19,7 +19,7 @@ use crate::worker::WorkerThreads;
 use errors::IcmpErrors;
 
 /// The longest time between two receive calls, even if the runtime reports no arrival. Clients expire only
-/// after such a call.
+/// after a receive call.
 pub const RECEIVE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The pause after a failed receive call.
@@ -87,7 +87,7 @@ impl Listener {
 
     fn handle(&self, datagram: &Datagram, wall: Time, now: Time) {
         let Datagram { source, local, length, arrived, .. } = *datagram;
-        trace!(%source, length, "datagram");
+        trace!(%source, length, "received a datagram");
         let waited = arrived.map(|arrived| wall.since(Time::default() + arrived));
         let outcome = self.shared.engine.handle_datagram(
             now,
@@ -104,7 +104,7 @@ impl Listener {
             if outcome.refused() == Some(reason) {
                 warn!(%source, reason = label, suppressed, "refused a datagram");
             } else {
-                warn!(%source, reason = label, suppressed, "would refuse a datagram");
+                warn!(%source, reason = label, suppressed, "would refuse a datagram with GUARD_MODE=enforce");
             }
         }
         if let Outcome::Accepted { registered: Some(Registered { wakes, .. }), .. } = outcome {
@@ -112,7 +112,7 @@ impl Listener {
                 self.workers.wake(worker);
             }
             if self.shared.engine.counters().registrations.get() == 1 {
-                info!(client = %source, "first client; LOG_LEVEL=DEBUG logs every client");
+                info!(client = %source, "the first client sends heartbeats. To log every client, set LOG_LEVEL=DEBUG.");
             }
             debug!(client = %source, "registered");
         }

@@ -25,7 +25,7 @@ const WAITING_LINES: usize = 4096;
 /// the log thread, and short enough for a restart to catch up on its pings if standard error is stuck.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// The same after a failure, when these lines contain the cause.
+/// How long the exiting process waits after a failure, when the last lines contain the cause.
 const FLUSH_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The log queue of this process.
@@ -143,7 +143,7 @@ impl Write for &Lines {
     }
 }
 
-/// Whether output to `stream` may be coloured: it is a terminal and `NO_COLOR` is unset.
+/// Whether to colour output to `stream`: it is a terminal, and `NO_COLOR` is unset.
 #[must_use]
 pub fn may_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()

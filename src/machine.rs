@@ -59,7 +59,7 @@ impl Machine {
     /// Parses a file that holds a single number.
     ///
     /// # Errors
-    /// If the file cannot be read or does not hold such a number.
+    /// If the file cannot be read or does not hold a number of type `T`.
     pub fn number<T: FromStr>(&self, path: &str) -> io::Result<T> {
         let text = self.text(path)?;
         text.parse().map_err(|_| self.malformed(path, &text))
@@ -68,7 +68,7 @@ impl Machine {
     /// Parses a file that holds a single number. Returns `None` if the file does not exist.
     ///
     /// # Errors
-    /// If the file exists but cannot be read or does not hold such a number.
+    /// If the file exists but cannot be read or does not hold a number of type `T`.
     pub fn number_if_any<T: FromStr>(&self, path: &str) -> io::Result<Option<T>> {
         if_any(self.number(path))
     }
@@ -94,7 +94,8 @@ impl Machine {
         bytes.ok_or_else(|| self.malformed(path, &line))
     }
 
-    /// A soft limit of a process, given by its folder. `None` if it is unlimited.
+    /// A soft limit of a process. `process` is the folder of the process, such as `proc/self`. `None` means
+    /// unlimited.
     ///
     /// # Errors
     /// If the file with the limits cannot be read or has no such limit.
@@ -108,8 +109,9 @@ impl Machine {
         }
     }
 
-    /// The smallest limit that the control groups of a process set: that in `file` of the unified hierarchy,
-    /// and that in `old_file` of the controller's own hierarchy (version 1).
+    /// The smallest limit that the control groups of a process set. The unified hierarchy (version 2) holds
+    /// the limit in `file`, the controller's own hierarchy (version 1) in `old_file`. `None` means that no
+    /// group sets a limit.
     ///
     /// # Errors
     /// If a file cannot be read or holds no limit.
@@ -144,7 +146,7 @@ impl Machine {
         Ok(least)
     }
 
-    /// The limit in a file of a control group. `None` if it sets none.
+    /// The limit in a file of a control group. `None` if the file does not exist or sets no limit.
     fn limit(&self, path: &str) -> io::Result<Option<u64>> {
         match if_any(self.text(path))? {
             Some(text) if text != "max" => {
@@ -155,7 +157,7 @@ impl Machine {
         }
     }
 
-    /// True if a process, given by its folder, ignores a signal.
+    /// True if a process ignores a signal. `process` is the folder of the process, such as `proc/self`.
     #[must_use]
     pub fn ignores_signal(&self, process: &str, signal: u32) -> bool {
         let mask = self.line(&format!("{process}/status"), "SigIgn:");
@@ -163,7 +165,8 @@ impl Machine {
         mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
     }
 
-    /// True if a process, given by its folder, has a controlling terminal.
+    /// True if a process has a controlling terminal. `process` is the folder of the process, such as
+    /// `proc/self`.
     #[must_use]
     pub fn has_terminal(&self, process: &str) -> bool {
         let stat = self.text(&format!("{process}/stat")).unwrap_or_default();
@@ -173,8 +176,8 @@ impl Machine {
         terminal.is_some_and(|device| device != "0")
     }
 
-    /// The state of duplicate address detection of an address. `None` if it succeeded, or if the machine does
-    /// not have the address.
+    /// The state of duplicate address detection of an address. `None` if the detection succeeded, or if the
+    /// machine does not have the address.
     #[must_use]
     pub fn detection(&self, ip: Ipv6Addr) -> Option<Detection> {
         let addresses = self.text("proc/net/if_inet6").unwrap_or_default();
@@ -195,7 +198,7 @@ impl Machine {
         let line = text.lines().next().unwrap_or_default();
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("{} says \"{line}\", which is not understood", self.path(path).display()),
+            format!("{} has the unexpected content \"{line}\"", self.path(path).display()),
         )
     }
 }
@@ -279,7 +282,7 @@ mod tests {
         assert_eq!(fake.0.number_if_any("proc/one").unwrap(), Some(1));
         assert_eq!(fake.0.number_if_any::<u8>("proc/none").unwrap(), None);
         let error = fake.0.number_if_any::<u8>("proc/many").unwrap_err().to_string();
-        assert!(error.ends_with(r#"/proc/many says "1 2", which is not understood"#), "{error}");
+        assert!(error.ends_with(r#"/proc/many has the unexpected content "1 2""#), "{error}");
         let error = fake.0.number::<u8>("proc/none").unwrap_err().to_string();
         assert!(error.starts_with("cannot read /") && error.contains("/proc/none: "), "{error}");
     }

@@ -64,7 +64,8 @@ fn configured(act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode)
     }
 }
 
-/// Reports an error before the log has started or after it has ended.
+/// Prints an error to standard error, before logging has started or after it has ended. Returns the exit
+/// code.
 fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
     logging::complain(Level::ERROR, &format!("wakeupd: {error}"));
     exit_code.into()
@@ -80,8 +81,7 @@ fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
 /// Checks everything that needs no socket. The variables have already been validated.
 fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     if config.deny_file.as_ref().is_some_and(|file| file.networks().is_none()) {
-        let unchecked =
-            "wakeupd: the disk of DENY_FILE does not answer, so the file was not checked";
+        let unchecked = "wakeupd: the disk of DENY_FILE does not answer, so the file was not checked. Check the disk.";
         logging::complain(Level::WARN, unchecked);
     }
     // The checks may log warnings about valid but questionable settings.

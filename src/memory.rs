@@ -1,7 +1,7 @@
-//! Estimates how much memory the daemon may need, and compares that with the limits on it.
+//! Estimates how much memory the daemon can need, and compares the estimate with the memory limits.
 //!
-//! The daemon cannot free memory during a flood, so it reports a limit that is too small at startup.
-//! Only configured limits count, not the free memory of the machine.
+//! The daemon cannot free memory during a flood, so at startup it reports a limit that is too small. Only
+//! configured limits are checked, not the free memory of the machine.
 
 use std::fmt::Display;
 use std::io;
@@ -15,11 +15,13 @@ use crate::machine::Machine;
 /// The memory of a daemon without clients, with full receive buffers.
 const IDLE_BYTES: u64 = 32 << 20;
 
-/// Upper bound for an IPv4 client: an entry of 24 bytes and a control byte in a table that is 7/16 full, and as
-/// much again in the guard's two tables, in the worst case that every client has a network of its own.
+/// Upper bound on the memory of an IPv4 client in bytes: an entry of 24 bytes and a control byte in a table
+/// that is 7/16 full, and as much again in the guard's two tables, in the worst case that every client has a
+/// network of its own.
 const IPV4_CLIENT_BYTES: u64 = 100;
 
-/// Upper bound for an IPv6 client: entries take 36 bytes, and the guard's keys are twice as long.
+/// Upper bound on the memory of an IPv6 client in bytes: entries take 36 bytes, and the guard's keys are
+/// twice as long.
 const IPV6_CLIENT_BYTES: u64 = 170;
 
 /// Upper bound for an IPv4 client in a snapshot, which is read as a whole.
@@ -31,8 +33,9 @@ const IPV6_SNAPSHOT_BYTES: u64 = 50;
 /// Address space that a thread's stack reserves. Most of it is never touched.
 const STACK_BYTES: u64 = 2 << 20;
 
-/// Threads besides the workers: the main thread, those of the signals, the log, the listener, the endpoint, the
-/// snapshots and `DENY_FILE`, and two that read files at the start if the disk does not answer.
+/// The number of threads other than the workers: the main thread, the threads of the signals, the log, the
+/// listener, the endpoint, the snapshots and `DENY_FILE`, and two that read files at the start if the disk
+/// does not answer.
 const OTHER_THREADS: usize = 9;
 
 /// Address space that glibc reserves for each malloc arena. Most of it stays empty.
@@ -42,7 +45,7 @@ const ARENA_BYTES: u64 =
 /// The limit on malloc arenas per processor, unless `MALLOC_ARENA_MAX` is set.
 const ARENAS_A_PROCESSOR: u64 = 8;
 
-/// The settings that determine how much memory the daemon may need.
+/// The settings that determine how much memory the daemon can need.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
     /// `MAX_CLIENTS`.
@@ -64,7 +67,7 @@ pub struct Limit {
     pub bytes: u64,
     /// Bytes that count against the limit although no client uses them.
     pub taken: u64,
-    /// The settings that raise it, by service manager or shell.
+    /// The settings that raise the limit, by service manager or shell.
     pub raise: &'static str,
 }
 
@@ -74,7 +77,7 @@ pub struct Limit {
 pub struct TooSmall(String);
 
 impl Needs {
-    /// Upper bound for the whole daemon, in bytes.
+    /// Upper bound on the memory of the whole daemon, in bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
         IDLE_BYTES + u64::from(self.clients) * self.bytes_a_client()
@@ -129,7 +132,8 @@ impl Needs {
         })
     }
 
-    /// The limits on a process, given by its folder. `None` where no limit is set.
+    /// The memory limits on a process. `process` is the folder of the process, such as `proc/self`. `None`
+    /// means that no limit is set.
     pub fn limits(self, machine: &Machine, process: &str) -> [io::Result<Option<Limit>>; 3] {
         [
             of_the_group(machine, process),

@@ -14,7 +14,7 @@ pub use deny_file::{DenyFileReads, FailedRead};
 pub use snapshots::{Failure, LastSnapshot, Snapshots};
 pub use totals::{Definition, Report, Totals, definitions};
 
-/// The inclusive upper bounds of the lateness histogram. One more bucket holds everything beyond.
+/// The inclusive upper bounds of the lateness histogram. One more bucket holds all greater latenesses.
 pub const LATENESS_BOUNDS: [Duration; 11] = [
     Duration::from_micros(500),
     Duration::from_millis(1),
@@ -35,7 +35,7 @@ pub const LATENESS_BUCKETS: usize = LATENESS_BOUNDS.len() + 1;
 /// Counters of the daemon's tasks, complementing the engine's [`Counters`].
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Errors that the network reported.
+    /// ICMP errors received for pings.
     pub network_errors: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub receive_drops: Counter,
@@ -45,7 +45,7 @@ pub struct Metrics {
     pub truncated_control: Counter,
     /// Pings that the kernel accepted, by lateness bucket.
     lateness: [Counter; LATENESS_BUCKETS],
-    /// The summed lateness of these pings, in microseconds.
+    /// The summed lateness of the pings that the kernel accepted, in microseconds.
     lateness_micros: Counter,
     /// The maximum lateness since the last [`Self::take_worst_lateness`], in nanoseconds.
     worst_lateness: AtomicU64,

@@ -1,4 +1,5 @@
-//! The UDP socket. Independent of the protocol's clients, and the daemon's only module with raw socket calls.
+//! The UDP socket. This module does not know the protocol or its clients, and is the daemon's only module
+//! with raw socket calls.
 //!
 //! Addresses outside this module are canonical: an IPv4 peer is an IPv4 address, even if a dual-stack IPv6
 //! socket reports it as IPv4-mapped.

@@ -18,7 +18,7 @@ pub fn print(text: impl Display) -> io::Result<()> {
     write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
 }
 
-/// Adds to an error that it concerns standard output.
+/// Adds to the text of an error that the write to standard output failed.
 #[must_use]
 pub fn unwritten(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
@@ -89,7 +89,8 @@ pub fn shell_word(text: &str) -> String {
     }
 }
 
-/// Formats `value` as JSON, on a single line or indented, with JSON escapes for the same characters.
+/// Formats `value` as JSON, on a single line or indented, with JSON escapes for the characters that
+/// [`printable`] escapes.
 ///
 /// # Errors
 /// If `value` cannot be represented in JSON.

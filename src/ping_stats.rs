@@ -12,7 +12,7 @@ use crate::clock::Time;
 pub enum Arrival {
     /// The first ping.
     First,
-    /// The next ping, perhaps after some that were missed.
+    /// The next ping, perhaps after missed pings.
     Next {
         /// Time since the last ping.
         gap: Duration,
@@ -35,7 +35,8 @@ pub struct PingStats {
     missed: u64,
     duplicated: u64,
     last: Option<Time>,
-    /// True if pings were counted as missed before the last one. It may have been late instead.
+    /// True if pings were counted as missed just before the last ping. In that case, the last ping can be one
+    /// of them that arrived late.
     may_have_been_late: bool,
 }
 
@@ -52,7 +53,7 @@ impl PingStats {
         self.missed
     }
 
-    /// Pings that arrived when none was due.
+    /// Pings that arrived when no ping was due.
     #[must_use]
     pub fn duplicated(&self) -> u64 {
         self.duplicated
@@ -64,7 +65,7 @@ impl PingStats {
         self.last
     }
 
-    /// Resets the counts for the pings that follow one at `last`.
+    /// Resets the counts, as if the last ping had arrived at `last`.
     pub fn restart(&mut self, last: Time) {
         *self = Self { last: Some(last), ..Self::default() };
     }

@@ -55,7 +55,7 @@ async fn probe(options: &ProbeOptions) -> io::Result<ExitCode> {
 struct Probe {
     socket: UdpSocket,
     stats: PingStats,
-    /// Absolute deviations, in seconds.
+    /// The absolute deviation of each gap between pings from the whole seconds that were due, in seconds.
     deviations: Vec<f64>,
     first_heartbeat: Time,
     last_sign_of_life: Time,
@@ -217,7 +217,7 @@ impl Probe {
         let port = address.port();
         let hint = match self.trouble {
             Some(io::ErrorKind::ConnectionRefused) => format!(
-                "Nothing listens on UDP port {port} of {}. Check that wakeupd runs there with PORT={port} and a HOST that includes this address.",
+                "Nothing listens on UDP port {port} of {}. Check that wakeupd runs on that machine with PORT={port} and a HOST that includes this address.",
                 address.ip()
             ),
             Some(io::ErrorKind::PermissionDenied) => {
@@ -225,8 +225,8 @@ impl Probe {
             }
             _ => format!(
                 "No ping arrived. Check that\n  \
-                 - wakeupd runs there, logs \"listening\" with port {port}, and does not log \"refused\"\n  \
-                 - that machine's firewall and its provider's allow incoming UDP to port {port}\n  \
+                 - wakeupd runs on the target machine, logs \"listening\" with port {port}, and does not log \"refused\"\n  \
+                 - the firewalls of the target machine and of its provider allow incoming UDP to port {port}\n  \
                  - this machine's firewall and NAT allow replies to outgoing UDP"
             ),
         };
@@ -235,7 +235,10 @@ impl Probe {
         if others.is_empty() {
             return hint;
         }
-        format!("{hint}\nThe name also resolves to {}. Probe that address too.", others.join(", "))
+        format!(
+            "{hint}\nThe name also resolves to {}. Probe each of these addresses too.",
+            others.join(", ")
+        )
     }
 }
 

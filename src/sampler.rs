@@ -21,7 +21,7 @@ use crate::status::{
 /// The sampling interval.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of recent samples in which a problem counts as current.
+/// The number of recent samples from which the current findings are determined.
 const RECENT: usize = 60;
 
 /// The number of samples kept.
@@ -30,7 +30,7 @@ const REMEMBERED: usize = 600;
 /// How long the status reports that the snapshot found at the start was not used.
 const UNUSED_FOR: Duration = Duration::from_secs(3600);
 
-/// The smallest wall-clock step that counts as setting the clock, rather than drift.
+/// The smallest deviation of the wall clock that is treated as setting the clock, and not as drift.
 const LEAST_STEP_SECONDS: f64 = 0.5;
 
 /// The published results of a sampler.
@@ -79,7 +79,7 @@ pub struct Sampler {
 struct Source {
     shared: Arc<Shared>,
     socket: Arc<Socket>,
-    /// The effective settings that anybody may see.
+    /// The effective settings that `/status` shows.
     settings: BTreeMap<String, String>,
     started: Time,
     started_wall: String,
@@ -88,7 +88,7 @@ struct Source {
 }
 
 impl Sampler {
-    /// Creates a sampler for a daemon that starts now, with the settings that anybody may see.
+    /// Creates a sampler for a daemon that starts now, with the settings that `/status` shows.
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,

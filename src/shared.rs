@@ -5,12 +5,12 @@ use crate::engine::Engine;
 use crate::metrics::{Metrics, Totals};
 use crate::watchdog::Watchdog;
 
-/// The engine, and the tasks' counters and heartbeats.
+/// The engine, the counters of the tasks, and the watchdog.
 #[derive(Debug)]
 pub struct Shared {
     /// The clients and the rules.
     pub engine: Engine,
-    /// The tasks' counters, besides those of the engine.
+    /// The counters of the tasks. The engine has its own counters.
     pub metrics: Metrics,
     /// Detects stuck tasks.
     pub watchdog: Watchdog,
@@ -24,7 +24,7 @@ impl Shared {
         Self { engine, metrics: Metrics::default(), watchdog }
     }
 
-    /// All counters at present.
+    /// The current values of all counters, including the engine's.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.metrics.totals(self.engine.counters())

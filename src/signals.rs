@@ -60,7 +60,7 @@ pub fn block() -> Blocked {
     } else {
         awaited.add(Signal::SIGHUP);
     }
-    blocked.thread_block().expect("a thread may block signals");
+    blocked.thread_block().expect("a thread can block signals");
     Blocked { awaited }
 }
 
@@ -92,7 +92,7 @@ impl Blocked {
 /// The state of the daemon, which determines the effect of a stop signal.
 #[derive(Debug)]
 enum Phase {
-    /// There is nothing to clean up, so the process exits at once.
+    /// The daemon has nothing to clean up yet, so a stop signal makes the process exit at once.
     Starting,
     Serving(oneshot::Sender<()>),
     Stopping,
@@ -147,7 +147,8 @@ impl Watcher {
         !has_terminal()
     }
 
-    /// Both a shell and the kernel may send SIGHUP, so a second one does not end the process at once.
+    /// Stops after the terminal has closed. Both a shell and the kernel can send SIGHUP then, so a second
+    /// SIGHUP does not end the process at once.
     fn hang_up(&self) {
         let is_stopping =
             matches!(*self.phase.lock().unwrap_or_else(PoisonError::into_inner), Phase::Stopping);

@@ -38,9 +38,9 @@ pub struct Written {
     pub bytes: u64,
 }
 
-/// Writes the clients shard by shard, each as it is at its turn. A shard is locked while it is copied, not
-/// while it is written. After each shard, `pause` gets the number of clients in it. If `pause` breaks, the rest
-/// is not written and the result is `None`.
+/// Writes the clients shard by shard, each shard with its clients at that time. A shard is locked while it is
+/// copied, not while it is written. After each shard, `pause` is called with the number of clients in the
+/// shard. If `pause` returns `Break`, the other shards are not written, and the result is `None`.
 ///
 /// # Errors
 /// If writing to `out` fails.
@@ -157,7 +157,7 @@ impl Snapshot {
     /// Checks that a daemon at `port` can use the snapshot now.
     ///
     /// # Errors
-    /// If the snapshot is for another port, or lies in the future.
+    /// If the snapshot is for another port, or the time of the snapshot lies in the future.
     pub fn suits(&self, port: u16, now: &Moment) -> Result<(), Unusable> {
         if self.header.port != port {
             return Err(Unusable::OtherPort(self.header.port));
@@ -165,8 +165,9 @@ impl Snapshot {
         now.since(&self.header.taken).map(|_age| ()).map_err(Unusable::FromTheFuture)
     }
 
-    /// The time up to which the previous daemon served every slot, and after which it served none. `None` if it
-    /// did not stop cleanly, if the machine has been rebooted since, or if the time is still to come.
+    /// The time up to which the previous daemon served every slot, and after which it served none. `None` if
+    /// that daemon did not stop cleanly, if the machine has been rebooted since, or if the time lies in the
+    /// future.
     #[must_use]
     pub fn pinged_until(&self, now: &Moment) -> Option<Time> {
         let is_sound =
@@ -182,11 +183,13 @@ impl Snapshot {
         }
     }
 
-    /// Restores the clients that have not expired, are `served` and pass the guard. A heartbeat from the future
-    /// counts as expired, and so do all clients of a snapshot from the future.
+    /// Restores the clients that have not expired, are `served` and pass the guard. A client with a last
+    /// heartbeat in the future is treated as expired, and so are all clients of a snapshot with a time in the
+    /// future.
     ///
-    /// A snapshot may hold more clients than the guard's caps admit: some of its clients were evicted for
-    /// others while it was written. So the clients that would be evicted first are restored last.
+    /// A snapshot may hold more clients than the guard's caps admit: some of its clients were evicted to make
+    /// room for others while the snapshot was written. So the clients that would be evicted first are
+    /// restored last.
     pub fn restore(
         &self,
         engine: &Engine,

@@ -40,7 +40,7 @@ pub struct Status {
     pub snapshot: Option<Snapshot>,
     /// The reads of `DENY_FILE`, if one is set.
     pub deny_file: Option<DenyFile>,
-    /// The effective settings, without addresses, paths and secrets.
+    /// The effective settings, except those that can contain networks, paths or secrets.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     /// The counters since the start.
@@ -97,7 +97,7 @@ pub struct Buffers {
 /// The snapshot file, which keeps the clients across a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The age of the last snapshot. Before the first one, the daemon's uptime.
+    /// The age of the last snapshot. Before the first snapshot, the daemon's uptime.
     pub age_seconds: f64,
     /// `SNAPSHOT_INTERVAL_SECONDS`, the target age.
     pub interval_seconds: f64,
@@ -107,26 +107,28 @@ pub struct Snapshot {
     pub failed: u64,
     /// The error, if the last write failed.
     pub failure: Option<String>,
-    /// The remedy for `failure`.
+    /// The remedy for `failure`. `None` if the last write succeeded.
     pub remedy: Option<String>,
-    /// The reason if the snapshot found at startup was not used. Reported for an hour.
+    /// Why the daemon did not use the snapshot that it found at startup. `None` if there was no such problem,
+    /// or an hour after the start.
     pub unused: Option<String>,
     /// The duration of the last write.
     pub took_seconds: f64,
-    /// The number of clients in the snapshot.
+    /// The number of clients in the last snapshot.
     pub clients: u64,
-    /// The size of the file.
+    /// The size of the snapshot file.
     pub bytes: u64,
 }
 
 /// The reads of `DENY_FILE`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DenyFile {
-    /// The time of the last successful read, which loaded the networks in force.
+    /// The time of the last successful read. `None` if no read has succeeded yet, so no network in
+    /// `DENY_FILE` is denied.
     pub read: Option<String>,
     /// Failed reads.
     pub failed: u64,
-    /// The last read, if it failed.
+    /// Details of the last read, if it failed.
     pub failure: Option<FailedRead>,
 }
 
@@ -137,7 +139,7 @@ pub struct FailedRead {
     pub time: String,
     /// The cause. The text of an invalid line appears only in the log.
     pub reason: String,
-    /// The number of the invalid line, from 1, if the content is the cause.
+    /// The number of the invalid line, from 1. `None` if the content of the file is not the cause.
     pub line: Option<usize>,
 }
 
@@ -148,10 +150,10 @@ pub struct Lateness {
     pub buckets: Vec<Bucket>,
 }
 
-/// One bucket, which counts the pings above the previous bucket's bound.
+/// One bucket. It counts the pings that were later than the bound of the previous bucket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bucket {
-    /// The bucket's upper bound, inclusive. `None` for the last bucket, which is unbounded.
+    /// The upper bound of the lateness, inclusive. `None` for the last bucket, which is unbounded.
     pub le_seconds: Option<f64>,
     /// The number of pings in the bucket.
     pub pings: u64,
@@ -172,32 +174,32 @@ pub struct Sample {
     pub refused: u64,
     /// Pings that the kernel rejected.
     pub failed_pings: u64,
-    /// Pings skipped because the machine was too slow.
+    /// Pings skipped because a worker was late by a second or more.
     pub skipped_pings: u64,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub receive_drops: u64,
-    /// The lateness of the latest ping.
+    /// The largest lateness of a ping.
     pub worst_lateness_seconds: f64,
 }
 
 /// A registered client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Client {
-    /// The source address of its heartbeats.
+    /// The source address of the client's heartbeats.
     pub address: SocketAddr,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// The time of its first heartbeat, rounded to the second.
+    /// The time of the client's first heartbeat, rounded to the second.
     pub first_seen: String,
-    /// The time of its last heartbeat.
+    /// The time of the client's last heartbeat.
     pub last_heartbeat: String,
-    /// The number of its heartbeats.
+    /// The number of heartbeats from the client.
     pub heartbeats: u32,
-    /// The number of pings to it that the kernel accepted.
+    /// The number of pings to the client that the kernel accepted.
     pub pings: u32,
-    /// Whether pings are paused until its next heartbeat, because its port is closed.
+    /// Whether the daemon sends the client no pings until its next heartbeat, because its port is closed.
     pub muted: bool,
-    /// The time until it expires without another heartbeat.
+    /// The time until the client expires if it sends no other heartbeat.
     pub expires_in_seconds: f64,
 }
 
@@ -206,10 +208,11 @@ pub struct Client {
 pub struct Prefix {
     /// A /24 of IPv4 or a /56 of IPv6.
     pub prefix: String,
-    /// The number of its clients.
+    /// The number of clients in the network.
     pub clients: u64,
-    /// One ping for each client that is not muted.
+    /// The pings that the network receives: one for each client that is not muted.
     pub pings_per_second: u64,
-    /// The share of its clients with only one heartbeat. Forged sources push it up.
+    /// The share of the clients that sent only one heartbeat, from 0 to 1. A value near 1 means forged or
+    /// newly registered clients, because real clients repeat their heartbeats.
     pub single_heartbeat_share: f64,
 }

@@ -14,7 +14,7 @@ use listenfd::ListenFd;
 use thiserror::Error;
 use tracing::warn;
 
-/// The handed-over sockets cannot be served.
+/// Why the handed-over sockets cannot be served.
 #[derive(Debug, Error)]
 pub enum WrongSocket {
     /// There is more than one socket.
@@ -71,7 +71,7 @@ impl Supervisor {
         let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
         let socket = address.and_then(|address| {
             let connected = connect(&address);
-            connected.inspect_err(|error| warn!(%error, "cannot reach the service manager")).ok()
+            connected.inspect_err(|error| warn!(%error, "cannot reach the service manager at NOTIFY_SOCKET, so the daemon reports neither its start nor its health")).ok()
         });
         let is_meant = |pid: OsString| pid == *process::id().to_string();
         let is_watching = env::var_os("WATCHDOG_USEC").is_some()
@@ -79,8 +79,8 @@ impl Supervisor {
         Self { socket, is_watching, undelivered: None }
     }
 
-    /// Reports that the daemon receives heartbeats. Without this report the start counts as failed, so
-    /// [`Self::retry`] repeats it until it is delivered.
+    /// Reports that the daemon receives heartbeats. Without this report, the service manager treats the start
+    /// as failed, so [`Self::retry`] repeats the report until it is delivered.
     pub fn ready(&mut self, status: &str) {
         self.undelivered = Some(format!("READY=1\nSTATUS={status}"));
         self.retry();
@@ -96,7 +96,7 @@ impl Supervisor {
         self.report(&format!("STATUS={text}"));
     }
 
-    /// Feeds the watchdog. The manager kills a process that stops doing so.
+    /// Feeds the watchdog. The service manager kills a process that stops feeding it.
     pub fn alive(&self) {
         if self.is_watching {
             self.report("WATCHDOG=1");

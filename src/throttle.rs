@@ -16,7 +16,8 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Returns the number of lines suppressed since the last one if a line may be written now, else `None`.
+    /// Returns the number of lines suppressed since the last written line if a line can be written now, else
+    /// `None`.
     pub fn pass(&self, now: Time) -> Option<u64> {
         let next = self.next.load(Relaxed);
         let after = (now + INTERVAL).as_nanos();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-/// How long a task may go without a tick. Each task ticks at least twice a second, even when idle.
+/// A task that has not ticked for longer than this is stuck. Each task ticks at least twice a second, even
+/// when idle.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The last tick of each task, and whether the daemon is ready.
@@ -36,7 +37,8 @@ impl Beat {
 }
 
 impl Watchdog {
-    /// Creates a watchdog for a listener, `workers` workers and a sampler, all of which tick `now`.
+    /// Creates a watchdog for a listener, `workers` workers and a sampler, with `now` as the time of their
+    /// last ticks.
     #[must_use]
     pub fn new(workers: usize, now: Time) -> Self {
         let beat = || Beat(now.as_nanos().into());
@@ -60,7 +62,7 @@ impl Watchdog {
     }
 
     /// The names of the tasks that have not ticked for longer than [`TIMEOUT`]. After a stop of the process,
-    /// all tasks may be listed for a moment, so a caller should check twice, a second apart.
+    /// all tasks can be listed for a moment, so a caller should check twice, a second apart.
     #[must_use]
     pub fn stuck(&self, now: Time) -> Vec<String> {
         let workers = self.workers.iter().enumerate();

@@ -31,7 +31,7 @@ pub struct Worker {
     sender: Sender,
     shared: Arc<Shared>,
     warnings: Arc<Warnings>,
-    /// When the worker started. Pings that were due earlier count as late only from then on.
+    /// When the worker started. The lateness of a ping that was due earlier is measured from this time.
     started: Time,
 }
 
@@ -39,21 +39,22 @@ pub struct Worker {
 #[derive(Clone, Copy, Debug)]
 struct Deadlines {
     due: Time,
-    /// The worker waits before retries until then.
+    /// Until this time, the worker waits before each retry.
     patient_until: Time,
 }
 
 /// The local address from which the pings of a group leave.
 #[derive(Clone, Copy, Debug)]
 struct Source {
-    /// `None` lets the kernel choose.
+    /// `None` means that the kernel chooses the source address.
     address: Option<IpAddr>,
     is_checked: bool,
 }
 
 impl Source {
-    /// Returns the address if the machine has lost it. The kernel then chooses the address for the rest of
-    /// the group. The check takes a few system calls, so it runs once per group.
+    /// Returns the address if the machine no longer has it, otherwise `None`. After a loss, the kernel
+    /// chooses the address for the rest of the group. The check takes a few system calls, so it runs once per
+    /// group.
     fn drop_if_gone(&mut self, sender: &Sender) -> Option<IpAddr> {
         let unchecked = self.address.filter(|_| !self.is_checked);
         self.is_checked = true;
@@ -122,8 +123,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends a datagram to each destination once. If the kernel has no room for one, it is retried once, after a
-    /// delay. After `patient_until` there is no delay, and only the first such datagram is retried.
+    /// Sends a datagram to each destination once. If the kernel has no room for a datagram, that datagram is
+    /// retried once, after a delay. After `patient_until`, the retry comes without a delay, and only for the
+    /// first such datagram.
     fn send(&self, transmit: Transmit<'_>, deadlines: Deadlines) -> io::Result<()> {
         let Transmit { emission, source, destinations } = transmit;
         let bound = self.sender.bound();

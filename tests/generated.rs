@@ -1,6 +1,6 @@
 //! Compares generated files with the code that they are generated from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -49,35 +49,28 @@ fn a_marked_section_is_replaced() {
 const INTRODUCTION: &str = "\
 # Findings
 
-Every problem that the status page, `wakeupd status`, `wakeupd doctor` and the log report: the fact, its consequence and
-the remedy or, depending on the circumstances, one of several remedies. Names in braces stand for values. This file is
-generated from `src/catalogue`; [operations](operations.md) explains most of the problems in more detail.
+The problems that the status page, `wakeupd status` and `wakeupd doctor` report, many of which are also in the log: the
+fact, its consequence and the remedy or, depending on the circumstances, one of several remedies. Names in braces stand
+for values. This file is generated from `src/catalogue`; [operations](operations.md) explains most of the problems in
+more detail.
 ";
 
-/// The places that report problems, and the problems.
-const PLACES: [(&str, &[Problem]); 3] = [
-    ("status page", catalogue::daemon::ALL),
-    ("doctor", catalogue::machine::ALL),
-    ("log", catalogue::log::ALL),
-];
+const LISTS: [&[Problem]; 3] =
+    [catalogue::daemon::ALL, catalogue::machine::ALL, catalogue::log::ALL];
 
 fn findings() -> String {
-    let mut by_id = BTreeMap::<_, Vec<(&str, &Problem)>>::new();
-    for (place, problems) in PLACES {
-        for problem in problems {
-            by_id.entry(problem.id).or_default().push((place, problem));
-        }
+    let mut by_id = BTreeMap::<_, Vec<&Problem>>::new();
+    for problem in LISTS.into_iter().flatten() {
+        by_id.entry(problem.id).or_default().push(problem);
     }
     let sections = by_id.iter().map(|(id, entries)| section(id, entries));
     [INTRODUCTION.to_owned()].into_iter().chain(sections).collect::<Vec<_>>().join("\n")
 }
 
 /// The section about a problem, which may have several entries.
-fn section(id: &str, entries: &[(&str, &Problem)]) -> String {
-    let places: BTreeSet<_> = entries.iter().map(|(place, _)| *place).collect();
-    let places = places.into_iter().collect::<Vec<_>>().join(", ");
-    let mut parts = vec![format!("## {id}\n"), format!("Reported by: {places}\n")];
-    let mut problems: Vec<_> = entries.iter().map(|(_, problem)| *problem).collect();
+fn section(id: &str, entries: &[&Problem]) -> String {
+    let mut parts = vec![format!("## {id}\n")];
+    let mut problems = entries.to_vec();
     // The doctor and the status page share some entries.
     problems.dedup();
     for (index, problem) in problems.iter().enumerate() {

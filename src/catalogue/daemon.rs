@@ -35,9 +35,9 @@ pub const ALL: &[Problem] = &[
 pub const STUCK: Problem = Problem {
     id: "stuck",
     severity: Critical,
-    summary: "These tasks have not responded for more than 3 s: {tasks}.",
-    impact: "The clients of a stuck worker get no pings, and without the listener all clients expire.",
-    remedy: "Restart the daemon: `systemctl restart wakeupd` or `docker restart wakeupd`. If it happens again, check whether the machine lacks CPU time or memory.",
+    summary: "These tasks of the daemon have not responded for more than 3 s: {tasks}.",
+    impact: "A stuck worker sends no pings to its clients. While the listener is stuck, the daemon receives no heartbeats, so all clients expire.",
+    remedy: "Restart the daemon: `systemctl restart wakeupd` or `docker restart wakeupd`. If a task gets stuck again, check whether the machine lacks CPU time or memory.",
     commands: "",
     more: Some("stuck"),
 };
@@ -46,9 +46,9 @@ pub const STUCK: Problem = Problem {
 pub const PINGS_SKIPPED: Problem = Problem {
     id: "pings_skipped",
     severity: Critical,
-    summary: "The daemon skipped up to {pings} in the last minute, {percent} % of all, because a worker was late by a whole second or more.",
-    impact: "Each client misses that share of its pings.",
-    remedy: "Find the threads that use the CPU with `top -H`. Give the daemon more CPU time or lower MAX_CLIENTS; `wakeupd-bench`, built from source, measures the capacity of the machine. After a suspend of the machine, ignore a single occurrence.",
+    summary: "The daemon skipped up to {pings} in the last minute, {percent} % of all pings, because a worker was late by a whole second or more.",
+    impact: "Each client missed about {percent} % of its pings.",
+    remedy: "Find the threads that use the CPU with `top -H`. Give the daemon more CPU time, or lower MAX_CLIENTS so that the daemon has fewer clients to ping; `wakeupd-bench`, built from source, measures how many clients the machine can serve. If the machine was suspended or paused, ignore a single occurrence.",
     commands: "",
     more: Some("pings-skipped"),
 };
@@ -57,16 +57,16 @@ pub const PINGS_SKIPPED: Problem = Problem {
 pub const RECEIVE_DROPS: Problem = Problem {
     id: "receive_drops",
     severity: Critical,
-    summary: "The kernel dropped {datagrams} in the last minute, because the receive buffer was full.",
-    impact: "A client that loses several heartbeats in a row gets no pings until its next heartbeat.",
-    remedy: "The buffer has its full size, so either the daemon lacks CPU time, or the port is flooded. Check the CPU with `top -H`, and look at the refused datagrams and the largest prefixes.",
+    summary: "The kernel dropped {datagrams} in the last minute, because the daemon's receive buffer was full.",
+    impact: "A client that loses several heartbeats in a row expires, and gets no pings until the daemon receives its next heartbeat.",
+    remedy: "The receive buffer already has its full size, so either the daemon lacks CPU time, or the port is flooded. Check the CPU usage with `top -H`. Check the status page for a flood: it shows the refused datagrams and the prefixes with the most clients.",
     commands: "",
     more: Some("receive-drops"),
 };
 
 /// The receive buffer is small and overflows.
 pub const RECEIVE_DROPS_SMALL_BUFFER: Problem = Problem {
-    remedy: "The buffer is small. Raise its limit on the host, then restart the daemon.",
+    remedy: "The receive buffer is smaller than the daemon requests, and an open socket keeps its size. Raise the kernel's limit on the host, then restart the daemon.",
     commands: "{raise}\nsudo systemctl restart wakeupd\n# in a container: docker restart wakeupd",
     ..RECEIVE_DROPS
 };
@@ -77,26 +77,26 @@ pub const PINGS_FAILED: Problem = Problem {
     severity: Critical,
     summary: "The kernel did not accept {pings} in the last minute. The most frequent reason is {reason}.",
     impact: "Each failure costs one client one ping.",
-    remedy: "The log names some of the clients with the error, and `wakeupd doctor` looks for causes.",
+    remedy: "Search the log for `cannot send a ping`: these lines name some of the clients and the error. Then run `wakeupd doctor`, which checks the machine for causes.",
     commands: "",
     more: Some("pings-failed"),
 };
 
 /// Sends fail for lack of a route or of the source address.
 pub const PINGS_FAILED_ROUTE: Problem = Problem {
-    remedy: "Check with `ip address` and `ip route` that the machine still has its address and a route.",
+    remedy: "Check with `ip address` and `ip route` that the machine still has the address that clients send to, and a route to the clients.",
     ..PINGS_FAILED
 };
 
 /// Sends fail because a firewall drops them.
 pub const PINGS_FAILED_FIREWALL: Problem = Problem {
-    remedy: "Check the firewall rules with `nft list ruleset`. If none drops the pings, the connection tracking table may be full: run `wakeupd doctor`.",
+    remedy: "Check the firewall rules with `nft list ruleset`. If no rule drops the pings, the connection tracking table is probably full: run `wakeupd doctor`, which checks the table.",
     ..PINGS_FAILED
 };
 
 /// Sends fail because a queue is full.
 pub const PINGS_FAILED_ROOM: Problem = Problem {
-    remedy: "The queue of a network device, the send buffer or the neighbour table is full: check `tc -s qdisc` and `wakeupd doctor`. If `dmesg` reports a neighbour table overflow, raise net.ipv4.neigh.default.gc_thresh3 and net.ipv6.neigh.default.gc_thresh3 above the number of clients on the local network.",
+    remedy: "The queue of a network device, the send buffer or the neighbour table is full. Check the queues with `tc -s qdisc`, and the send buffer with `wakeupd doctor`. If `dmesg` reports a neighbour table overflow, raise net.ipv4.neigh.default.gc_thresh3 and net.ipv6.neigh.default.gc_thresh3 above the number of clients on the local network.",
     ..PINGS_FAILED
 };
 
@@ -105,8 +105,8 @@ pub const CLIENTS_NEAR_CAP: Problem = Problem {
     id: "clients_near_cap",
     severity: Warning,
     summary: "The daemon has {clients} of at most {max} clients (MAX_CLIENTS).",
-    impact: "At the cap, the daemon refuses new clients.",
-    remedy: "If the clients are yours, raise MAX_CLIENTS; `wakeupd-bench`, built from source, measures how many clients the machine can serve. If they are not, find their networks among the largest prefixes and add them to DENY_FILE.",
+    impact: "When the daemon has MAX_CLIENTS clients, it refuses new clients.",
+    remedy: "If the clients are real, raise MAX_CLIENTS; `wakeupd-bench`, built from source, measures how many clients the machine can serve. If the clients are forged, find their networks among the largest prefixes on the status page, and add these networks to DENY_FILE.",
     commands: "",
     more: Some("clients-near-cap"),
 };
@@ -114,34 +114,35 @@ pub const CLIENTS_NEAR_CAP: Problem = Problem {
 /// `MAX_CLIENTS` are registered, and others are refused.
 pub const CLIENTS_AT_CAP: Problem = Problem {
     severity: Critical,
-    impact: "In the last minute it refused {heartbeats} of new clients.",
+    impact: "In the last minute, the daemon refused {heartbeats} from new clients, because it had reached MAX_CLIENTS. The refused clients get no pings.",
     ..CLIENTS_NEAR_CAP
 };
 
 /// `MAX_CLIENTS` are registered, and the guard only observes.
 pub const CLIENTS_ABOVE_CAP: Problem = Problem {
-    impact: "With GUARD_MODE=enforce it would have refused {heartbeats} of new clients in the last minute.",
+    summary: "The daemon has {clients} clients. MAX_CLIENTS is {max}, but with GUARD_MODE=observe the daemon does not enforce this cap.",
+    impact: "With GUARD_MODE=enforce, the daemon would have refused {heartbeats} from new clients in the last minute.",
     ..CLIENTS_NEAR_CAP
 };
 
-/// A cap of an address or a network refuses new clients.
+/// An address or a network has reached its cap, so the daemon refuses new clients there.
 pub const CLIENTS_TURNED_AWAY: Problem = Problem {
     id: "clients_turned_away",
     severity: Warning,
-    summary: "The daemon refused {heartbeats} in the last minute, because the client's address or network has reached its cap.",
-    impact: "New clients behind these addresses get no pings.",
-    remedy: "The log names some of the addresses. If they belong to your clients, such as many behind one NAT, raise MAX_CLIENTS_PER_ADDRESS or MAX_CLIENTS_PER_PREFIX, or add a gateway of your own to LOCAL_NETS. If they do not, the cap protects them from pings that a forger requests.",
+    summary: "The daemon refused {heartbeats} from new clients in the last minute, because the client's address or network has reached its cap (MAX_CLIENTS_PER_ADDRESS or MAX_CLIENTS_PER_PREFIX).",
+    impact: "New clients at an address or in a network that has reached its cap get no pings.",
+    remedy: "The log names some of the refused addresses. If these addresses belong to real clients, for example many clients behind one NAT, raise MAX_CLIENTS_PER_ADDRESS or MAX_CLIENTS_PER_PREFIX. If the NAT is a gateway of your own, add its address to LOCAL_NETS instead, because the caps do not apply there. If you do not know the addresses, do nothing: they are probably forged, and the cap limits the pings that a forger can direct at them.",
     commands: "",
     more: Some("clients-turned-away"),
 };
 
-/// Clients of further local addresses are pinged from an address of the kernel's choice.
+/// The table of local addresses is full, so the kernel chooses the source address of some pings.
 pub const LOCAL_ADDRESSES_FULL: Problem = Problem {
     id: "local_addresses_full",
     severity: Critical,
-    summary: "The table of local addresses has no room for the addresses that {clients} sent heartbeats to.",
-    impact: "The kernel chooses the source address of their pings, and a client that expects pings from the address it sends to may not receive them.",
-    remedy: "Set HOST to the address that clients use, or route a smaller network to this machine: check `ip route show table local type local`.",
+    summary: "The daemon's table of local addresses is full and has no entry for the addresses that {clients} sent heartbeats to.",
+    impact: "The kernel chooses the source address of the pings to these clients. A client that accepts pings only from the address that it sends heartbeats to gets none.",
+    remedy: "Set HOST to the one address that clients send to, or route a smaller network to this machine; `ip route show table local type local` lists the networks that are routed to this machine.",
     commands: "",
     more: Some("local-addresses-full"),
 };
@@ -152,7 +153,7 @@ pub const PINGS_LATE: Problem = Problem {
     severity: Warning,
     summary: "In the last minute, {pings}, at least one in a hundred, were more than {limit} ms late.",
     impact: "The machine has no headroom: with more clients the daemon skips pings.",
-    remedy: "Find the other threads that use the CPU with `top -H`, and check the steal time of a virtual machine (`st` in `top`).",
+    remedy: "Find the threads of other programs that use the CPU with `top -H`. On a virtual machine, also check the steal time (`st` in `top`): the hypervisor gives this CPU time to other virtual machines.",
     commands: "",
     more: Some("pings-late"),
 };
@@ -161,9 +162,9 @@ pub const PINGS_LATE: Problem = Problem {
 pub const CONTROL_TRUNCATED: Problem = Problem {
     id: "control_truncated",
     severity: Warning,
-    summary: "The kernel truncated the control messages of {datagrams} in the last minute.",
-    impact: "Pings to these clients may leave from an address that the clients did not send to.",
-    remedy: "The socket of wakeupd.socket attaches more to each datagram than the daemon has room for. Remove options such as PassSecurity= from wakeupd.socket, then restart both units.",
+    summary: "The kernel truncated the control messages of {datagrams} in the last minute, because they did not fit into the daemon's buffer.",
+    impact: "Pings to the senders of these datagrams can leave from an address that the senders did not send to.",
+    remedy: "The socket that wakeupd.socket opens attaches more control messages to each datagram than the daemon expects. Remove options such as PassSecurity= from wakeupd.socket, then restart wakeupd.socket and wakeupd.service.",
     commands: "",
     more: Some("control-truncated"),
 };
@@ -173,8 +174,8 @@ pub const SNAPSHOT_OLD: Problem = Problem {
     id: "snapshot_old",
     severity: Warning,
     summary: "The snapshot is {age} s old, because the disk is slow or does not answer.",
-    impact: "Pings continue, but a restart loses the clients that registered since.",
-    remedy: "Check the disk of SNAPSHOT_PATH with `findmnt` and the kernel's log with `dmesg`.",
+    impact: "Pings continue, but clients that registered after this snapshot was written are lost at a restart, and get no pings until their next heartbeat.",
+    remedy: "Check with `findmnt` how the disk of SNAPSHOT_PATH is mounted, and search the kernel's log for disk errors with `dmesg`.",
     commands: "",
     more: Some("snapshot-old"),
 };
@@ -182,8 +183,8 @@ pub const SNAPSHOT_OLD: Problem = Problem {
 /// The last write of the snapshot failed. `remedy` is the end of a sentence.
 pub const SNAPSHOT_FAILED: Problem = Problem {
     summary: "The daemon cannot write the snapshot: {reason}.",
-    impact: "Pings continue, but a restart loses the clients that registered since the last snapshot.",
-    remedy: "To fix this, {remedy}.",
+    impact: "Pings continue, but clients that registered after the last snapshot was written are lost at a restart, and get no pings until their next heartbeat.",
+    remedy: "To let the daemon write the snapshot, {remedy}.",
     ..SNAPSHOT_OLD
 };
 
@@ -191,9 +192,9 @@ pub const SNAPSHOT_FAILED: Problem = Problem {
 pub const SNAPSHOT_UNUSED: Problem = Problem {
     id: "snapshot_unused",
     severity: Warning,
-    summary: "The daemon could not use the snapshot at its start: {reason}.",
-    impact: "Each client of the snapshot gets no pings until its next heartbeat.",
-    remedy: "Check the file with `wakeupd snapshot show`. It has the ending .bad, or is still at SNAPSHOT_PATH if the daemon could not rename it. This finding ends an hour after the start.",
+    summary: "When the daemon started, it could not use the snapshot: {reason}.",
+    impact: "The daemon did not restore the clients in the snapshot, so they get no pings until their next heartbeat.",
+    remedy: "Inspect the file with `wakeupd snapshot show FILE`. The daemon appends .bad to the name of a snapshot that it cannot use; if the rename failed, the file is still at SNAPSHOT_PATH. If the disk did not answer, search the kernel's log for disk errors with `dmesg`. This finding disappears an hour after the daemon started.",
     commands: "",
     more: Some("snapshot-unused"),
 };
@@ -203,8 +204,8 @@ pub const DENY_FILE_STALE: Problem = Problem {
     id: "deny_file_stale",
     severity: Warning,
     summary: "The daemon cannot reload DENY_FILE: {reason}.",
-    impact: "The networks of the last successful read stay denied, but a restart may fail.",
-    remedy: "Correct the file, then reload it: `systemctl reload wakeupd` or `docker kill --signal HUP wakeupd`. The log shows the text of an invalid line.",
+    impact: "The daemon keeps denying the networks that it read before. A restart can fail, because the daemon does not start with an invalid DENY_FILE.",
+    remedy: "Correct DENY_FILE, or its disk if the disk did not answer, then let the daemon reload the file: `systemctl reload wakeupd` or `docker kill --signal HUP wakeupd`. The log shows the text of an invalid line.",
     commands: "",
     more: Some("deny-file-stale"),
 };
@@ -213,14 +214,14 @@ pub const DENY_FILE_STALE: Problem = Problem {
 pub const DENY_FILE_UNREAD: Problem = Problem {
     severity: Critical,
     summary: "The daemon cannot load DENY_FILE: {reason}.",
-    impact: "None of its networks is denied.",
-    remedy: "Check the disk of DENY_FILE with `findmnt` and the kernel's log with `dmesg`. The daemon retries, and applies the file as soon as it can read it.",
+    impact: "The daemon serves, but denies none of the networks in DENY_FILE.",
+    remedy: "Check with `findmnt` how the disk of DENY_FILE is mounted, and search the kernel's log for disk errors with `dmesg`. The daemon retries the read, and applies the file as soon as a read succeeds.",
     ..DENY_FILE_STALE
 };
 
 /// `DENY_FILE` has not been read since the start, because of its content.
 pub const DENY_FILE_INVALID: Problem = Problem {
-    remedy: "Correct the file; the log shows the text of the invalid line. The daemon retries, and applies the file as soon as it can read it.",
+    remedy: "Correct DENY_FILE; the log shows the text of the invalid line. The daemon retries the read, and applies the file as soon as the file is valid.",
     ..DENY_FILE_UNREAD
 };
 
@@ -229,8 +230,8 @@ pub const RECEIVE_BUFFER_SMALL: Problem = Problem {
     id: "receive_buffer_small",
     severity: Warning,
     summary: "The kernel limits the receive buffer to {granted} bytes, but the daemon requests {wanted}.",
-    impact: "A burst of heartbeats may overflow the buffer, and a client that loses all its heartbeats gets no more pings.",
-    remedy: "Raise the limit on the host, then restart the daemon.",
+    impact: "A burst of heartbeats can overflow the receive buffer. A client that loses several heartbeats in a row expires, and gets no pings until the daemon receives its next heartbeat.",
+    remedy: "Raise the kernel's limit on the host, then restart the daemon, because an open socket keeps its size.",
     commands: "{raise}\nsudo systemctl restart wakeupd\n# in a container: docker restart wakeupd",
     more: Some("receive-buffer-small"),
 };
@@ -239,7 +240,7 @@ pub const RECEIVE_BUFFER_SMALL: Problem = Problem {
 pub const SEND_BUFFER_SMALL: Problem = Problem {
     id: "send_buffer_small",
     summary: "The kernel limits the send buffer to {granted} bytes, but the daemon requests {wanted}.",
-    impact: "Pings that are due while the buffer is full wait or are lost.",
+    impact: "Pings that are due while the send buffer is full are late or lost.",
     more: Some("send-buffer-small"),
     ..RECEIVE_BUFFER_SMALL
 };
@@ -248,9 +249,9 @@ pub const SEND_BUFFER_SMALL: Problem = Problem {
 pub const NOT_ENFORCING: Problem = Problem {
     id: "not_enforcing",
     severity: Warning,
-    summary: "GUARD_MODE is observe, so the caps and the denied networks do not apply.",
-    impact: "A forger can make the daemon ping any address.",
-    remedy: "Check in the log which heartbeats the guard would refuse, then set GUARD_MODE=enforce and restart the daemon.",
+    summary: "GUARD_MODE is observe, so the daemon enforces neither the caps on clients nor DENY_FILE and REFUSE_NETS.",
+    impact: "A sender of forged heartbeats can make the daemon ping almost any host, and can register clients without limit, which uses up the machine's memory.",
+    remedy: "Search the log for `would refuse` to see which heartbeats the guard would refuse. Then set GUARD_MODE=enforce and restart the daemon.",
     commands: "",
     more: Some("not-enforcing"),
 };

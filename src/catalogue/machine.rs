@@ -46,8 +46,8 @@ pub const SETTING_MISSPELT: Problem = Problem {
     id: "setting_misspelt",
     severity: Warning,
     summary: "The environment has unknown variables that look like settings: {variables}.",
-    impact: "The settings that they should change have their defaults.",
-    remedy: "Correct the names or remove the variables.",
+    impact: "These variables have no effect: the settings that they were meant to change have their defaults.",
+    remedy: "Correct the names of these variables, or remove the variables.",
     commands: "",
     more: Some("change-a-setting"),
 };
@@ -57,22 +57,22 @@ pub const PORT_HELD: Problem = Problem {
     id: "port_in_use",
     severity: Critical,
     summary: "{port} is in use by {holders}.",
-    impact: "The daemon needs the port for itself, so it does not start.",
-    remedy: "Set another {variable}, or stop the service that holds the port. If the process is not a service, end it.",
+    impact: "The daemon cannot share the port with another process, so it does not start.",
+    remedy: "Choose another port with {variable}, or stop the service that holds the port. If the process does not belong to a service, end the process.",
     commands: "sudo kill {pids}",
     more: Some("down"),
 };
 
 /// Docker forwards the port to a container.
 pub const PORT_HELD_BY_DOCKER: Problem = Problem {
-    remedy: "If wakeupd runs in the container behind the port, there is no problem: run the doctor there with `docker exec CONTAINER /wakeupd doctor`. Otherwise stop that container or set another {variable}.",
+    remedy: "If wakeupd runs in the container that Docker forwards the port to, ignore this finding, and run the doctor in the container with `docker exec CONTAINER /wakeupd doctor`. Otherwise stop the container, or choose another port with {variable}.",
     commands: "",
     ..PORT_HELD
 };
 
 /// A socket unit holds the port.
 pub const PORT_HELD_BY_SYSTEMD: Problem = Problem {
-    remedy: "If the list shows the port for wakeupd.service, there is no problem: the service starts at the first heartbeat. Otherwise stop the socket unit or set another {variable}.",
+    remedy: "systemd holds the port for a socket unit. If the unit activates wakeupd.service, ignore this finding: systemd starts the daemon at the first heartbeat. Otherwise stop the socket unit, or choose another port with {variable}. List the socket units.",
     commands: "systemctl list-sockets",
     ..PORT_HELD
 };
@@ -82,15 +82,15 @@ pub const PORT_UNAVAILABLE: Problem = Problem {
     id: "port_unavailable",
     severity: Critical,
     summary: "{port} cannot be bound: {error}.",
-    impact: "The daemon does not start.",
-    remedy: "Set another {variable}.",
+    impact: "The daemon does not start, because it needs this port.",
+    remedy: "Choose another port with {variable}.",
     commands: "",
     more: Some("down"),
 };
 
-/// The port needs a privilege.
+/// Only a privileged process can bind the port.
 pub const PORT_PRIVILEGED: Problem = Problem {
-    remedy: "Set {variable} to a port from 1024 up, or grant the privilege: add `AmbientCapabilities=CAP_NET_BIND_SERVICE` and `CapabilityBoundingSet=CAP_NET_BIND_SERVICE` below `[Service]` in the editor.",
+    remedy: "Ports below 1024 need a privilege. Choose a port from 1024 up with {variable}, or grant the daemon the privilege: add `AmbientCapabilities=CAP_NET_BIND_SERVICE` and `CapabilityBoundingSet=CAP_NET_BIND_SERVICE` below `[Service]` in the editor that this command opens.",
     commands: "sudo systemctl edit wakeupd",
     ..PORT_UNAVAILABLE
 };
@@ -99,9 +99,9 @@ pub const PORT_PRIVILEGED: Problem = Problem {
 pub const HTTP_ADDRESS_UNAVAILABLE: Problem = Problem {
     id: "http_address_unavailable",
     severity: Critical,
-    summary: "{ip} cannot be bound: {error}.",
-    impact: "The daemon does not start.",
-    remedy: "Set HTTP_ADDR to 127.0.0.1:7561, to another address that `ip address` shows, or to none.",
+    summary: "The address {ip} of HTTP_ADDR cannot be bound: {error}.",
+    impact: "The daemon does not start, because it cannot open its HTTP endpoint.",
+    remedy: "Set HTTP_ADDR to 127.0.0.1:7561, to another address that `ip address` shows, or to none, which turns the HTTP endpoint off.",
     commands: "",
     more: Some("from-another-machine"),
 };
@@ -110,9 +110,9 @@ pub const HTTP_ADDRESS_UNAVAILABLE: Problem = Problem {
 pub const SNAPSHOT_NOT_WRITABLE: Problem = Problem {
     id: "snapshot_not_writable",
     severity: Warning,
-    summary: "The folder {folder} is not writable by {user}: {error}.",
-    impact: "The daemon starts but cannot write the snapshot, so a restart loses the clients.",
-    remedy: "To fix this, {remedy}.",
+    summary: "The folder {folder} of the snapshot is not writable by {user}: {error}.",
+    impact: "The daemon starts, but cannot write the snapshot. After a restart, clients get no pings until their next heartbeat.",
+    remedy: "To let the daemon write the snapshot, {remedy}.",
     commands: "{commands}",
     more: Some("snapshot-old"),
 };
@@ -120,7 +120,7 @@ pub const SNAPSHOT_NOT_WRITABLE: Problem = Problem {
 /// `SNAPSHOT_PATH` itself is mounted.
 pub const SNAPSHOT_MOUNT_POINT: Problem = Problem {
     id: "snapshot_mount_point",
-    summary: "{path} is a mount point, so the daemon cannot replace it.",
+    summary: "SNAPSHOT_PATH ({path}) is a mount point, so the daemon cannot replace the file with a new snapshot.",
     remedy: "Mount the folder of SNAPSHOT_PATH instead of the file.",
     commands: "",
     ..SNAPSHOT_NOT_WRITABLE
@@ -130,14 +130,14 @@ pub const SNAPSHOT_MOUNT_POINT: Problem = Problem {
 pub const DENY_FILE_UNREADABLE: Problem = Problem {
     id: "deny_file_unreadable",
     severity: Critical,
-    summary: "The file {path} is not readable by {user}: {error}.",
-    impact: "The daemon does not start, or keeps denying the networks that it read before.",
-    remedy: "Let every user read the file and enter the folders above it.",
+    summary: "DENY_FILE ({path}) is not readable by {user}: {error}.",
+    impact: "The daemon does not start. A running daemon cannot reload the file, and keeps denying the networks that it read before.",
+    remedy: "Let every user read the file, and check with `namei` that every user can also enter (x) each folder above the file.",
     commands: "sudo chmod a+r {word}\nsudo namei -l {word}",
     more: Some("deny-file-stale"),
 };
 
-/// The running daemon has findings, of which at least one is critical.
+/// The running daemon reports findings, and at least one of them is critical.
 pub const DAEMON_REPORTS: Problem = Problem {
     id: "daemon_reports",
     severity: Critical,
@@ -148,10 +148,10 @@ pub const DAEMON_REPORTS: Problem = Problem {
     more: Some("what-is-wrong"),
 };
 
-/// The running daemon has findings, but no critical one.
+/// The running daemon reports findings, but none of them is critical.
 pub const DAEMON_WARNS: Problem = Problem {
     severity: Warning,
-    impact: "Clients may soon miss pings or be turned away.",
+    impact: "Clients could soon miss pings or be turned away.",
     ..DAEMON_REPORTS
 };
 
@@ -159,9 +159,9 @@ pub const DAEMON_WARNS: Problem = Problem {
 pub const CLIENTS_BEHIND_GATEWAY: Problem = Problem {
     id: "clients_behind_gateway",
     severity: Warning,
-    summary: "Nearly all of {clients} clients have the private address {ip}, so a gateway such as Docker's hides their addresses.",
-    impact: "The caps per address do not apply to private addresses, and stale entries of the gateway's translation may mix up clients or lose their pings.",
-    remedy: "Run the container with `--network host` (Compose: `network_mode: host`). Or publish the port with the same number on both sides, and delete the stale entries on the host after each restart.",
+    summary: "Nearly all of the {clients} clients have the private address {ip}, so a gateway such as Docker's hides their real addresses.",
+    impact: "The daemon does not apply its caps per address to private addresses. Outdated entries in the gateway's translation table can mix up clients or lose their pings.",
+    remedy: "Run the container with `--network host` (Compose: `network_mode: host`), so that the daemon sees the real addresses. Or publish the port with the same number on both sides, and after each restart of the container, delete the outdated translation entries on the host.",
     commands: "sudo conntrack -D -p udp --dport {port}",
     more: None,
 };
@@ -171,8 +171,8 @@ pub const HOST_UNRESOLVED: Problem = Problem {
     id: "host_unresolved",
     severity: Critical,
     summary: "HOST={host} does not resolve to an address: {error}.",
-    impact: "The daemon does not start.",
-    remedy: "Check the spelling and the name server (`getent ahosts`), or set HOST to an IP address.",
+    impact: "The daemon does not start, because it has no address to bind.",
+    remedy: "Check the spelling of the name, and check the name server with `getent ahosts NAME`, or set HOST to an IP address.",
     commands: "",
     more: None,
 };
@@ -181,8 +181,8 @@ pub const HOST_UNRESOLVED: Problem = Problem {
 pub const HOST_UNAVAILABLE: Problem = Problem {
     id: "host_unavailable",
     severity: Critical,
-    summary: "{ip} cannot be bound: {error}.",
-    impact: "The daemon does not start.",
+    summary: "The address {ip} of HOST cannot be bound: {error}.",
+    impact: "The daemon does not start, because it cannot receive heartbeats on this address.",
     remedy: "Set HOST to an address that `ip address` shows, to 0.0.0.0 for all IPv4 addresses or to :: for all addresses.",
     commands: "",
     more: None,
@@ -193,7 +193,7 @@ pub const HOST_AMBIGUOUS: Problem = Problem {
     id: "host_ambiguous",
     severity: Warning,
     summary: "HOST={host} resolves to {ip} and {others}, but the daemon binds only {ip}.",
-    impact: "Clients that use another address of that name get no pings.",
+    impact: "Clients that send to another address of this name get no pings.",
     remedy: "Set HOST to the one address that clients use, to 0.0.0.0 for all IPv4 addresses or to :: for all addresses.",
     commands: "",
     more: None,
@@ -202,9 +202,9 @@ pub const HOST_AMBIGUOUS: Problem = Problem {
 /// `HOST` is a name of this machine that resolves to a loopback address.
 pub const HOST_LOOPBACK: Problem = Problem {
     id: "host_loopback",
-    severity: Critical,
+    severity: Warning,
     summary: "HOST={host} resolves to the loopback address {ip}.",
-    impact: "Only clients on this machine get pings.",
+    impact: "The daemon receives heartbeats only from this machine, so clients on other machines get no pings.",
     remedy: "Set HOST to an address that `ip address` shows, to 0.0.0.0 for all IPv4 addresses or to :: for all addresses. Often a line in /etc/hosts maps the machine's own name to a loopback address.",
     commands: "",
     more: None,
@@ -215,8 +215,8 @@ pub const REVERSE_PATH_STRICT: Problem = Problem {
     id: "reverse_path_strict",
     severity: Warning,
     summary: "Reverse-path filtering is strict (rp_filter is 1) on {strict}, and heartbeats can arrive on several interfaces: {interfaces}.",
-    impact: "If the route back to a client leaves by another interface, the kernel drops the client's heartbeats silently.",
-    remedy: "Set the filter to loose (2); the larger value of `all` and the interface applies.",
+    impact: "If the route to a client does not use the interface on which its heartbeats arrive, the kernel drops these heartbeats silently.",
+    remedy: "Set the filter to loose (2) for all interfaces. For each interface, the kernel applies the larger of the values of `all` and of the interface.",
     commands: "{set}",
     more: None,
 };
@@ -226,8 +226,8 @@ pub const CONNECTION_TABLE_SMALL: Problem = Problem {
     id: "connection_table_small",
     severity: Warning,
     summary: "The connection tracking table holds at most {limit} connections, but MAX_CLIENTS is {clients}.",
-    impact: "Each client takes a connection. When the table is full, the kernel drops the heartbeats of new clients and logs \"nf_conntrack: table full\".",
-    remedy: "Raise the limit on the host; a connection takes about 300 bytes of kernel memory. Or, if no NAT serves the port, exempt it from tracking; a firewall that accepts only established connections must then accept UDP port {port} explicitly.",
+    impact: "Each client takes an entry of the table. When the table is full, the kernel drops the heartbeats of new clients and logs \"nf_conntrack: table full\".",
+    remedy: "Raise the limit on the host; a connection takes about 300 bytes of kernel memory. Or, if no NAT forwards the port, exempt the port from tracking; a firewall that accepts only established connections must then accept UDP port {port} explicitly.",
     commands: "{raise}\nsudo sh -c 'echo nf_conntrack >/etc/modules-load.d/wakeupd.conf'\n# or exempt the port, until the next reboot:\n{exempt}",
     more: None,
 };
@@ -240,17 +240,17 @@ pub const CONNECTION_TABLE_FULL: Problem = Problem {
     ..CONNECTION_TABLE_SMALL
 };
 
-/// The limit was raised after the daemon's start.
+/// The limit on receive buffers was raised after the daemon started.
 pub const RECEIVE_BUFFER_OUTDATED: Problem = Problem {
-    summary: "The receive buffer of the running daemon has {granted} of {wanted} bytes, although {parameter} is {limit} by now.",
-    remedy: "Restart the daemon, because a socket keeps the size that it got when it was opened.",
+    summary: "The receive buffer of the running daemon has only {granted} of the requested {wanted} bytes, although {parameter} now allows {limit}.",
+    remedy: "Restart the daemon, because a socket keeps the buffer size that it got when it was opened.",
     commands: "sudo systemctl restart wakeupd\n# in a container: docker restart wakeupd",
     ..RECEIVE_BUFFER_SMALL
 };
 
-/// The limit was raised after the daemon's start.
+/// The limit on send buffers was raised after the daemon started.
 pub const SEND_BUFFER_OUTDATED: Problem = Problem {
-    summary: "The send buffer of the running daemon has {granted} of {wanted} bytes, although {parameter} is {limit} by now.",
+    summary: "The send buffer of the running daemon has only {granted} of the requested {wanted} bytes, although {parameter} now allows {limit}.",
     remedy: RECEIVE_BUFFER_OUTDATED.remedy,
     commands: RECEIVE_BUFFER_OUTDATED.commands,
     ..SEND_BUFFER_SMALL
@@ -260,9 +260,9 @@ pub const SEND_BUFFER_OUTDATED: Problem = Problem {
 pub const OPEN_FILES_LIMIT_SMALL: Problem = Problem {
     id: "open_files_limit_small",
     severity: Critical,
-    summary: "The limit on open files of {process} is {limit}, but it needs up to {needed}.",
-    impact: "Each worker and each HTTP connection needs a socket, so the daemon does not start, or does not answer HTTP requests.",
-    remedy: "Raise the limit. systemd: add `LimitNOFILE={enough}` below `[Service]` with `sudo systemctl edit wakeupd`. Docker: `docker run --ulimit nofile={enough}`. In a shell, run this before you start the daemon.",
+    summary: "The limit on open files of {process} is {limit}, but the daemon needs up to {needed} open files.",
+    impact: "Each worker and each HTTP connection needs a socket. At the limit, the daemon does not start, or does not answer HTTP requests.",
+    remedy: "Raise the limit. systemd: add `LimitNOFILE={enough}` below `[Service]` with `sudo systemctl edit wakeupd`. Docker: `docker run --ulimit nofile={enough}`. In a shell, run this command before you start the daemon.",
     commands: "ulimit -n {enough}",
     more: None,
 };
@@ -272,7 +272,7 @@ pub const MEMORY_LIMIT_SMALL: Problem = Problem {
     id: "memory_limit_small",
     severity: Critical,
     summary: "MAX_CLIENTS={clients} needs up to {needed} of memory, but {limit} leaves {room}.",
-    impact: "The daemon does not start, because the kernel would OOM-kill it after a flood.",
+    impact: "The daemon does not start, because a flood of forged heartbeats could register that many clients, and the daemon would then run out of memory.",
     remedy: "Raise the limit to {enough} ({settings}), or set MAX_CLIENTS={fit} or less.",
     commands: "",
     more: Some("restarts"),
@@ -299,7 +299,7 @@ pub const CLOCK_SOURCE_SLOW: Problem = Problem {
     severity: Warning,
     summary: "The clock source {source} is slow or coarse.",
     impact: "The daemon reads the clock for each batch of heartbeats and each slot, so pings are late and the machine can serve fewer clients.",
-    remedy: "Switch to {faster}; `sudo dmesg | grep -i clocksource` shows why the kernel does not use it.",
+    remedy: "`sudo dmesg | grep -i clocksource` shows why the kernel does not use the faster source {faster}. Switch to {faster}.",
     commands: "sudo sh -c 'echo {faster} >/sys/devices/system/clocksource/clocksource0/current_clocksource'",
     more: Some("pings-late"),
 };
@@ -316,8 +316,8 @@ pub const TIMERS_COARSE: Problem = Problem {
     id: "timers_coarse",
     severity: Warning,
     summary: "Timers have a resolution of {resolution}, because high-resolution timers are off.",
-    impact: "Workers sleep until each slot is due, so every ping may be late by that time.",
-    remedy: "Boot the kernel without `highres=off`, and build it with CONFIG_HIGH_RES_TIMERS. Check the clock source too.",
+    impact: "Workers sleep until each slot is due, so every ping can be up to {resolution} late.",
+    remedy: "Boot the kernel without `highres=off`, and use a kernel that is built with CONFIG_HIGH_RES_TIMERS. Check the clock source too, because the kernel turns on high-resolution timers only with a suitable clock source.",
     commands: "",
     more: Some("pings-late"),
 };
@@ -326,7 +326,8 @@ pub const TIMERS_COARSE: Problem = Problem {
 pub const TIMER_SLACK_LARGE: Problem = Problem {
     id: "timer_slack_large",
     summary: "The timer slack lets a thread wake up to {slack} late.",
-    remedy: "systemd: add `TimerSlackNSec=50us` below `[Service]` with `sudo systemctl edit wakeupd`. Otherwise remove the setting from the program that starts the daemon.",
+    impact: "Workers sleep until each slot is due, so every ping can be up to {slack} late.",
+    remedy: "systemd: add `TimerSlackNSec=50us` below `[Service]` with `sudo systemctl edit wakeupd`. Without systemd, remove the timer slack setting from the program that starts the daemon, because the daemon inherits the setting.",
     ..TIMERS_COARSE
 };
 

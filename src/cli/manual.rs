@@ -14,7 +14,7 @@ const SIGNALS: [(&str, &str); 3] = [
     ("SIGTERM, SIGINT", "Stop gracefully. A second signal ends the program at once."),
     (
         "SIGHUP",
-        "Reload DENY_FILE. Clients in networks that it now denies get no more pings. Stop if the controlling terminal has closed. Ignored under nohup.",
+        "Reload DENY_FILE. Clients in networks that the file now denies get no more pings. If the controlling terminal has closed, stop instead. Ignored under nohup.",
     ),
     (
         "SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPIPE, SIGPWR, real-time signals",
@@ -120,7 +120,7 @@ fn subcommands(command: &Command) -> Vec<&Command> {
 
 /// Renders the synopsis, the description and the options of a subcommand under one heading.
 fn subsection(command: &Command) -> String {
-    let man = Man::new(command.clone());
+    let man = Man::new(with_values_in_usage(command.clone()));
     let body = |render: Render| {
         let section = rendered(&man, render);
         let body = without_preamble(&section).split_once('\n').map(|(_heading, body)| body);
@@ -133,6 +133,13 @@ fn subsection(command: &Command) -> String {
         body(Man::render_description_section),
         body(Man::render_options_section)
     )
+}
+
+/// Replaces the synopsis of `clap_mangen`, which omits the values of options, by the usage of clap.
+fn with_values_in_usage(mut command: Command) -> Command {
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ").to_owned();
+    command.override_usage(usage)
 }
 
 fn rendered(man: &Man, render: Render) -> String {

@@ -74,7 +74,7 @@ pub struct ProbeOptions {
 #[cfg(target_os = "linux")]
 #[derive(Args, Debug)]
 pub struct DoctorOptions {
-    /// Print a JSON array of {check, result, seen, why, mend}; result is ok, finding or unknown
+    /// Print a JSON array of {check, result, seen, id, severity, why, mend, more}; result is ok, finding or unknown
     #[arg(long)]
     pub json: bool,
 }
@@ -84,7 +84,8 @@ pub struct DoctorOptions {
 pub enum SnapshotCommand {
     /// Print a summary of a snapshot
     ///
-    /// It contains client addresses only with --clients. The exit code is 1 if the file cannot be used.
+    /// The summary contains client addresses only with --clients. The exit code is 1 if the file cannot be
+    /// used.
     Show(ShowOptions),
 }
 

@@ -25,7 +25,7 @@ const OTHER_FLAGS: [(&str, &str); 7] = [
     ("--verbose", "LOG_LEVEL"),
 ];
 
-/// Subcommands that start other daemons. Some resemble one of ours.
+/// Subcommands that start other daemons. Some of these words resemble a subcommand of wakeupd.
 const STARTING: [&str; 5] = ["daemon", "listen", "run", "serve", "start"];
 
 /// Parses the arguments. The first one is the program's name.
@@ -97,7 +97,8 @@ fn tip_for_word(word: &str, error: &clap::Error) -> Option<String> {
     }
     // For a word that resembles a subcommand, clap already has a suggestion.
     let is_suggested = error.get(ContextKind::SuggestedSubcommand).is_some();
-    let tip = "to serve, run wakeupd without a subcommand; environment variables configure it";
+    let tip =
+        "to serve, run wakeupd without a subcommand; environment variables configure the daemon";
     (STARTING.contains(&word) || !is_suggested).then(|| tip.to_owned())
 }
 

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use wakeupd_protocol::{HEARTBEAT, PERIOD, PING};
 
-/// How long to wait for a ping. The first is due within a second.
+/// How long to wait for a ping. The first ping is due within a second.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Sends heartbeats to the daemon at `host`, which may be a wildcard, and waits for a ping.
+/// Sends heartbeats to the daemon at `host`, which can be a wildcard, and waits for a ping.
 ///
-/// The sender becomes a client of the daemon. Its socket is closed right after the ping, so the next ping is
-/// answered by ICMP port unreachable, which mutes the client.
+/// The sender becomes a client of the daemon. Its socket is closed right after the ping, so the kernel
+/// answers the next pings with ICMP port unreachable, until the daemon mutes the client.
 pub(super) fn answered(host: &str, port: u16) -> io::Result<()> {
     let address = reachable(host, port)?;
     let any: SocketAddr = match address {
@@ -57,12 +57,16 @@ fn receive(socket: &UdpSocket, wait: Duration) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The address at which to reach the daemon of this `HOST`. The daemon binds an IPv4 address of a name if there
-/// is one.
+/// The address at which this machine can reach the daemon that is bound to `host`. If `host` is a name with
+/// an IPv4 address, the daemon binds that address.
 fn reachable(host: &str, port: u16) -> io::Result<SocketAddr> {
     let all = (host, port).to_socket_addrs()?;
     let bound = all.min_by_key(SocketAddr::is_ipv6);
-    let bound = bound.ok_or_else(|| io::Error::other(format!("HOST={host} has no address")))?;
+    let bound = bound.ok_or_else(|| {
+        io::Error::other(format!(
+            "HOST={host} does not resolve to an address. Set HOST to an IP address."
+        ))
+    })?;
     // A socket bound to `::` serves IPv4 too, and IPv6 may be off on the loopback interface.
     Ok(super::request::local(bound).into_iter().find(can_reach).unwrap_or(bound))
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::config::Token;
 
-/// The time limit for a response, over all addresses that are tried.
+/// The time limit for a response, including the attempts to connect to all addresses.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest response body, in bytes.
@@ -30,7 +30,8 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Sends a GET request for `path` to the endpoint at `address`, which may be a wildcard.
+/// Sends a GET request for `path` to the endpoint at `address`, which can be a wildcard. If `token` is set,
+/// the request presents it.
 ///
 /// # Errors
 /// If no valid response arrives within 5 seconds.
@@ -66,8 +67,8 @@ async fn ask(
     Ok(Answer { status, body })
 }
 
-/// Connects to the first address that accepts. For a wildcard, the addresses of `localhost` follow those of
-/// [`local`].
+/// Connects to `address`. If it is a wildcard (`0.0.0.0` or `::`), tries the addresses from [`local`], then
+/// those of `localhost`.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let failed = match TcpStream::connect(&*local(address)).await {
         Err(error) if address.ip().is_unspecified() => error,

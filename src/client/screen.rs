@@ -18,8 +18,8 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// The terminal on standard output, with its current size. `None` if standard output is not a terminal, or
-    /// a dumb one that can only scroll.
+    /// The terminal on standard output, with its current size. `None` if standard output is not a terminal,
+    /// or a dumb terminal that can only scroll.
     pub(super) fn of_stdout() -> Option<Self> {
         let stdout = io::stdout();
         if !logging::has_cursor(&stdout) {

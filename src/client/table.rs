@@ -117,7 +117,7 @@ fn by_reason(counts: &BTreeMap<String, u64>) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-/// The percentiles of the last ten minutes, to the resolution of the buckets.
+/// The percentiles of the lateness in the last ten minutes, to the resolution of the buckets.
 fn lateness(lateness: &Lateness) -> String {
     let pings: u64 = lateness.buckets.iter().map(|bucket| bucket.pings).sum();
     if pings == 0 {

@@ -1,4 +1,4 @@
-//! The file of denied networks.
+//! `DENY_FILE`, the file with the networks that the guard denies.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,14 +16,14 @@ pub struct DenyFile {
     networks: Option<Networks>,
 }
 
-/// Why a file of networks is unusable.
+/// Why `DENY_FILE` cannot be used.
 #[derive(Debug, Error)]
 pub enum DenyFileError {
     /// The file cannot be read.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
     /// The file is in UTF-16, the encoding that Windows editors call "Unicode".
-    #[error("it is encoded in UTF-16: save it as UTF-8")]
+    #[error("the file is encoded in UTF-16: save it as UTF-8")]
     Utf16,
     /// A line is neither a network nor empty nor a comment.
     #[error("line {line}: {error}")]
@@ -36,7 +36,7 @@ pub enum DenyFileError {
 }
 
 impl DenyFileError {
-    /// The number of the wrong line, from 1.
+    /// The number of the invalid line, from 1. `None` if the error concerns the whole file.
     #[must_use]
     pub fn line(&self) -> Option<usize> {
         match self {
@@ -57,9 +57,10 @@ impl DenyFileError {
 }
 
 impl DenyFile {
-    /// Reads the file. If the disk does not answer within [`disk::TIMEOUT`], the file counts as not yet read,
-    /// because without a daemon no client gets a ping. The same holds if the system refuses to start the
-    /// reading thread, which is not a configuration error.
+    /// Reads the file at `path`. If the disk does not answer within [`disk::TIMEOUT`], returns the file
+    /// without networks instead of an error, so that the daemon starts and the clients get their pings. The
+    /// result is the same if the system refuses to start the thread that reads the file, because that is not
+    /// a configuration error.
     ///
     /// # Errors
     /// See [`Self::read`].
@@ -72,7 +73,7 @@ impl DenyFile {
     /// Reads the file again, without a timeout.
     ///
     /// # Errors
-    /// If the file cannot be read or has an invalid line. The error names the first one.
+    /// If the file cannot be read or has an invalid line. The error names the first invalid line.
     pub fn read(&self) -> Result<Self, DenyFileError> {
         let networks = parse(&disk::read(&self.path)?)?;
         Ok(Self { path: self.path.clone(), networks: Some(networks) })
@@ -91,10 +92,10 @@ impl DenyFile {
     }
 }
 
-/// Parses the content of a deny file. Comments may be in any superset of ASCII.
+/// Parses the content of a deny file. Comments can be in any encoding that is a superset of ASCII.
 ///
 /// # Errors
-/// If the content is UTF-16 or has an invalid line. The error names the first one.
+/// If the content is UTF-16 or has an invalid line. The error names the first invalid line.
 pub fn parse(bytes: &[u8]) -> Result<Networks, DenyFileError> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(DenyFileError::Utf16);
@@ -150,7 +151,7 @@ mod tests {
             .collect();
         for bytes in [little, big] {
             let error = parse(&bytes).unwrap_err();
-            assert_eq!(error.to_string(), "it is encoded in UTF-16: save it as UTF-8");
+            assert_eq!(error.to_string(), "the file is encoded in UTF-16: save it as UTF-8");
         }
         assert_eq!(parse(b"203.0.113.0/24\n203.0.113.\xb2\n").unwrap_err().line(), Some(2));
     }

@@ -9,14 +9,15 @@ use std::process;
 use super::{Config, ConfigError, ENV_FILE, EnvFileError, Misspelt, NONE, unquoted};
 use crate::disk;
 
-/// systemd sets these to the pid of the process that it starts. Child processes inherit the variables, but have
-/// another pid.
+/// Variables that systemd sets to the PID of the process that it starts. Child processes inherit the
+/// variables, but have another PID.
 const PID_VARIABLES: [&str; 3] = ["SYSTEMD_EXEC_PID", "LISTEN_PID", "WATCHDOG_PID"];
 
 /// The variables from which the program reads its settings.
 ///
-/// `cargo run` in a folder with a `.env` file should behave like a service with that `EnvironmentFile=`. A
-/// service gets its variables from its unit, so a stray file in its working directory is ignored.
+/// `cargo run` in a folder with a `.env` file should behave like a service with that file as its
+/// `EnvironmentFile=`. A service gets its variables from its unit, so a stray file in its working directory
+/// is ignored.
 #[derive(Debug)]
 pub struct Environment {
     variables: Vec<(OsString, OsString)>,
@@ -31,14 +32,14 @@ pub type ReadSettings = fn(&[&str]) -> Result<Config, ConfigError>;
 pub struct Loaded {
     /// The settings.
     pub config: Config,
-    /// Unknown variables that look like misspelt ones.
+    /// Unknown variables that look like misspelt settings.
     pub misspelt: Vec<Misspelt>,
     /// The env file, if one was read.
     pub file: Option<PathBuf>,
 }
 
 impl Environment {
-    /// Merges the variables of the env file with those of the process.
+    /// Merges the variables of the env file with those of the process, which take precedence.
     fn read(process: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, EnvFileError> {
         let mut variables: Vec<_> = process.into_iter().collect();
         let Some(path) = env_file(&variables) else {
@@ -55,8 +56,8 @@ impl Environment {
     /// Reads all settings from the variables of the process, such as [`std::env::vars_os`], and the env file.
     ///
     /// # Errors
-    /// If the env file cannot be read or is malformed (a missing default file is not an error), or if a value is
-    /// invalid. The error lists every such variable.
+    /// If the env file cannot be read or is malformed (a missing default file is not an error), or if a value
+    /// is invalid. The error lists every variable with an invalid value.
     pub fn load(
         process: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Loaded, ConfigError> {
@@ -65,13 +66,14 @@ impl Environment {
         Ok(Loaded { config, misspelt, file })
     }
 
-    /// Returns the named settings, and defaults for the others. A subcommand that needs a few settings must not
-    /// fail because of another one, such as a `DENY_FILE` that only the daemon may read. Nor may it fail
-    /// because of an env file if the process environment has all of them.
+    /// Returns the named settings, and defaults for the others, so that a subcommand does not fail because of
+    /// a setting that it does not need, such as a `DENY_FILE` that only the daemon can read. If the process
+    /// environment has all named settings, the env file is not read, so that an unusable env file does no
+    /// harm.
     ///
     /// # Errors
-    /// If one of the named settings is invalid (the error lists every such variable), or if the env file is
-    /// needed but unusable.
+    /// If a named setting is invalid (the error lists every invalid setting), or if the env file is needed
+    /// but unusable.
     pub fn some(
         process: impl IntoIterator<Item = (OsString, OsString)>,
         names: &[&str],
@@ -97,7 +99,8 @@ fn env_file(variables: &[(OsString, OsString)]) -> Option<PathBuf> {
     (is_wanted && !is_none).then_some(path)
 }
 
-/// Whether a service manager started this very process. A shell may have inherited the variables of a unit.
+/// Whether a service manager started this process itself. Compares PIDs, because a shell can inherit the
+/// variables of a unit.
 fn is_supervised(variables: &[(OsString, OsString)]) -> bool {
     let pid = process::id().to_string();
     value_of(variables, "NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
@@ -116,7 +119,7 @@ fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, EnvFileError> {
     parse(text).map_err(|line| EnvFileError::Malformed { path: path.to_owned(), line })
 }
 
-/// Returns the variables in file order, or the number of the malformed line.
+/// Returns the variables in file order, or the number of the malformed line, from 1.
 fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
     let read = Cell::new(0);
     let mut variables = Vec::new();
@@ -155,7 +158,8 @@ impl Read for Lines<'_> {
 fn text_of(path: &Path) -> io::Result<String> {
     let path = path.to_owned();
     let bytes = disk::within_patience(move || disk::read(&path))?;
-    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "the file is not encoded in UTF-8"))
 }
 
 #[cfg(test)]

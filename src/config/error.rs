@@ -15,7 +15,7 @@ pub const EXIT_CONFIG: u8 = 78;
 /// A variable with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// `NAME="value"`, escaped, without a secret.
+    /// The assignment in the form `NAME="value"`, with escapes. The value of a secret setting is hidden.
     assignment: String,
     expected: String,
     default: &'static str,
@@ -32,7 +32,7 @@ pub struct Mistakes(pub(super) Vec<Mistake>);
 pub enum EnvFileError {
     /// The file cannot be read.
     #[error(
-        "cannot read the env file {}: {error}. Correct ENV_FILE, or set ENV_FILE=none to use none",
+        "cannot read the env file {}: {error}. Correct ENV_FILE, or set ENV_FILE=none to run without an env file",
         .path.display().to_string().escape_debug()
     )]
     Unreadable {
@@ -88,7 +88,7 @@ impl Mistake {
 
 impl Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid settings, so nothing was started:")?;
+        write!(f, "invalid settings. Correct these variables:")?;
         for Mistake { assignment, expected, default, detail } in &self.0 {
             write!(f, "\n  {assignment} must be {expected} (default: {default})")?;
             if let Some(detail) = detail {

@@ -7,7 +7,8 @@ use super::NONE;
 /// The minimum length of a token. Sixteen random letters and digits cannot be guessed.
 const LEAST_TOKEN: usize = 16;
 
-/// Allowed host names of the endpoint, in lower case.
+/// The host names, in lower case, that the `Host` header of a request can carry in addition to IP addresses
+/// and `localhost`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts(Vec<String>);
 
@@ -25,7 +26,7 @@ impl Display for Hosts {
     }
 }
 
-/// The operator's access token.
+/// The operator's access token, `ADMIN_TOKEN`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -52,7 +53,10 @@ pub(super) fn hosts(text: &str) -> Result<Hosts, Option<String>> {
     let mut hosts = Vec::new();
     for name in names {
         if !is_name(name) {
-            return Err(Some(format!("\"{}\" is no name", name.escape_debug())));
+            return Err(Some(format!(
+                "\"{}\" is not a host name: write only letters, digits, hyphens, dots and underscores",
+                name.escape_debug()
+            )));
         }
         hosts.push(name.to_ascii_lowercase());
     }

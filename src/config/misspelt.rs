@@ -12,13 +12,13 @@ const ALIKE: f64 = 0.88;
 /// names.
 const DISTINCTIVE: usize = 8;
 
-/// Similar names that other programs commonly use.
+/// Names that resemble a setting but commonly belong to other programs.
 const OF_OTHERS: [&str; 1] = ["HTTP_PORT"];
 
 /// An unknown variable, and the setting that was probably meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misspelt {
-    /// The name in the environment.
+    /// The name of the unknown variable.
     pub name: String,
     /// The name of the similar setting.
     pub meant: &'static str,

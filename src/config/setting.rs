@@ -15,16 +15,16 @@ pub struct Setting {
     pub values: Values,
     /// The heading under which documents list the setting.
     pub group: Group,
-    /// Who may see the value.
+    /// Where the value is shown.
     pub secrecy: Secrecy,
 }
 
-/// The valid values of a setting. Its text completes the sentence "It must be …".
+/// The valid values of a setting, as text: the end of the sentence "It must be …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
     /// A whole number.
     Number {
-        /// The unit in the plural; empty if there is none.
+        /// The unit in the plural. Empty if the number has no unit.
         unit: &'static str,
         /// The smallest number.
         least: u64,
@@ -40,24 +40,24 @@ pub enum Values {
 pub enum Group {
     /// The socket, the clients' expiration and the workers.
     Basics,
-    /// Caps on clients, and the networks that they concern.
+    /// The guard: its mode, its caps on clients, and its networks.
     Guard,
     /// Snapshots.
     Restart,
-    /// The operator's endpoint.
+    /// The HTTP endpoint.
     Http,
     /// The log and the env file.
     Logging,
 }
 
-/// Who may see the value of a setting.
+/// Where the value of a setting is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrecy {
-    /// Anybody: `/status` shows it.
+    /// Everywhere, also in `/status`.
     Public,
-    /// The operator: the log and `--print-config` show it. It may contain addresses or paths.
+    /// Only to the operator, in the log and by `--print-config`, because it can contain networks or paths.
     Operator,
-    /// Nobody.
+    /// Nowhere.
     Secret,
 }
 

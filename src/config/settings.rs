@@ -20,8 +20,8 @@ const fn number(unit: &'static str, least: u64, most: u64) -> Values {
     Values::Number { unit, least, most }
 }
 
-/// Defines [`Config`] with a field for each setting, a constant [`Setting`] for each, and [`SETTINGS`]. A field is named after
-/// its variable, and its type determines how the value is parsed and printed (see [`Value`]).
+/// Defines [`Config`] with a field for each setting, a constant [`Setting`] for each, and [`SETTINGS`]. A field is
+/// named after its variable, and its type determines how the value is parsed and printed (see [`Value`]).
 macro_rules! settings {
     ($(
         $(#[doc = $about:literal])+
@@ -76,7 +76,7 @@ macro_rules! settings {
 settings! {
     /// Local address or name to bind; `::` serves IPv6 and IPv4
     HOST = "0.0.0.0", Values::Text("an IP address of this machine or a name that resolves to one, without brackets or port")
-        => host: HostName, Basics, Public;
+        => host: HostName, Basics, Operator;
     /// Local UDP port; with `0` the system chooses one
     PORT = "7561", number("", 0, 65_535)
         => port: u16, Basics, Public;
@@ -133,7 +133,7 @@ settings! {
     /// endpoint
     HTTP_ADDR = "127.0.0.1:7561",
         Values::Text("an IP address of this machine and a TCP port, like 127.0.0.1:7561 or [::1]:7561, or none")
-        => http_addr: Option<SocketAddr>, Http, Public;
+        => http_addr: Option<SocketAddr>, Http, Operator;
     /// Host names that a browser may use for the status page, besides `localhost` and IP addresses
     HTTP_HOSTS = "none", Values::Text("host names with commas between them, without ports, or none")
         => http_hosts: Hosts, Http, Operator;

@@ -51,6 +51,34 @@ fn each_documented_default_matches_the_actual_default() {
 }
 
 #[test]
+fn each_setting_is_read_from_its_variable() {
+    for setting in SETTINGS {
+        let mistakes = read(&[(setting.name, "\u{1}")]).unwrap_err().to_string();
+        assert!(mistakes.contains(&format!("  {}=", setting.name)), "{mistakes}");
+    }
+}
+
+#[test]
+fn the_status_shows_no_network_path_or_secret() {
+    let public = config(&[]).public();
+    let public: Vec<_> = public.keys().map(String::as_str).collect();
+    let expected = [
+        "CLIENT_EXPIRATION_SECONDS",
+        "GUARD_MODE",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+        "MAX_CLIENTS",
+        "MAX_CLIENTS_PER_ADDRESS",
+        "MAX_CLIENTS_PER_PREFIX",
+        "MAX_ICMP_ERRORS_PER_SECOND",
+        "PORT",
+        "SNAPSHOT_INTERVAL_SECONDS",
+        "WORKER_POOL_SIZE",
+    ];
+    assert_eq!(public, expected);
+}
+
+#[test]
 fn a_number_out_of_range_is_rejected_with_the_range() {
     for setting in SETTINGS {
         let Values::Number { least, most, .. } = setting.values else { continue };

@@ -24,7 +24,8 @@ pub(super) trait Value: Sized {
     /// Formats the value such that [`Self::parse`] reads it back, unless it is secret.
     fn show(&self) -> String;
 
-    /// The value as a field of a log line.
+    /// The value as a field of a log line. `None` omits the field. Free text is a string, which the log
+    /// quotes and escapes.
     fn log(&self) -> Option<Box<dyn tracing::Value>> {
         Some(Box::new(tracing::field::display(self.show())))
     }
@@ -77,6 +78,10 @@ impl Value for HostName {
 
     fn show(&self) -> String {
         self.0.clone()
+    }
+
+    fn log(&self) -> Option<Box<dyn tracing::Value>> {
+        Some(Box::new(self.show()))
     }
 }
 
@@ -134,7 +139,7 @@ impl Value for Duration {
     }
 }
 
-/// `none` stands for the absence of a value.
+/// Parses `none` as `None`, and any other text as a value.
 impl<T: Value> Value for Option<T> {
     fn parse(text: &str, values: Values) -> Result<Self, Invalid> {
         if text.eq_ignore_ascii_case(NONE) { Ok(None) } else { T::parse(text, values).map(Some) }
@@ -157,6 +162,10 @@ impl Value for DenyFile {
     fn show(&self) -> String {
         self.path()
     }
+
+    fn log(&self) -> Option<Box<dyn tracing::Value>> {
+        Some(Box::new(self.show()))
+    }
 }
 
 /// The path of the snapshot.
@@ -167,6 +176,10 @@ impl Value for PathBuf {
 
     fn show(&self) -> String {
         self.display().to_string()
+    }
+
+    fn log(&self) -> Option<Box<dyn tracing::Value>> {
+        Some(Box::new(self.show()))
     }
 }
 
@@ -200,7 +213,7 @@ impl Value for Token {
     }
 }
 
-/// Parses a list, which may be empty. The error carries the cause.
+/// Parses a list, which can be empty. The error describes the invalid entry.
 fn list<T>(text: &str) -> Result<T, Invalid>
 where
     T: Default + FromStr<Err: Display>,

@@ -20,7 +20,7 @@ use crate::net::{Sender, Socket, SocketOption};
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) socket: Socket,
-    /// One for each worker.
+    /// One sender for each worker.
     pub(super) senders: Vec<Sender>,
     pub(super) http: Option<Server>,
     /// No datagram that arrived before this time is waiting in the receive buffer.
@@ -43,8 +43,8 @@ pub(super) fn bind(
     Ok(Bound { socket, senders, http, drained_until })
 }
 
-/// Checks valid settings further, without a socket: no variable is misspelt, `HOST` resolves, and the memory
-/// limits have room for `MAX_CLIENTS`.
+/// Checks settings with valid values further, without opening a socket: that no variable is misspelt, that
+/// `HOST` resolves, and that the memory limits have room for `MAX_CLIENTS`. Returns the errors.
 #[must_use]
 pub fn check(config: &Config, misspelt: &[Misspelt]) -> Vec<CheckError> {
     let would_start = || -> Result<(), StartError> {
@@ -104,7 +104,8 @@ fn open_socket(
     bound.map_err(|error| bind_error(address, error))
 }
 
-/// The address to bind. If a name resolves to several, prefers IPv4, because the original served only IPv4.
+/// The address to bind. If `host` is a name that resolves to several addresses, prefers IPv4, because the
+/// original daemon served only IPv4.
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip.to_canonical(), port));
@@ -114,7 +115,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     let first = found.iter().min_by_key(|address| address.is_ipv6());
     let address = *first.ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
     if found.iter().any(|other| *other != address) {
-        info!(%host, ip = %address.ip(), "HOST resolves to several addresses; binding one of them");
+        info!(%host, ip = %address.ip(), "HOST resolves to several addresses, but the daemon binds only this address. Set HOST to :: to bind all addresses of this machine.");
     }
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let means_loopback = name == "localhost" || name.ends_with(".localhost");

@@ -12,7 +12,7 @@ use crate::config::{DenyFile, DenyFileError};
 use crate::disk;
 use crate::threads;
 
-/// The delay between attempts until the file has been read once.
+/// The delay between attempts to read the file, until it has been read once.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Reads the file in a thread of its own, one read at a time. A disk that does not answer blocks only that
@@ -24,7 +24,8 @@ pub(super) struct DenyFileReader {
     requests: Sender<DenyFile>,
     reads: UnboundedReceiver<Result<DenyFile, DenyFileError>>,
     is_reading: bool,
-    /// When the current read is reported as unanswered. The read continues.
+    /// When the current read is reported as timed out. The read itself continues. `None` if the timeout has
+    /// already been reported.
     deadline: Option<Instant>,
     /// Whether to read again after the current read, which may have begun before the last change.
     is_outdated: bool,
@@ -100,8 +101,10 @@ impl DenyFileReader {
             return Err(disk::no_answer().into());
         };
         self.is_reading = false;
-        let read =
-            read.unwrap_or_else(|| Err(io::Error::other("the thread that reads it ended").into()));
+        let read = read.unwrap_or_else(|| {
+            Err(io::Error::other("the thread that reads the file has ended: restart the daemon")
+                .into())
+        });
         if std::mem::take(&mut self.is_outdated) {
             self.begin();
         }

@@ -49,10 +49,10 @@ pub(super) fn after_detection<T>(ip: IpAddr, bind: impl Fn() -> io::Result<T>) -
 pub(super) fn remedy(detection: Detection) -> &'static str {
     match detection {
         Detection::Running => {
-            "Duplicate address detection takes longer than 10 s. Check the address in `ip -6 address`, or add it with `nodad`"
+            "Duplicate address detection takes longer than 10 s. Check the address in `ip -6 address`, or add the address with `nodad`"
         }
         Detection::Failed => {
-            "Another machine on the link has this address (`dadfailed` in `ip -6 address`). Change one of the two addresses"
+            "Another machine on the link has this address (`dadfailed` in `ip -6 address`). Change the address of one of the two machines"
         }
     }
 }

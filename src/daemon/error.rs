@@ -65,7 +65,9 @@ pub enum StartError {
     #[error(transparent)]
     Thread(io::Error),
     /// The handed-over socket cannot be used.
-    #[error("cannot serve the socket that was handed over (see wakeupd.socket): {0}")]
+    #[error(
+        "cannot serve the socket that the service manager handed over: {0}. Correct wakeupd.socket."
+    )]
     HandedOver(io::Error),
     /// Any other error while binding.
     #[error("cannot bind UDP {address}: {error}")]
@@ -77,7 +79,8 @@ pub enum StartError {
     },
 }
 
-/// Why a running daemon ended. Without one of its tasks it would only appear to be alive.
+/// Why a running daemon ended: one of its tasks failed, and without that task the daemon would run but not
+/// serve its clients.
 #[derive(Debug, Error)]
 pub enum TaskEnded {
     /// The socket is broken and cannot receive any more.
@@ -93,7 +96,7 @@ pub enum TaskEnded {
     #[error(transparent)]
     Thread(io::Error),
     /// The thread with this name panicked.
-    #[error("the thread {0} panicked")]
+    #[error("the thread {0} panicked, so the daemon exits")]
     Panicked(String),
 }
 
@@ -131,7 +134,7 @@ pub enum Failure {
     /// The running daemon lost one of its tasks.
     #[error(transparent)]
     Ended(#[from] TaskEnded),
-    /// The system refuses a thread or the runtime.
+    /// The system refuses to start a thread or the runtime.
     #[error(transparent)]
     System(#[from] io::Error),
 }
@@ -149,7 +152,7 @@ impl Failure {
     }
 }
 
-/// Names a UDP port as the doctor does.
+/// The phrase for a UDP port, in the words of the doctor.
 fn name(address: SocketAddr) -> String {
     format!("UDP port {} of {}", address.port(), address.ip())
 }

@@ -12,7 +12,7 @@ use crate::sampler::Sampler;
 use crate::threads;
 use crate::worker::WorkerThreads;
 
-/// The threads beside the main thread, and the handles to end them.
+/// The threads of the daemon other than the main thread, and the handles to end them.
 #[derive(Debug)]
 pub(super) struct Threads {
     pub(super) sampler: Sampler,
@@ -23,7 +23,8 @@ pub(super) struct Threads {
     pub(super) end_listener: oneshot::Sender<()>,
 }
 
-/// The essential threads: without one, the daemon would only appear to be alive.
+/// The essential threads. If a thread of these ends, the daemon ends, because it would run but not serve its
+/// clients.
 #[derive(Debug, Default)]
 pub(super) struct Tasks(JoinSet<Result<(), TaskEnded>>);
 
@@ -42,7 +43,7 @@ impl Tasks {
         Ok(thread.thread().clone())
     }
 
-    /// Waits for the next thread to end.
+    /// Waits for the next thread to end. Returns `None` if all threads have ended.
     pub(super) async fn next(&mut self) -> Option<Result<(), TaskEnded>> {
         Some(self.0.join_next().await?.expect("waiting for a thread neither panics nor is aborted"))
     }

@@ -21,7 +21,7 @@ pub(super) struct Local {
     pub(super) ip: IpAddr,
 }
 
-/// Lists the machine's addresses on which clients may reach it.
+/// Lists the addresses of this machine at which clients can reach it.
 pub(super) fn locals() -> io::Result<Vec<Local>> {
     let is_of_use = |flags: InterfaceFlags| {
         flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_LOOPBACK)
@@ -108,7 +108,7 @@ pub(super) fn judge(
     }
 }
 
-/// Describes which of the machine's addresses a daemon on `ip` serves.
+/// Describes which of the machine's addresses a daemon that binds `ip` serves.
 fn served(name: &str, ip: IpAddr, locals: &[Local]) -> String {
     let (served, unserved): (Vec<_>, Vec<_>) =
         locals.iter().map(|local| local.ip).filter(|ip| !is_link_local(*ip)).partition(|local| {
@@ -129,7 +129,7 @@ fn served(name: &str, ip: IpAddr, locals: &[Local]) -> String {
     if ip.is_loopback() || unserved.is_empty() {
         seen
     } else if has_v4 || !ip.is_unspecified() {
-        format!("{seen}; heartbeats to {} get no pings", texts(&unserved))
+        format!("{seen}; clients that send to {} get no pings", texts(&unserved))
     } else {
         format!("{seen}; to serve IPv6 ({}) too, set HOST=::", texts(&unserved))
     }
@@ -190,7 +190,7 @@ mod tests {
             (
                 "10.0.0.1",
                 &two,
-                "HOST=10.0.0.1 serves only 10.0.0.1; heartbeats to 192.0.2.1 get no pings",
+                "HOST=10.0.0.1 serves only 10.0.0.1; clients that send to 192.0.2.1 get no pings",
             ),
             ("10.0.0.1", &two[1..], "HOST=10.0.0.1 serves only 10.0.0.1"),
             ("127.0.0.1", &both, "HOST=127.0.0.1 serves only clients on this machine"),
@@ -220,7 +220,10 @@ mod tests {
         let error = || io::Error::from(io::ErrorKind::AddrNotAvailable);
         let diagnosis = judge("192.0.2.1", &host, &Err(error()), &Ok(Vec::new()));
         assert_eq!(diagnosis.result, Outcome::Finding);
-        assert!(diagnosis.seen.starts_with("192.0.2.1 cannot be bound: "), "{diagnosis:?}");
+        assert!(
+            diagnosis.seen.starts_with("The address 192.0.2.1 of HOST cannot be bound: "),
+            "{diagnosis:?}"
+        );
         let diagnosis = judge("192.0.2.1", &host, &Ok(()), &Err(error()));
         assert_eq!(diagnosis.result, Outcome::Unknown);
     }

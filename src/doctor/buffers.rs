@@ -17,20 +17,21 @@ const NET_ADMIN: u32 = 12;
 pub(super) struct Facts {
     pub(super) check: &'static str,
     pub(super) buffer: SocketBuffer,
-    /// The problem if the running daemon's buffer is older than its limit.
+    /// The problem if the limit was raised after the running daemon opened its sockets.
     pub(super) outdated: Problem,
     pub(super) wanted: usize,
-    /// The size reported by the running daemon.
+    /// The size reported by the running daemon. `None` if no daemon reports its status.
     pub(super) told: Option<usize>,
     /// The size granted to this process.
     pub(super) granted: Result<usize, String>,
-    /// `None` if the parameter is not visible, as in containers on older kernels.
+    /// The kernel's limit. `None` if the parameter is not visible, as in containers on older kernels.
     pub(super) limit: Result<Option<usize>, String>,
-    /// Whether the daemon may exceed the limit.
+    /// Whether the running daemon can exceed the limit, because it has `CAP_NET_ADMIN`.
     pub(super) is_privileged: bool,
 }
 
-/// Requests buffers as the daemon does. `daemon` is the pid of the running daemon, and `told` its report.
+/// Requests buffers as the daemon does. `daemon` is the pid of the running daemon, and `told` the buffer
+/// sizes that it reports, both if known.
 pub(super) fn check(
     machine: &Machine,
     daemon: Option<u32>,
@@ -93,7 +94,7 @@ fn judge_running(facts: &Facts, told: usize) -> Diagnosis {
     let Some(problem) = buffer.problem(told, wanted) else {
         return Diagnosis::ok(
             check,
-            format!("the running wakeupd has all {} bytes", grouped(wanted as u64)),
+            format!("the running wakeupd has all {} requested bytes", grouped(wanted as u64)),
         );
     };
     let problem = match limit {
@@ -108,7 +109,7 @@ fn judge_running(facts: &Facts, told: usize) -> Diagnosis {
     Diagnosis::finding(check, problem)
 }
 
-/// Judges the buffer that a daemon would get.
+/// Judges the buffer that a daemon would get if it started now.
 fn judge_before_start(facts: Facts) -> Diagnosis {
     let Facts { check, buffer, wanted, granted, limit, is_privileged, .. } = facts;
     let parameter = buffer.parameter;
@@ -120,7 +121,7 @@ fn judge_before_start(facts: Facts) -> Diagnosis {
     if is_privileged {
         return Diagnosis::ok(
             check,
-            format!("the running wakeupd may exceed {parameter}, because it has CAP_NET_ADMIN"),
+            format!("the running wakeupd can exceed {parameter}, because it has CAP_NET_ADMIN"),
         );
     }
     // This process may have CAP_NET_ADMIN and exceed the limit. A service does not.
@@ -130,7 +131,7 @@ fn judge_before_start(facts: Facts) -> Diagnosis {
     }
     let limit = limit.map(|limit| format!(" ({parameter} is {})", grouped(limit as u64)));
     let (wanted, limit) = (grouped(wanted as u64), limit.unwrap_or_default());
-    Diagnosis::ok(check, format!("a socket gets all {wanted} bytes{limit}"))
+    Diagnosis::ok(check, format!("a new socket gets all {wanted} requested bytes{limit}"))
 }
 
 #[cfg(test)]
@@ -143,8 +144,14 @@ mod tests {
     fn the_buffer_limit_of_an_unprivileged_daemon_applies() {
         let (known, hidden) = (|limit| Ok(Some(limit)), Ok(None));
         let cases = [
-            (Ok(800), known(800), false, Outcome::Ok, "all 800 bytes (net.core.rmem_max is 800)"),
-            (Ok(800), known(900), false, Outcome::Ok, "all 800 bytes"),
+            (
+                Ok(800),
+                known(800),
+                false,
+                Outcome::Ok,
+                "all 800 requested bytes (net.core.rmem_max is 800)",
+            ),
+            (Ok(800), known(900), false, Outcome::Ok, "all 800 requested bytes"),
             (
                 Ok(200),
                 known(200),
@@ -159,8 +166,8 @@ mod tests {
                 Outcome::Finding,
                 "to 200 bytes, but the daemon requests 800",
             ),
-            (Ok(800), known(200), true, Outcome::Ok, "may exceed net.core.rmem_max"),
-            (Ok(800), hidden.clone(), false, Outcome::Ok, "all 800 bytes"),
+            (Ok(800), known(200), true, Outcome::Ok, "can exceed net.core.rmem_max"),
+            (Ok(800), hidden.clone(), false, Outcome::Ok, "all 800 requested bytes"),
             (Ok(200), hidden, false, Outcome::Finding, "to 200 bytes"),
             (Ok(200), known(900), false, Outcome::Finding, "to 200 bytes"),
             (Err("no socket".into()), known(900), false, Outcome::Unknown, "no socket"),

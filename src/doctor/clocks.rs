@@ -17,13 +17,13 @@ const SOURCES: &str = "sys/devices/system/clocksource/clocksource0";
 /// Clock sources that need a slow hardware read or only count kernel ticks.
 const SLOW: [&str; 5] = ["hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"];
 
-/// The acceptable delay of a thread's wake-up.
+/// The longest acceptable delay of a thread's wake-up.
 const SLACK: Duration = Duration::from_millis(1);
 
-/// The start of 2025. A wall clock before this program was written is wrong.
+/// The start of 2025, before this program was written. A wall clock that shows an earlier time is wrong.
 const EARLIEST: Duration = Duration::from_secs(1_735_689_600);
 
-/// Time synchronisation daemons, by the first 15 letters of their names.
+/// The process names of time synchronization daemons. The kernel truncates names to 15 characters.
 const KEEPERS: [&str; 6] =
     ["systemd-timesyn", "chronyd", "ntpd", "openntpd", "ntpsec-ntpd", "ptp4l"];
 
@@ -105,7 +105,10 @@ pub(super) fn judge_wall(now: Duration, is_synchronised: bool, keeper: Option<&s
         _ if is_synchronised => {
             Diagnosis::ok(WALL, format!("{time}, synchronized by systemd-timesyncd"))
         }
-        Some(keeper) => Diagnosis::ok(WALL, format!("{time}, and {keeper} is running")),
+        Some(keeper) => Diagnosis::ok(
+            WALL,
+            format!("{time}, and the time synchronization daemon {keeper} is running"),
+        ),
         None => Diagnosis::unknown(
             WALL,
             format!(

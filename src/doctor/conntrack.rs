@@ -12,13 +12,13 @@ const CHECK: &str = "connection tracking";
 const COUNT: &str = "proc/sys/net/netfilter/nf_conntrack_count";
 const LIMIT: &str = "proc/sys/net/netfilter/nf_conntrack_max";
 
-/// A file beside those of the table that exists in every network namespace.
+/// A kernel parameter that exists in every network namespace, with or without `nf_conntrack`.
 const SEEN: &str = "proc/sys/net/core/somaxconn";
 
-/// The percentage from which the table counts as nearly full.
+/// The fill level, in percent, from which the table is nearly full.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
-/// The suggested limit is a multiple of this.
+/// The suggested limit is rounded up to a multiple of this number.
 const ROUND: u64 = 1 << 16;
 
 /// The fill level of the table.
@@ -57,7 +57,10 @@ fn read(machine: &Machine) -> io::Result<Option<Table>> {
 pub(super) fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     let Served { port, most: max_clients, now } = served;
     let Some(Table { count, limit }) = table else {
-        return Diagnosis::ok(CHECK, "nf_conntrack is not loaded");
+        return Diagnosis::ok(
+            CHECK,
+            "nf_conntrack is not loaded, so the kernel tracks no connections",
+        );
     };
     // A kernel that tracks connections has at least one, such as the operator's own.
     if count == 0 {
@@ -75,7 +78,9 @@ pub(super) fn judge(table: Option<Table>, served: Served) -> Diagnosis {
     if let Some(clients) = now.filter(|clients| *clients > count) {
         return Diagnosis::ok(
             CHECK,
-            format!("{told}, so most of {clients} clients are not tracked"),
+            format!(
+                "{told}, and the daemon has {clients} clients, so most clients are not tracked"
+            ),
         );
     }
     // Room for the current entries and for twice the clients, because client ports change.
@@ -150,7 +155,10 @@ mod tests {
             assert!(judged.0 == outcome && judged.1.contains(seen), "{judged:?}");
         }
         let none = judge(None, served(1, None));
-        assert_eq!((none.result, none.seen.as_str()), (Outcome::Ok, "nf_conntrack is not loaded"));
+        assert_eq!(
+            (none.result, none.seen.as_str()),
+            (Outcome::Ok, "nf_conntrack is not loaded, so the kernel tracks no connections")
+        );
     }
 
     #[test]

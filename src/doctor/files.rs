@@ -36,8 +36,8 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Takes the paths from the running daemon's environment where it sets them, because a unit sets some that
-    /// the operator's files do not. Otherwise takes them from `config`.
+    /// Takes each path from the running daemon's environment (`theirs`) if it is set there, because a unit
+    /// sets some paths that the operator's files do not. Otherwise takes the path from `config`.
     pub(super) fn new(config: &Config, theirs: Option<&Theirs>) -> Self {
         let path = |name, ours| {
             let value = theirs.and_then(|theirs| theirs.value(name));
@@ -61,7 +61,10 @@ impl Paths {
 /// Tries to write a file in the folder of the snapshot, and removes it again.
 pub(super) fn check_snapshot(machine: &Machine, paths: &Paths, user: User) -> Diagnosis {
     let (Some(path), Some(folder)) = (&paths.snapshot, paths.snapshot_folder()) else {
-        return Diagnosis::ok(SNAPSHOT, "SNAPSHOT_PATH is none, so a restart loses the clients");
+        return Diagnosis::ok(
+            SNAPSHOT,
+            "SNAPSHOT_PATH is none, so after a restart clients get no pings until their next heartbeat",
+        );
     };
     if is_mount_point(machine, path) {
         let problem = machine::SNAPSHOT_MOUNT_POINT.with(&[("path", &path.display())]);
@@ -103,7 +106,7 @@ pub(super) fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -
             return Diagnosis::unknown(
                 SNAPSHOT,
                 format!(
-                    "the doctor runs as root and does not know the service's user, so it cannot tell whether that user can write to {name}: run it again while the daemon runs"
+                    "the doctor runs as root and does not know the service's user, so it cannot tell whether that user can write to {name}: run the doctor again while the daemon runs, because it then tests as the daemon's user"
                 ),
             );
         }
@@ -113,7 +116,7 @@ pub(super) fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -
     let word = shell_word(&name.to_string());
     let commands = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => format!(
-            "# the unit with StateDirectory= creates the folder at its first start; elsewhere:\nsudo install -d -m 700 -o {} -g {} {word}",
+            "# With StateDirectory= in the unit, systemd creates the folder at the first start. Otherwise:\nsudo install -d -m 700 -o {} -g {} {word}",
             user.uid, user.gid
         ),
         Some(Errno::EACCES | Errno::EPERM) => {
@@ -133,7 +136,7 @@ pub(super) fn judge_snapshot(folder: &Path, user: User, tried: io::Result<()>) -
     Diagnosis::finding(SNAPSHOT, problem)
 }
 
-/// Opens a folder only as a base for paths.
+/// Opens a folder with `O_PATH`, as a base for relative paths.
 fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
     Ok(open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
@@ -171,7 +174,7 @@ fn write_to(file: OwnedFd) -> io::Result<()> {
 /// Tries to read `DENY_FILE` as the user. The caller has already read its content.
 pub(super) fn check_deny_file(paths: &Paths, user: User) -> Diagnosis {
     let Some(path) = paths.deny_file.clone() else {
-        return Diagnosis::ok(DENY, "DENY_FILE is none");
+        return Diagnosis::ok(DENY, "DENY_FILE is none, so there is no file to read");
     };
     let reader = if user.is_unknown() { User::nobody() } else { user };
     let name = path.display().to_string();
@@ -191,7 +194,7 @@ pub(super) fn judge_deny_file(path: &str, user: User, tried: io::Result<()>) -> 
             Diagnosis::unknown(
                 DENY,
                 format!(
-                    "the doctor runs as root and does not know the service's user, so it cannot tell whether that user can read {path}: run it again while the daemon runs"
+                    "the doctor runs as root and does not know the service's user, so it cannot tell whether that user can read {path}: run the doctor again while the daemon runs, because it then tests as the daemon's user"
                 ),
             )
         }
@@ -209,7 +212,10 @@ pub(super) fn judge_deny_file(path: &str, user: User, tried: io::Result<()>) -> 
 
 fn untested(check: &'static str, path: &Path, user: User) -> Diagnosis {
     let path = path.display();
-    Diagnosis::unknown(check, format!("cannot test {path} as {user}: run the doctor as root"))
+    Diagnosis::unknown(
+        check,
+        format!("cannot test access to {path} as {user}: run the doctor as root"),
+    )
 }
 
 #[cfg(test)]

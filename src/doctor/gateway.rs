@@ -14,10 +14,10 @@ use crate::status::{Client, Prefix, Status};
 
 const CHECK: &str = "gateway";
 
-/// Fewer clients than this may plausibly share an address.
+/// Fewer clients than this can plausibly share an address without a gateway.
 const FEW: u64 = 20;
 
-/// The percentage that counts as nearly all clients.
+/// The share of the clients, in percent, that the check treats as nearly all of them.
 const NEARLY_ALL_PERCENT: u64 = 90;
 
 #[derive(Debug, Deserialize)]
@@ -42,7 +42,7 @@ pub(super) struct Crowd {
     pub(super) sample: Vec<IpAddr>,
 }
 
-/// Queries the daemon for its clients, if it reported its status.
+/// Queries the daemon for its clients. `status` is the daemon's status, or the reason why it is unknown.
 pub(super) fn check(ask: Ask, status: &Result<Status, String>) -> Diagnosis {
     let status = status.as_ref().map_err(Clone::clone);
     match status.and_then(|status| look(ask, status)) {

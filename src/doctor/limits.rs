@@ -12,7 +12,7 @@ use crate::memory::{Limit, Needs, megabytes};
 const FILES: &str = "open files";
 const MEMORY: &str = "memory";
 
-/// The name of the available memory, which is a bound but not a configured limit.
+/// The name of the bound that the available memory sets. It is not a configured limit.
 pub(super) const AVAILABLE: &str = "the available memory of this machine";
 
 /// Files open in addition to a socket per worker and the HTTP connections: the standard streams, the runtimes,
@@ -22,7 +22,8 @@ const SPARE_FILES: u64 = 32;
 /// The process subject to the limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject {
-    /// The running daemon. `None` stands for a daemon started in the same way as this process.
+    /// The pid of the running daemon. `None` if the subject is a daemon that has not started yet: it would
+    /// get the limits of this process.
     pub(super) daemon: Option<u32>,
 }
 
@@ -55,10 +56,12 @@ pub(super) fn judge_files(limit: Option<u64>, subject: Subject, sockets: u64) ->
     let needed = sockets + SPARE_FILES;
     let process = subject.describe();
     match limit {
-        None => Diagnosis::ok(FILES, format!("{process} has no limit")),
+        None => Diagnosis::ok(FILES, format!("{process} has no limit on open files")),
         Some(limit) if limit >= needed => Diagnosis::ok(
             FILES,
-            format!("the limit of {process} is {limit}, and it needs up to {needed}"),
+            format!(
+                "the limit of {process} is {limit}, and the daemon needs up to {needed} open files"
+            ),
         ),
         Some(limit) => {
             let enough = needed.next_power_of_two().max(1024);
@@ -92,7 +95,7 @@ pub(super) fn check_memory(
     }
 }
 
-/// Lists all bounds on memory. The last one, the available memory, may change at any time.
+/// Lists all bounds on memory. The last bound, the available memory, can change at any time.
 fn bounds(machine: &Machine, subject: Subject, needs: Needs) -> io::Result<Vec<Limit>> {
     let process = subject.process();
     let mut bounds = Vec::new();
@@ -115,7 +118,7 @@ fn bounds(machine: &Machine, subject: Subject, needs: Needs) -> io::Result<Vec<L
 
 pub(super) fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> Diagnosis {
     let Some(bound) = bounds.iter().min_by_key(|bound| bound.room()) else {
-        return Diagnosis::ok(MEMORY, "no limit applies");
+        return Diagnosis::ok(MEMORY, "no limit on memory applies");
     };
     let seen = format!(
         "MAX_CLIENTS={} needs up to {}, and {} leaves {} to {}",

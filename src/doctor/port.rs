@@ -45,8 +45,8 @@ impl Display for Port {
     }
 }
 
-/// Tries to bind a free port, because the kernel may refuse a port that its tables show as free. Returns `None`
-/// if the port is not free or the user may bind it.
+/// Tries to bind a free port, because the kernel can refuse a port that its tables show as free. Returns
+/// `None` if the port is in use, or if `user` can bind it.
 pub(super) fn attempt(
     port: Port,
     holder: &io::Result<Holder>,
@@ -77,7 +77,7 @@ pub(super) fn judge_attempt(
             return Some(Diagnosis::unknown(
                 check,
                 format!(
-                    "{port} is free, but only root or a service with CAP_NET_BIND_SERVICE may bind it"
+                    "{port} is free, but only root or a service with CAP_NET_BIND_SERVICE can bind it"
                 ),
             ));
         }
@@ -93,7 +93,7 @@ pub(super) fn judge_attempt(
     Some(Diagnosis::finding(check, problem.with(&values)))
 }
 
-/// Judges the holder of a port. `may_hold` decides whether a process is a legitimate holder.
+/// Judges the holder of a port. `may_hold` decides whether a process is allowed to hold the port.
 pub(super) fn judge(
     port: Port,
     holder: &io::Result<Holder>,
@@ -112,7 +112,7 @@ pub(super) fn judge(
         }
         Ok(Holder::Hidden { uid, wakeupd }) => {
             let perhaps = wakeupd
-                .map(|pid| format!(", maybe the wakeupd with pid {pid}"))
+                .map(|pid| format!(", possibly the wakeupd with pid {pid}"))
                 .unwrap_or_default();
             return Diagnosis::unknown(
                 check,
@@ -206,7 +206,7 @@ mod tests {
                 1,
                 hidden(Some(5)),
                 Outcome::Unknown,
-                "user 99, maybe the wakeupd with pid 5: run",
+                "user 99, possibly the wakeupd with pid 5: run",
                 "",
             ),
             (

@@ -1,4 +1,4 @@
-//! Checks whether reverse-path filtering may drop heartbeats.
+//! Checks whether reverse-path filtering can drop heartbeats.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,11 +15,11 @@ const CHECK: &str = "reverse path filter";
 /// The strict mode of `rp_filter`, per the kernel's `ip-sysctl` documentation: 0 is off, 2 is loose.
 const STRICT: u32 = 1;
 
-/// An interface that may receive heartbeats over IPv4.
+/// An interface that can receive heartbeats over IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) name: String,
-    /// The effective `rp_filter`.
+    /// The effective `rp_filter`: the larger of the values of this interface and of `all`.
     pub(super) filter: u32,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn check(
             return Diagnosis::ok(CHECK, "HOST serves only clients on this machine");
         }
         Some(ip) if ip.is_ipv6() && !ip.is_unspecified() => {
-            return Diagnosis::ok(CHECK, "HOST serves only IPv6, which has no such filter");
+            return Diagnosis::ok(CHECK, "HOST serves only IPv6, which has no reverse-path filter");
         }
         _ => {}
     }
@@ -78,10 +78,16 @@ pub(super) fn judge(interfaces: &[Interface]) -> Diagnosis {
     let all: Vec<_> = interfaces.iter().collect();
     let strict: Vec<_> = interfaces.iter().filter(|interface| interface.filter == STRICT).collect();
     if strict.is_empty() {
-        return Diagnosis::ok(CHECK, format!("no interface filters strictly ({})", names(&all)));
+        return Diagnosis::ok(
+            CHECK,
+            format!("the filter is strict on no interface ({})", names(&all)),
+        );
     }
     if interfaces.len() == 1 {
-        return Diagnosis::ok(CHECK, format!("strict, but {} is the only interface", names(&all)));
+        return Diagnosis::ok(
+            CHECK,
+            format!("the filter is strict, but {} is the only interface", names(&all)),
+        );
     }
     let problem = machine::REVERSE_PATH_STRICT.with(&[
         ("strict", &names(&strict)),
@@ -115,8 +121,8 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
     #[test]
     fn a_strict_filter_with_several_interfaces_is_a_finding() {
         for (filters, outcome, seen) in [
-            (&[][..], Outcome::Ok, "no interface filters strictly (none)"),
-            (&[0], Outcome::Ok, "no interface filters strictly (eth0)"),
+            (&[][..], Outcome::Ok, "the filter is strict on no interface (none)"),
+            (&[0], Outcome::Ok, "the filter is strict on no interface (eth0)"),
             (&[1], Outcome::Ok, "eth0 is the only interface"),
             (&[0, 2], Outcome::Ok, "(eth0 and eth1)"),
             (
@@ -167,7 +173,7 @@ docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
         ]);
         let locals = Ok(locals(&[("eth0", "192.0.2.1"), ("docker0", "172.17.0.1")]));
         let diagnosis = check(&fake.0, None, &locals);
-        assert_eq!(diagnosis.seen, "strict, but eth0 is the only interface");
+        assert_eq!(diagnosis.seen, "the filter is strict, but eth0 is the only interface");
         for (host, seen) in [
             ("0.0.0.0", "only interface"),
             ("::", "only interface"),

@@ -19,10 +19,10 @@ const CHECK: &str = "running daemon";
 /// The daemon's findings about buffers. The doctor checks the buffers itself.
 const OF_BUFFERS: [&str; 2] = [daemon::RECEIVE_BUFFER_SMALL.id, daemon::SEND_BUFFER_SMALL.id];
 
-/// Requests a path from a daemon's endpoint, and returns the response or the reason for its absence.
+/// Requests a path from a daemon's endpoint, and returns the response, or the reason why there is none.
 pub(super) type Ask<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 
-/// Sends a request to the endpoint of these settings.
+/// Sends a request to the endpoint at `HTTP_ADDR` of these settings.
 pub(super) fn ask(config: &Config, path: &str) -> Result<Vec<u8>, String> {
     let Some(address) = config.http_addr else {
         return Err("HTTP_ADDR is none, so the doctor cannot query the daemon".to_owned());
@@ -43,7 +43,7 @@ pub(super) fn read<T: DeserializeOwned>(ask: Ask, path: &str) -> Result<T, Strin
         .map_err(|error| format!("the response to {path} is invalid: {error}"))
 }
 
-/// Returns the status of the daemon on `address`.
+/// Returns the status of the daemon on `address`. Rejects the status of a daemon on another UDP port.
 pub(super) fn status(ask: Ask, address: SocketAddr) -> Result<Status, String> {
     let status: Status = read(ask, "/status")?;
     let port = status.address.port();
@@ -53,7 +53,7 @@ pub(super) fn status(ask: Ask, address: SocketAddr) -> Result<Status, String> {
     Ok(status)
 }
 
-/// Judges the daemon's own findings.
+/// Judges the findings that the daemon itself reports.
 pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
     let status = match status {
         Ok(status) => status,
@@ -69,7 +69,7 @@ pub(super) fn judge(status: &Result<Status, String>) -> Diagnosis {
         return Diagnosis::ok(
             CHECK,
             format!(
-                "it serves {} at {address}, and reports no problems",
+                "the daemon serves {} at {address}, and reports no problems",
                 counted(clients as u64, "client", "clients")
             ),
         );
@@ -139,7 +139,7 @@ mod tests {
         let small = finding("receive_buffer_small");
         let fine = judged(serde_json::json!([small]));
         assert_eq!(fine.result, Outcome::Ok);
-        assert!(fine.seen.starts_with("it serves 5 clients at 0.0.0.0:7000"), "{fine:?}");
+        assert!(fine.seen.starts_with("the daemon serves 5 clients at 0.0.0.0:7000"), "{fine:?}");
         let sick = judged(serde_json::json!([finding("a"), small, finding("b")]));
         assert_eq!(sick.result, Outcome::Finding);
         assert_eq!(sick.seen, "The running daemon reports: a is so. b is so.");

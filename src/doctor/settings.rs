@@ -16,12 +16,12 @@ const CHECK: &str = "settings";
 /// The variables that affect the other checks.
 const DECISIVE: [&str; 5] = ["HOST", "PORT", "WORKER_POOL_SIZE", "MAX_CLIENTS", "HTTP_ADDR"];
 
-/// The environment of the running daemon, as far as the caller may read it.
+/// The environment of the running daemon.
 #[derive(Debug)]
 pub(super) struct Theirs {
     pid: u32,
     variables: Vec<(OsString, OsString)>,
-    /// Whether an env file may add variables.
+    /// Whether an env file can add variables.
     may_have_env_file: bool,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
         return Diagnosis::unknown(
             CHECK,
             format!(
-                "the running wakeupd (pid {}) has {}: run the doctor with its environment, or the other results may not apply to it",
+                "the running wakeupd (pid {}) has {}, unlike the doctor: run the doctor with the daemon's environment, or the other results can be wrong for this daemon",
                 theirs.pid,
                 list(differing)
             ),
@@ -143,7 +143,7 @@ mod tests {
                 &ours,
                 "PORT=7000\0HOST=::\0MAX_CLIENTS=9",
                 Outcome::Unknown,
-                "the running wakeupd (pid 7) has HOST=:: and MAX_CLIENTS=9: run the doctor with its environment, or the other results may not apply to it",
+                "the running wakeupd (pid 7) has HOST=:: and MAX_CLIENTS=9, unlike the doctor: run the doctor with the daemon's environment, or the other results can be wrong for this daemon",
             ),
             (
                 &[("LOGLEVEL", "DEBUG")],

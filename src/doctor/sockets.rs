@@ -46,10 +46,10 @@ pub(super) struct Process {
 pub(super) enum Holder {
     Nobody,
     Processes(Vec<Process>),
-    /// Processes with file descriptors that the caller may not read.
+    /// Processes with file descriptors that the caller cannot read.
     Hidden {
         uid: u32,
-        /// The pid of a wakeupd of that user.
+        /// The pid of a wakeupd that runs as the same user, and so possibly holds the port.
         wakeupd: Option<u32>,
     },
 }
@@ -63,7 +63,7 @@ struct Socket {
     inode: u64,
 }
 
-/// Finds the holder of `address`: the processes with a socket there, or with one that prevents binding it.
+/// Finds the holder of `address`: the processes with a socket that prevents another socket from binding it.
 pub(super) fn holder(
     machine: &Machine,
     protocol: Protocol,
@@ -108,7 +108,7 @@ fn pids(machine: &Machine) -> io::Result<Vec<u32>> {
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Describes a process. Most fields are empty if it has exited.
+/// Describes a process. The name is empty if the process has exited.
 fn process(machine: &Machine, pid: u32) -> Process {
     let name = machine.text(&format!("proc/{pid}/comm")).unwrap_or_default();
     let program = |process: &str| fs::read_link(machine.path(&format!("proc/{process}/exe"))).ok();
@@ -120,7 +120,7 @@ fn owner(machine: &Machine, pid: u32) -> Option<u32> {
     fs::metadata(machine.path(&format!("proc/{pid}"))).ok().map(|process| process.uid())
 }
 
-/// Whether a process holds one of the sockets, as far as the caller may read its file descriptors.
+/// Whether a process holds one of the sockets. False if the caller cannot read its file descriptors.
 fn holds(machine: &Machine, pid: u32, inodes: &BTreeSet<u64>) -> bool {
     let files = fs::read_dir(machine.path(&format!("proc/{pid}/fd")));
     files.into_iter().flatten().filter_map(Result::ok).any(|file| {
@@ -292,7 +292,7 @@ mod tests {
     fn a_malformed_socket_table_is_an_error() {
         let fake = Fake::new(&[("proc/net/udp", "title\nnonsense")]);
         let error = holder(&fake.0, Protocol::Udp, at("0.0.0.0:1")).unwrap_err().to_string();
-        assert!(error.contains("proc/net/udp says \"nonsense\""), "{error}");
+        assert!(error.contains("proc/net/udp has the unexpected content \"nonsense\""), "{error}");
         let error = holder(&fake.0, Protocol::Tcp, at("0.0.0.0:1")).unwrap_err().to_string();
         assert!(error.contains("proc/net/tcp: "), "{error}");
     }

@@ -31,7 +31,7 @@ pub(super) struct User {
 }
 
 /// Determines the service's user: the user of the running daemon, else the owner of the snapshot's folder, else
-/// the caller. `StateDirectory=` gives the folder to the unit's user, so root as its owner does not count.
+/// the caller. `StateDirectory=` gives the folder to the unit's user, so a folder of root is ignored.
 pub(super) fn of_service(machine: &Machine, daemon: Option<u32>, folder: Option<&Path>) -> User {
     let of_daemon = daemon.and_then(|pid| {
         let id = |name| {
@@ -61,13 +61,13 @@ impl User {
         self.source == Source::Caller && self.uid == 0
     }
 
-    /// Whether the daemon cannot enter a folder either if the caller cannot.
+    /// Whether the daemon, too, cannot enter a folder that the caller cannot enter.
     pub(super) fn shares_reach(self) -> bool {
         let is_the_callers = self.source == Source::Daemon && self.uid == geteuid().as_raw();
         is_the_callers || geteuid().is_root()
     }
 
-    /// Whether root acts on behalf of this other user.
+    /// Whether the doctor runs as root and acts on behalf of this user, who is not root.
     pub(super) fn is_impersonated(self) -> bool {
         geteuid().is_root() && self.uid != 0
     }
@@ -90,8 +90,8 @@ impl User {
         }))
     }
 
-    /// Gives only this thread the user's access to files. When the file system uid changes from 0, the kernel
-    /// also drops the thread's privileges over files.
+    /// Gives only the current thread the user's access to files. When the file system uid changes from 0, the
+    /// kernel also drops the thread's privileges over files.
     fn take_over_thread(self) -> io::Result<()> {
         let (gid, uid) = (Gid::from_raw(self.gid), Uid::from_raw(self.uid));
         setfsgid(gid);
@@ -100,7 +100,8 @@ impl User {
         if (setfsgid(gid), setfsuid(uid)) == (gid, uid) {
             return Ok(());
         }
-        let reason = format!("root lacks CAP_SETUID or CAP_SETGID to act as user {uid}");
+        let reason =
+            format!("the doctor lacks CAP_SETUID or CAP_SETGID, so it cannot act as user {uid}");
         Err(io::Error::other(reason))
     }
 }
@@ -111,7 +112,7 @@ impl Display for User {
         match self.source {
             Source::Daemon => write!(f, "user {uid} (of the running daemon)"),
             Source::Folder => write!(f, "user {uid} (owner of the folder of SNAPSHOT_PATH)"),
-            Source::Caller => write!(f, "user {uid} (of this process)"),
+            Source::Caller => write!(f, "user {uid} (of the doctor)"),
         }
     }
 }

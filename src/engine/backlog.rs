@@ -1,4 +1,4 @@
-//! Tracks the heartbeats that may still be in the receive buffer.
+//! Tracks which heartbeats can still be in the receive buffer.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -12,8 +12,8 @@ use crate::clock::Time;
 /// Tracks how far the receive buffer has been drained, and detects stale heartbeats.
 ///
 /// A heartbeat's age comes from the kernel's timestamp, and so from the wall clock, which an administrator
-/// can set. The age therefore counts only if, by the boot clock, the listener left the receive buffer
-/// undrained for longer than a client lives.
+/// can set. A heartbeat is therefore stale only if, by the boot clock, the listener also left the receive
+/// buffer undrained for longer than a client lives.
 #[derive(Debug)]
 pub(super) struct Backlog {
     expiration: Duration,
@@ -21,7 +21,8 @@ pub(super) struct Backlog {
     capacity: usize,
     /// All datagrams that arrived before this time have been received. In nanoseconds.
     drained_until: AtomicU64,
-    /// While the buffer is not empty: the start of the drain, and the datagrams received since.
+    /// While the buffer is not empty: the start of the drain, and the number of datagrams received since
+    /// then.
     draining: Mutex<Option<(Time, usize)>>,
 }
 
@@ -59,7 +60,8 @@ impl Backlog {
         self.drained_until.store(time.as_nanos(), Release);
     }
 
-    /// Whether a heartbeat received at `now` is too old, given its wait by the wall clock.
+    /// Whether a heartbeat received at `now` is too old. `waited` is its time in the receive buffer, by the
+    /// wall clock.
     pub(super) fn is_stale(&self, now: Time, waited: Duration) -> bool {
         let longest_wait = now.since(self.drained_until());
         // A longer wait means that the wall clock was set, so the age is unknown. The extra 1/64 tolerates a

@@ -29,17 +29,18 @@ impl Emission {
 pub struct Transmit<'a> {
     /// The datagram to send.
     pub emission: Emission,
-    /// The local address that the clients send to; `None` lets the kernel choose.
+    /// The local address that the clients send to. `None` means that the kernel chooses the source address.
     pub source: Option<IpAddr>,
     /// The recipients.
     pub destinations: &'a [SocketAddr],
 }
 
-/// The output of a slot. A worker reuses one batch for all its slots, so the allocations persist.
+/// The pings to send in a slot, and the removed clients. A worker reuses one batch for all its slots, so the
+/// allocations persist.
 #[derive(Debug)]
 pub struct Batch {
     pub(super) sweep: Sweep,
-    /// Whether the guard has the room of the removed clients back.
+    /// Whether the removed clients have been subtracted from the guard's counts.
     pub(super) is_settled: bool,
     destinations: Vec<SocketAddr>,
 }

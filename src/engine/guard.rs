@@ -1,8 +1,8 @@
 //! Access control: decides which sources may register, and caps the clients per address and network.
 //!
-//! Any source address may be forged, so the rules limit where pings go: never to destinations that they could
-//! harm ([`Guard::admit`]), and to a limited number of clients per address and network (`Guard::reserve`).
-//! `docs/security.md` describes the threats.
+//! Any source address can be forged, so the rules limit where pings go: never to destinations that pings
+//! could harm ([`Guard::admit`]), and to a limited number of clients per address and network
+//! (`Guard::reserve`). `docs/security.md` describes the threats.
 
 mod counts;
 mod nat64;
@@ -23,14 +23,14 @@ pub use self::nat64::{Nat64Prefixes, NotPrefixes};
 pub use self::networks::{Networks, NotANetwork, network};
 pub use self::refused::Refused;
 
-/// The ports below are system ports (RFC 6335, section 6). Many services there answer any datagram. NATs map
-/// clients to ports above.
+/// The first port above the system ports (RFC 6335, section 6). Many services on system ports answer any
+/// datagram, and NATs map clients to higher ports.
 const FIRST_USER_PORT: u16 = 1024;
 
 /// Whether the guard enforces its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Refuse every violation.
+    /// Refuse every heartbeat that violates a rule.
     Enforce,
     /// Report violations. Refuse only stale heartbeats and sources that no ping can reach.
     Observe,
@@ -86,19 +86,20 @@ impl Caps {
 pub struct Rules {
     /// Whether to enforce the rules or only report violations.
     pub mode: Mode,
-    /// `REFUSE_NETS`: networks whose sources may not register.
+    /// `REFUSE_NETS`: networks from which heartbeats are refused.
     pub refuse_nets: Networks,
-    /// `LOCAL_NETS`: networks exempt from the caps per address and prefix, because one address there may
-    /// stand for many clients.
+    /// `LOCAL_NETS`: networks exempt from the caps per address and prefix, because many clients can share one
+    /// address there.
     pub local_nets: Networks,
-    /// The translation prefixes. An address behind one also obeys the rules for its embedded IPv4 address.
+    /// The translation prefixes. The rules also apply to the IPv4 address that is embedded in an address with
+    /// such a prefix.
     pub nat64_prefixes: Nat64Prefixes,
     /// The caps on the number of clients.
     pub caps: Caps,
 }
 
 impl Rules {
-    /// Enforces `caps`, without networks of any kind.
+    /// Rules that enforce `caps`, with empty lists of networks.
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         Self {
@@ -210,7 +211,7 @@ impl Guard {
         self.enforces() || reason.is_unconditional()
     }
 
-    /// Whether a source with this verdict may proceed in the guard's mode.
+    /// Whether the guard lets a source with this verdict in. In observe mode, most violations are let in.
     pub(super) fn lets_in(&self, verdict: Result<(), Refused>) -> bool {
         verdict.err().is_none_or(|reason| !self.refuses(reason))
     }
@@ -227,15 +228,16 @@ impl Guard {
         self.rules.nat64_prefixes.embedded(ip)
     }
 
-    /// The address under which the clients of `ip` are counted. A host shares one count whether or not its
-    /// packets pass a translator.
+    /// The address under which the clients of `ip` are counted. So a host has the same count whether or not
+    /// its packets pass a translator.
     fn count_key(&self, ip: IpAddr) -> Address {
         self.embedded(ip).map_or(ip, IpAddr::from).into()
     }
 
     /// Reserves room for a new client at the admitted address `ip`: counts it, unless the table is full
-    /// (`MAX_CLIENTS`) or its address or network has reached its cap. In observe mode a cap refuses no client. Only
-    /// one thread may call this.
+    /// (`MAX_CLIENTS`) or its address or network has reached its cap. In observe mode a cap refuses no
+    /// client. Call this from one thread only, because the check of `MAX_CLIENTS` and the count are two
+    /// steps.
     ///
     /// # Errors
     /// If a cap is reached, or `ip` is a broadcast address or has been denied since it was admitted.
@@ -333,7 +335,7 @@ fn is_any_in(networks: &Networks, ip: IpAddr, embedded: Option<Ipv4Addr>) -> boo
 }
 
 /// The reason to refuse any address that embeds `ip`, if there is one. A translator must not forward such
-/// packets, but a careless one does.
+/// packets, but some translators do.
 fn forbidden_embedded(ip: Ipv4Addr) -> Option<Refused> {
     if ip.is_loopback() { Some(Refused::TranslatedLoopback) } else { forbidden_source(ip.into()) }
 }

@@ -1,22 +1,23 @@
-//! The result of a datagram.
+//! The engine's decision about a datagram.
 
 use super::guard::Refused;
 
-/// The result of a datagram.
+/// The engine's decision about a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The datagram was dropped.
     Refused {
-        /// The rule that dropped it.
+        /// The rule that dropped the datagram.
         reason: Refused,
-        /// A rule that the source breaks as well, if the guard only observes.
+        /// Another rule that the source breaks. Set only in observe mode, in which the guard does not enforce
+        /// it.
         tolerated: Option<Refused>,
     },
     /// The datagram was a valid heartbeat.
     Accepted {
         /// Set if the heartbeat registered a new client.
         registered: Option<Registered>,
-        /// The rule that the source breaks, if the guard only observes.
+        /// The rule that the source breaks. Set only in observe mode, in which the guard does not enforce it.
         tolerated: Option<Refused>,
     },
 }
@@ -50,6 +51,6 @@ pub struct Registered {
     pub shard: usize,
     /// The worker to wake: the shard was empty, so the worker may be sleeping past the client's slot.
     pub wakes: Option<usize>,
-    /// The cap that the client exceeds, if the guard only observes.
+    /// The cap that the client exceeds. Set only in observe mode, in which the guard does not enforce it.
     pub tolerated: Option<Refused>,
 }

@@ -56,7 +56,7 @@ pub enum Refreshed {
     NoRoom,
 }
 
-/// The parameters that a sweep of either address family shares.
+/// The parameters that the sweeps of both address families share.
 struct Pass<'a, P> {
     now: Time,
     drained_until: Time,
@@ -93,8 +93,9 @@ impl Registry {
         }
     }
 
-    /// Records a heartbeat from the canonical address `client` to the address `local`. If `client` is not
-    /// registered, it becomes a client if `reserve` finds room for it.
+    /// Records a heartbeat from the canonical address `client` to the address `local`, which is `None` if the
+    /// kernel did not report it. If `client` is not registered, it becomes a client if `reserve` finds room
+    /// for it.
     pub(super) fn refresh(
         &self,
         client: SocketAddr,
@@ -110,14 +111,16 @@ impl Registry {
         self.enter(client, renew, reserve, || Client::new(self.locals.take(local), now))
     }
 
-    /// Restores a client of another registry, if `reserve` finds room for it. Leaves an existing client unchanged.
+    /// Restores a client from another registry, if `reserve` finds room for it. Leaves an existing client
+    /// unchanged.
     pub(super) fn restore(&self, client: &View, reserve: impl FnOnce() -> bool) -> Refreshed {
         let new = || Client::restored(client, self.locals.take(client.local));
         self.enter(client.address, |_| {}, reserve, new)
     }
 
-    /// The reference for a client that holds `local`, after a heartbeat to `address`. The client keeps
-    /// `local` if the kernel did not report an address.
+    /// Returns the ID that replaces a client's `local` after a heartbeat to `address`. The client keeps
+    /// `local` if the kernel did not report an address. The caller must hold the lock of the client's shard,
+    /// so that `local` stays valid.
     fn moved(&self, local: LocalId, address: Option<IpAddr>) -> LocalId {
         if address.is_none() || self.locals.fits(local, address) {
             return local;
@@ -159,7 +162,8 @@ impl Registry {
         }
     }
 
-    /// Calls `look` for every client of `shard`. It runs under the shard's locks, so it must be quick.
+    /// Calls `look` for every client of `shard`. `look` must be quick, because it runs under a lock of the
+    /// shard.
     pub fn look_at(&self, shard: usize, now: Time, mut look: impl FnMut(View)) {
         // Most clients send to the same local address, so the last lookup is cached.
         let mut last = (LocalId::NONE, None);
@@ -196,7 +200,7 @@ impl Registry {
         };
     }
 
-    /// Removes the clients of `shard` whose addresses are `unwanted`, and appends them to `removed`.
+    /// Removes the clients of `shard` with an `unwanted` address, and appends them to `removed`.
     pub(super) fn evict(
         &self,
         shard: usize,
@@ -217,12 +221,12 @@ impl Registry {
         });
     }
 
-    /// Collects the clients of `shard` to ping at `now`, and removes the expired ones. If a client's address
-    /// `is_pressed`, an unconfirmed client is evicted after [`Self::probation`].
+    /// Collects the clients of `shard` to ping at `now`, and removes the expired ones. A client that has sent
+    /// only one heartbeat is evicted after [`Self::probation`] if `is_pressed` returns true for its address.
     ///
-    /// Every heartbeat that arrived before `drained_until` has been recorded. A client expires only by its
-    /// silence until then, because a later heartbeat may be in the receive buffer. A client that seems expired
-    /// by `now` is kept in that case, but gets no ping.
+    /// Every heartbeat that arrived before `drained_until` has been recorded. Only the silence up to that
+    /// time makes a client expire, because a later heartbeat can still be in the receive buffer. A client
+    /// that has expired by `now`, but not by `drained_until`, stays registered and gets no ping.
     pub(super) fn sweep(
         &self,
         shard: usize,
@@ -288,8 +292,8 @@ impl Registry {
         (is_on_probation && (pass.is_pressed)(address().ip())).then_some(Removal::MadeWay)
     }
 
-    /// How long an unconfirmed client lives under pressure, without a second heartbeat: three eighths of the
-    /// expiration. A client that follows the protocol repeats its heartbeat after a third.
+    /// How long a client with only one heartbeat lives while a cap is nearly reached: three eighths of the
+    /// expiration. A client that follows the protocol repeats its heartbeat after a third of the expiration.
     #[must_use]
     pub fn probation(&self) -> Duration {
         self.expiration * 3 / 8

@@ -24,7 +24,7 @@ pub struct Slot {
     pub due: Time,
     /// When the worker's next slot is due.
     pub next_due: Time,
-    /// Whole seconds that the worker was late. Its slots of those seconds are skipped for good.
+    /// The whole seconds by which the worker was late. It skips its slots of those seconds.
     pub skipped_seconds: u64,
 }
 
@@ -40,7 +40,7 @@ pub struct Schedule {
     shards: usize,
     worker: usize,
     workers: usize,
-    /// The second of the next slot.
+    /// The start of the second that contains the next slot.
     second: Time,
     /// The shard of the next slot.
     shard: usize,

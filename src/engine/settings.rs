@@ -21,11 +21,11 @@ pub struct Settings {
     pub expiration: Duration,
     /// The number of shards and of slots in a second: a power of two above 1.
     pub shards: usize,
-    /// Assigns each client to a shard.
+    /// The key of the hash that assigns each client to a shard.
     pub seed: Seed,
     /// The number of workers, at most one for each shard.
     pub workers: usize,
-    /// `MAX_ICMP_ERRORS_PER_SECOND`.
+    /// The cap on ICMP errors per second, `MAX_ICMP_ERRORS_PER_SECOND`.
     pub max_icmp_errors: u32,
     /// Upper bound on the number of datagrams in the receive buffer.
     pub receive_capacity: usize,

@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-/// The number of reports that mute a client, and the least time from the first to the last.
+/// The number of reports that mute a client.
 const ENOUGH: u8 = 3;
+
+/// The minimum time from the first of these reports to the last.
 const LEAST_TIME: Duration = Duration::from_secs(2);
 
-/// The least time for which reports about a client are kept.
+/// The minimum time for which reports about a client are kept.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// The seconds of reports, at the rate limit, that fit in memory: more than [`MEMORY`].
+/// The capacity for reports, in seconds of reports at the rate limit. It exceeds [`MEMORY`], so that dropping
+/// older reports always makes room.
 const SECONDS_REMEMBERED: usize = 16;
 
 /// How long the engine ignores ICMP errors after the rate limit is exceeded.
@@ -76,9 +79,9 @@ impl Unreachable {
     }
 
     /// Records a report that the port of `client` is closed. The client is live, is not muted, and sent its
-    /// last heartbeat at `last_heartbeat`. Returns whether there are enough reports to believe them.
+    /// last heartbeat at `last_heartbeat`. Returns whether the reports suffice to mute the client.
     ///
-    /// A report may be forged, so muting takes three reports over two seconds or more, without a heartbeat in
+    /// A report can be forged, so muting takes three reports over two seconds or more, without a heartbeat in
     /// between.
     pub(super) fn report(&self, client: SocketAddr, last_heartbeat: Time, now: Time) -> bool {
         let capacity = self.max_per_second as usize * SECONDS_REMEMBERED;

@@ -24,8 +24,8 @@ impl Access {
         Self { is_loopback: address.ip().is_loopback(), hosts, token }
     }
 
-    /// Refuses a request with an unknown host name. A malicious page may have resolved its own name to this
-    /// address in the browser (DNS rebinding).
+    /// Refuses a request with an unknown host name, because a malicious web page can make its own name
+    /// resolve to this address in a browser (DNS rebinding).
     pub(super) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Failure> {
         let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
         let mut fields = request.headers().get_all(HOST).iter();
@@ -37,7 +37,7 @@ impl Access {
             None => {
                 return Err(Failure::new(
                     StatusCode::BAD_REQUEST,
-                    "the Host header field is missing",
+                    "the request has no Host header field, which HTTP/1.1 requires",
                 ));
             }
             Some(host) => str::from_utf8(host).ok().filter(|_| is_single).and_then(name_of),
@@ -50,7 +50,7 @@ impl Access {
         }
         Err(Failure::new(
             StatusCode::MISDIRECTED_REQUEST,
-            "this host name is not allowed. Use an IP address or localhost, or add the name to HTTP_HOSTS.",
+            "the host name of this request is not allowed. Use an IP address or localhost, or add the name to HTTP_HOSTS.",
         ))
     }
 
@@ -78,13 +78,13 @@ fn matches(shown: &[u8], token: &Token) -> bool {
     constant_time_eq(&Sha256::digest(shown), &Sha256::digest(token.reveal()))
 }
 
-/// Why a request may not see clients' addresses.
+/// Why a request is denied the clients' addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denial {
     /// The endpoint is open to other machines, and `ADMIN_TOKEN` is not set.
     NotConfigured,
     NoToken,
-    /// Possibly a guessing attempt.
+    /// The request shows another token, possibly to guess the right one.
     WrongToken,
 }
 
@@ -93,7 +93,7 @@ impl From<Denial> for Failure {
         match denial {
             Denial::NotConfigured => Self::new(
                 StatusCode::FORBIDDEN,
-                "client addresses need a loopback HTTP_ADDR or an ADMIN_TOKEN. Set one of them.",
+                "client addresses are shown only if HTTP_ADDR is a loopback address or ADMIN_TOKEN is set. Set one of the two.",
             ),
             Denial::NoToken => Self::new(
                 StatusCode::UNAUTHORIZED,

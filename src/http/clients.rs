@@ -28,8 +28,10 @@ use crate::status::{Client, Refusal};
 
 pub(super) type Parameters<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
-/// The maximum and the default number of clients per page.
+/// The maximum number of clients per page.
 const MOST: usize = 1_000;
+
+/// The default number of clients per page.
 const USUAL: usize = 100;
 
 /// The number of clients per chunk of an unlimited listing.
@@ -46,7 +48,7 @@ struct Page {
 #[derive(Debug, Serialize)]
 struct NoClient {
     error: String,
-    /// The reason why the guard would refuse a heartbeat from it.
+    /// Why the guard would refuse a heartbeat from the address. `None` if the guard would accept it.
     refused: Option<Refusal>,
 }
 
@@ -88,7 +90,7 @@ impl Instant {
 pub(super) fn one(shared: &Shared, address: &str) -> Result<Response<Body>, Failure> {
     let address = address.parse().map(net::canonical).map_err(|_| {
         Failure::bad_request(
-            "invalid client address: write one such as 192.0.2.1:5000, [2001:db8::1]:5000 or, with the number of the interface, [fe80::1%2]:5000",
+            "invalid client address: write an IP address and a port, such as 192.0.2.1:5000, [2001:db8::1]:5000 or, with the number of the interface, [fe80::1%2]:5000",
         )
     })?;
     let instant = Instant::of(shared);
@@ -265,13 +267,15 @@ impl Query {
             ["sort", "order", "cursor"].iter().any(|name| parameters.contains_key(*name));
         if query.limit.is_none() && has_order {
             return Err(Failure::bad_request(
-                "limit=all returns clients unsorted, so it excludes sort, order and cursor",
+                "limit=all returns clients unsorted, so it cannot be combined with sort, order and cursor",
             ));
         }
         let is_other =
             |after: Rank| (after.sort, after.is_descending) != (query.sort, query.is_descending);
         if query.after.is_some_and(is_other) {
-            return Err(Failure::bad_request("cursor is from a listing in another order"));
+            return Err(Failure::bad_request(
+                "cursor is from a listing in another order: repeat the sort and order of the previous page",
+            ));
         }
         Ok(query)
     }

@@ -87,9 +87,9 @@ impl Connections {
 }
 
 impl Table {
-    /// The connection to close for one from `newcomer`, if there is no room. Chooses from the address with
-    /// the most connections: preferably one that waits for a request, otherwise the least recently active
-    /// one.
+    /// The connection to close so that a connection from `newcomer` can be accepted. `None` if the limits
+    /// leave room. Chooses from the address with the most connections: preferably a connection that waits for
+    /// a request, otherwise the least recently active one.
     fn victim(&self, newcomer: IpAddr, now: Time) -> Option<u64> {
         let mut counts = HashMap::new();
         for open in self.open.values() {
@@ -111,9 +111,9 @@ impl Table {
         victim.map(|(id, _)| *id)
     }
 
-    /// Turns a connection into an event stream, if the limits allow another. If other machines already have
-    /// their maximum, it closes the oldest stream of the address with the most streams, unless this address
-    /// would then have more.
+    /// Turns the connection `id` into an event stream, and returns whether the limits allow it. If other
+    /// machines already have the maximum number of streams, closes the oldest stream of the address with the
+    /// most streams, unless the address of `id` would then have more streams than that address.
     fn stream(&mut self, id: u64) -> bool {
         // A closing connection cannot stream.
         let Some(site) = self.open.get(&id).map(|open| open.site) else { return false };
@@ -199,7 +199,7 @@ impl Answering {
         self.0.peer
     }
 
-    /// Turns the response into an event stream, if the limits allow another.
+    /// Turns the response into an event stream, and returns whether the limits allow it.
     pub(super) fn stream(&self) -> bool {
         self.0.connections.lock().stream(self.0.id)
     }
@@ -244,8 +244,8 @@ impl body::Body for Held {
     }
 }
 
-/// The address under which a peer is counted. An IPv6 host usually has a whole /64, and any local user has
-/// all of loopback.
+/// The address under which a peer is counted. An IPv6 host usually has a whole /64, and any local user can
+/// use all loopback addresses.
 fn site_of(peer: IpAddr) -> IpAddr {
     let peer = peer.to_canonical();
     match peer {

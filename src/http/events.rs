@@ -31,7 +31,7 @@ pub(super) fn events(board: &Arc<Board>, answering: &Answering) -> Result<Respon
     if !answering.stream() {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many event streams are open. Close another page, or poll /status instead.",
+            "too many event streams are open. Close another status page, or poll /status instead.",
         ));
     }
     // At most one event is queued, so a slow reader skips events.
@@ -59,6 +59,6 @@ async fn send(mut sender: Sender<Bytes>, board: Arc<Board>) {
 }
 
 fn event(name: &str, data: &impl Serialize) -> String {
-    let data = serde_json::to_string(data).expect("it has no maps with other keys than texts");
+    let data = serde_json::to_string(data).expect("all map keys are strings");
     format!("event: {name}\ndata: {data}\n\n")
 }

@@ -30,7 +30,7 @@ pub(super) fn metrics(shared: &Shared, status: &Status) -> String {
         ),
         single(
             "wakeupd_denied_networks",
-            "Networks in DENY_FILE, after merging adjacent ones.",
+            "Networks in DENY_FILE, after adjacent and nested networks are merged.",
             shared.engine.guard().denied(),
         ),
         lateness(&totals.lateness, totals.lateness_micros),
@@ -132,7 +132,7 @@ fn snapshot(snapshot: &Snapshot) -> [MetricFamily; 6] {
         count("wakeupd_failed_snapshots_total", "Failed snapshot writes.", snapshot.failed),
         float(
             "wakeupd_snapshot_age_seconds",
-            "Age of the last snapshot, or uptime before the first one.",
+            "Age of the last snapshot, or the uptime before the first snapshot.",
             snapshot.age_seconds,
         ),
         float(

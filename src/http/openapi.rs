@@ -40,7 +40,8 @@ fn settings() -> Value {
     let schema = |about: String| json!({"type": "string", "description": about});
     let properties = public.map(|setting| (setting.name.to_owned(), schema(setting.plain_about())));
     let mut settings = object(&properties.collect());
-    settings["description"] = "The effective settings without addresses, paths and secrets.".into();
+    settings["description"] =
+        "The effective settings, except those that can contain networks, paths or secrets.".into();
     settings
 }
 

@@ -41,7 +41,7 @@ pub(super) fn page() -> Response<Body> {
 
 /// The hash of the content of the page's only element with this name.
 fn hash_of(element: &str) -> String {
-    let (_, rest) = PAGE.split_once(&format!("<{element}>")).expect("the page has it");
-    let (content, _) = rest.split_once(&format!("</{element}>")).expect("it ends");
+    let (_, rest) = PAGE.split_once(&format!("<{element}>")).expect("the page has the element");
+    let (content, _) = rest.split_once(&format!("</{element}>")).expect("the element ends");
     format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(content)))
 }

@@ -17,8 +17,8 @@ use crate::status::Prefix;
 /// The default number of prefixes.
 const USUAL: usize = 20;
 
-/// The number of prefixes counted at a time. A prefix with more than this fraction (1/8192) of the clients is
-/// always found. If there are no more prefixes than this, all are found.
+/// The maximum number of prefixes that are counted at a time. If the clients have no more prefixes than this,
+/// all prefixes are found. Otherwise, every prefix with more than 1/8192 of the clients is found.
 const CANDIDATES: usize = 8_192;
 
 /// The networks with the most clients: /24s of IPv4 and /56s of IPv6.
@@ -81,7 +81,7 @@ fn prefix_of(ip: IpAddr) -> IpNet {
     }
 }
 
-/// The prefixes that may have the most clients, found in one pass without counting all prefixes (Misra and
+/// The prefixes that can have the most clients, found in one pass without counting all prefixes (Misra and
 /// Gries, Finding repeated elements, 1982).
 #[derive(Debug, Default)]
 struct Candidates(HashMap<IpNet, u64>);

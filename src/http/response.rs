@@ -73,7 +73,7 @@ pub(super) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Respon
 
 /// A response with `value` as JSON.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    let json = serde_json::to_vec(value).expect("it has no maps with other keys than texts");
+    let json = serde_json::to_vec(value).expect("all map keys are strings");
     let mut response = text(JSON, json);
     *response.status_mut() = status;
     response

@@ -21,7 +21,7 @@ use crate::shared::Shared;
 use crate::throttle::Throttle;
 use crate::watchdog::Watchdog;
 
-/// The delay of the response to a wrong token. Only the connection that sent it waits.
+/// The delay of the response to a wrong token. Only the connection that sent the token waits.
 const DELAY_AFTER_WRONG_TOKEN: Duration = Duration::from_secs(1);
 
 /// The data from which requests are answered.
@@ -54,7 +54,7 @@ async fn route<B>(
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(Failure::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            "the only methods are GET and HEAD",
+            "the HTTP method is not supported: use GET or HEAD",
         ));
     }
     let Endpoint { shared, board, .. } = endpoint;
@@ -149,7 +149,9 @@ fn parameters(query: &str) -> Result<BTreeMap<Cow<'_, str>, Cow<'_, str>>, Failu
     let mut parameters = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if parameters.contains_key(&name) {
-            return Err(Failure::bad_request(format!("the parameter {name} occurs twice")));
+            return Err(Failure::bad_request(format!(
+                "the parameter {name} occurs twice: send each parameter at most once"
+            )));
         }
         parameters.insert(name, value);
     }

@@ -40,7 +40,7 @@ impl IcmpErrors {
                 if shared.engine.handle_icmp_error(now, unreachable) {
                     debug!(
                         client = unreachable.map(tracing::field::display),
-                        "muted: its port is closed"
+                        "muted a client with a closed port"
                     );
                 }
             }

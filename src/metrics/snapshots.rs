@@ -15,7 +15,7 @@ pub struct Snapshots {
     pub written: Counter,
     /// The number of failed writes.
     pub failed: Counter,
-    /// The reason if the snapshot found at startup was not used.
+    /// Why the snapshot found at startup was not used. `None` if it was used, or no snapshot existed.
     pub unused: Option<String>,
     last: Mutex<(Option<LastSnapshot>, Option<Failure>)>,
 }
@@ -25,7 +25,7 @@ pub struct Snapshots {
 pub struct Failure {
     /// The error message.
     pub reason: String,
-    /// The remedy, as the end of a sentence.
+    /// The remedy, as the end of a sentence such as "To fix this, …".
     pub remedy: &'static str,
 }
 
@@ -67,7 +67,7 @@ impl Snapshots {
         self.locked().0
     }
 
-    /// Returns the failure of the last write, if it failed.
+    /// Returns the failure of the last write. `None` if the last write succeeded.
     pub fn failure(&self) -> Option<Failure> {
         self.locked().1.clone()
     }

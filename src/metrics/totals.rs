@@ -1,4 +1,5 @@
-//! The table of counters. To add one, count it in [`Metrics`] or in the engine's [`Counters`], and add it here.
+//! The table of the counters in `/status`. To add a counter, count it in [`Metrics`] or in the engine's
+//! [`Counters`], and add it here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -75,14 +76,14 @@ macro_rules! by_reason {
 /// `every_minute` are also fields of the log line that summarizes each minute.
 macro_rules! counters {
     (
-        |$engine:ident, $tasks:ident|
+        |$engine:ident, $tasks:ident, $lateness:ident|
         every_minute { $($logged:tt)* }
         others { $($other:tt)* }
     ) => {
-        counters!(@totals $engine, $tasks, $($logged)* $($other)*);
+        counters!(@totals $engine, $tasks, $lateness, $($logged)* $($other)*);
         counters!(@summary $($logged)*);
     };
-    (@totals $engine:ident, $tasks:ident, $(
+    (@totals $engine:ident, $tasks:ident, $lateness:ident, $(
         $(#[doc = $help:literal])+
         $field:ident $(by $Reason:ident)?, $metric:literal = $read:expr;
     )+) => {
@@ -92,7 +93,7 @@ macro_rules! counters {
             $($(#[doc = $help])+ pub $field: by_reason!(count $($Reason)?),)+
             /// Pings that the kernel accepted, by lateness bucket.
             pub lateness: [u64; LATENESS_BUCKETS],
-            /// The summed lateness of these pings, in microseconds.
+            /// The summed lateness of the pings that the kernel accepted, in microseconds.
             pub lateness_micros: u64,
         }
 
@@ -104,7 +105,7 @@ macro_rules! counters {
             $($(#[doc = $help])+ pub $field: by_reason!(report $($Reason)?),)+
         }
 
-        /// The definitions of all counters.
+        /// The definitions of all counters in the table.
         #[must_use]
         pub fn definitions() -> Vec<Definition> {
             vec![$(Definition {
@@ -117,9 +118,10 @@ macro_rules! counters {
 
         impl Totals {
             pub(super) fn read($engine: &Counters, $tasks: &Metrics) -> Self {
+                let $lateness = each(&$tasks.lateness);
                 Self {
                     $($field: $read,)+
-                    lateness: each(&$tasks.lateness),
+                    lateness: $lateness,
                     lateness_micros: $tasks.lateness_micros.get(),
                 }
             }
@@ -167,12 +169,12 @@ macro_rules! counters {
 }
 
 counters! {
-    |engine, tasks|
+    |engine, tasks, lateness|
     every_minute {
         /// Heartbeats that the guard accepted.
         heartbeats, "wakeupd_heartbeats_total" = engine.heartbeats.get();
         /// Pings that the kernel accepted.
-        pings, "wakeupd_pings_total" = each(&tasks.lateness).iter().sum();
+        pings, "wakeupd_pings_total" = lateness.iter().sum();
         /// Datagrams that the guard refused. In observe mode, datagrams that it would have refused.
         refused by Refused, "wakeupd_refused_datagrams_total" = each(&engine.refused);
         /// Pings that the kernel rejected.

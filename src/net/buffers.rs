@@ -44,8 +44,8 @@ fn receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
     size.map_or(BUFFERS.receive, granted)
 }
 
-/// Requests a larger receive buffer, unless the current one is large enough. The process that created the
-/// socket may have been allowed a larger one than this process.
+/// Requests a larger receive buffer, unless the current buffer is large enough: the process that created the
+/// socket can have been allowed a larger buffer than this process. Returns the granted size in bytes.
 pub(super) fn grow_receive_buffer(socket: &socket2::Socket, missing: &mut Missing) -> usize {
     if receive_buffer(socket, missing) < BUFFERS.receive {
         let requested = batch::request_receive_buffer(socket, BUFFERS.receive);

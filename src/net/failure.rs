@@ -18,7 +18,7 @@ pub enum SendFailure {
     Invalid,
     /// A local firewall rule drops the datagram (EPERM).
     NotPermitted,
-    /// A route prohibits the destination, or it is a broadcast address (EACCES).
+    /// A route prohibits the destination, or the destination is a broadcast address (EACCES).
     Prohibited,
     /// No route to the destination (ENETUNREACH).
     NetworkUnreachable,
@@ -47,8 +47,8 @@ pub enum Reaction {
     GiveUp,
     /// Wait briefly and retry: the kernel had no room for the datagram.
     Wait,
-    /// Check whether this machine still has the source address. If not, let the kernel choose one for this
-    /// client and the rest of its group.
+    /// Check whether this machine still has the source address. If not, let the kernel choose the source
+    /// address for this client and the rest of its group.
     CheckSource,
 }
 
@@ -57,7 +57,7 @@ struct Row {
     failure: SendFailure,
     errno: Option<Errno>,
     label: &'static str,
-    /// The number of immediate retries. The kernel fails one call for each pending ICMP error, which may be
+    /// The number of immediate retries. The kernel fails one call for each pending ICMP error, which can be
     /// about another datagram.
     retries: usize,
     reaction: Reaction,

@@ -32,8 +32,8 @@ pub(super) fn allow_any_address(socket: &impl AsFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::IpFreebind, &true)
 }
 
-/// Undoes [`allow_any_address`], unless the other socket allows any address too. Otherwise pings would leave
-/// from an IPv6 address that was removed.
+/// Undoes [`allow_any_address`] on the socket `to`, unless the socket `from` also allows any address.
+/// Otherwise pings would leave from an IPv6 address that this machine no longer has.
 ///
 /// # Errors
 /// If the kernel refuses the option.
@@ -58,7 +58,7 @@ where
     })
 }
 
-/// The network interface that a socket is bound to; empty if there is none.
+/// The network interface that a socket is bound to. Empty if the socket is bound to none.
 pub(super) fn interface(socket: &impl AsFd) -> nix::Result<OsString> {
     getsockopt(socket, sockopt::BindToDevice)
 }

@@ -23,11 +23,11 @@ use super::{
 pub(super) use super::inherit::{interface, restore_interface};
 pub(super) use super::linux::request_receive_buffer;
 
-/// Caps the number of spare sockets at 63, even if the kernel grants less or does not report the granted
-/// size.
+/// The smallest send buffer for which [`spares`] computes the number of spare sockets. It caps that number at
+/// 63, even if the kernel grants less or does not report the granted size.
 const LEAST_SEND_BUFFER: usize = 64 << 10;
 
-/// A port to connect to (RFC 863). No datagram is sent to it.
+/// The port to which [`is_local`] connects a socket (RFC 863). No datagram is sent to it.
 const DISCARD: u16 = 9;
 
 /// Requests a send buffer of this size, above the system's limit if the process has `CAP_NET_ADMIN`.
@@ -55,7 +55,8 @@ pub(super) fn describe_arrivals(socket: &impl AsFd, address: SocketAddr, missing
     }
 }
 
-/// The control messages of `message`. Counts truncated ones, because nix does not parse the rest of them.
+/// The control messages of `message`. If they are truncated, counts the message and returns `None`, because
+/// nix does not parse truncated control messages.
 fn control_messages<'a, S>(
     message: &'a RecvMsg<'_, '_, S>,
     control: &Control,
@@ -182,8 +183,8 @@ fn nowhere(ip: IpAddr) -> IpAddr {
     Ipv6Addr::from_bits(0x0100 << 112 | u128::from(fastrand::u64(..))).into()
 }
 
-/// Whether this machine has the address `ip`. Also true if the kernel cannot say: a link-local address cannot
-/// be checked without its interface.
+/// Whether this machine has the address `ip`. Also returns true if the address cannot be checked, such as a
+/// link-local address without its interface.
 pub(super) fn is_local(sender: &UdpSocket, ip: IpAddr) -> bool {
     if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
         return true;
@@ -223,7 +224,7 @@ pub(super) fn report_errors(socket: &impl AsFd, is_ipv6: bool, is_on: bool, miss
     }
 }
 
-/// Appends up to [`BATCH`] pending errors to `errors`. Fewer than that mean that the queue is empty.
+/// Appends up to [`BATCH`] pending errors to `errors`. If it appends fewer, the queue is empty.
 pub(super) fn receive_errors(
     socket: &impl AsFd,
     control: &Control,

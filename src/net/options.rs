@@ -1,9 +1,9 @@
-//! Socket options that a kernel, a sandbox or a seccomp filter may refuse, without which the daemon still
-//! serves.
+//! Socket options that a kernel, a sandbox or a seccomp filter can refuse. The daemon also serves without
+//! them.
 
 use std::io;
 
-/// An optional option of the UDP sockets.
+/// An option of the UDP sockets that the daemon can serve without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "`name` and `cost` describe each")]
 pub enum SocketOption {
@@ -54,7 +54,7 @@ impl SocketOption {
         }
     }
 
-    /// The cost of serving without the option.
+    /// The cost of serving without the option, as the end of a sentence.
     #[must_use]
     pub const fn cost(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl SocketOption {
                 "the send buffers may keep their default size, and pings that find them full wait or fail"
             }
             Self::PacketInfoV4 | Self::PacketInfoV6 => {
-                "on a host with several addresses, pings may leave from an address that the client did not call, and NATs drop them; set HOST to the one address that clients use"
+                "on a host with several addresses, pings may leave from an address that the client did not send to, and NATs drop them; set HOST to the one address that clients use"
             }
             Self::ErrorQueueV4 => {
                 "IPv4 clients with a closed port are pinged until they expire, and pings lost to a full device queue count as sent"
@@ -77,13 +77,13 @@ impl SocketOption {
                 "IPv6 clients with a closed port are pinged until they expire, and IPv6 pings lost to a full device queue count as sent"
             }
             Self::Timestamps => {
-                "heartbeats that waited longer than CLIENT_EXPIRATION_SECONDS, while the daemon was paused, register"
+                "after a pause, the daemon accepts heartbeats that waited longer than CLIENT_EXPIRATION_SECONDS"
             }
             Self::MemoryInfo => "heartbeats lost to a full receive buffer are not counted",
             Self::ShareAddress => {
                 "all workers send through the receiving socket, and wait for each other under load"
             }
-            Self::PathMtu => "pings take some 8 % more CPU time",
+            Self::PathMtu => "pings take about 8 % more CPU time",
         }
     }
 }

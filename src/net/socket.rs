@@ -28,7 +28,7 @@ pub struct Socket {
     buffers: Buffers,
     /// The kernel's drop count when the daemon took over the socket.
     dropped_before: u64,
-    /// The network interface that all sockets are bound to; empty if there is none.
+    /// The network interface that all sockets are bound to. Empty if they are bound to none.
     interface: OsString,
     /// The sockets of the [`Sender`]s.
     senders: Vec<Arc<UdpSocket>>,
@@ -78,19 +78,21 @@ impl Socket {
         let socket = socket2::Socket::from(socket);
         let unsuitable = |reason: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         if address.port() == 0 {
-            return unsuitable("it is not bound to a port");
+            return unsuitable("the socket is not bound to a port");
         }
         let mut missing = Missing::default();
         if address.is_ipv6()
             && address.ip().is_unspecified()
             && missing.note(SocketOption::DualStack, socket.only_v6()) == Some(true)
         {
-            return unsuitable("it is bound to every IPv6 address, but takes no IPv4");
+            return unsuitable(
+                "the socket is bound to ::, but does not accept IPv4: set BindIPv6Only=both",
+            );
         }
         if let Ok(peer) = socket.peer_addr() {
             let peer = peer.as_socket().map(|peer| format!(" to {peer}")).unwrap_or_default();
             return unsuitable(&format!(
-                "it is connected{peer}, so it receives from that peer alone: hand over a bound socket that is not connected"
+                "the socket is connected{peer}, so it receives datagrams only from that peer: hand over a bound socket that is not connected"
             ));
         }
         socket.set_nonblocking(true)?;
@@ -181,14 +183,14 @@ impl Socket {
         None
     }
 
-    /// Datagrams and ICMP errors with truncated control messages. Their local address, arrival time and cause
-    /// are unknown.
+    /// The number of datagrams and ICMP errors with truncated control messages. The local address and the
+    /// arrival time of such a datagram, and the cause of such an error, are unknown.
     #[must_use]
     pub fn truncated_control(&self) -> u64 {
         self.control.truncated.load(Relaxed)
     }
 
-    /// Waits until a datagram or an error may be pending.
+    /// Waits until a datagram or an error is probably pending.
     ///
     /// # Errors
     /// If the runtime is shutting down.
@@ -196,8 +198,7 @@ impl Socket {
         self.io.ready(Interest::READABLE | Interest::ERROR).await.map(drop)
     }
 
-    /// Appends up to [`BATCH`] pending datagrams to `received`. Fewer than that mean that the buffer is
-    /// empty.
+    /// Appends up to [`BATCH`] pending datagrams to `received`. If it appends fewer, the buffer is empty.
     ///
     /// The call always asks the kernel. The runtime may not know of an arrival yet: after a stop of the
     /// process, its timers fire first.
@@ -226,8 +227,8 @@ impl Socket {
         }
     }
 
-    /// Appends up to [`BATCH`] pending errors to `errors`. Fewer than that mean that the runtime knows of no
-    /// more.
+    /// Appends up to [`BATCH`] pending errors to `errors`. If it appends fewer, the runtime knows of no
+    /// further errors.
     ///
     /// # Errors
     /// If the receive call fails, except because the queue is empty.

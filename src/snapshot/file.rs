@@ -38,8 +38,8 @@ pub struct Found {
     pub unused: Option<String>,
 }
 
-/// The path of a snapshot, for one daemon at a time. The lock is on a file of its own, because each new
-/// snapshot replaces the file of the last one. The kernel releases the lock when the process ends.
+/// The snapshot file, which only one daemon at a time can use. The lock is on a separate file, because each
+/// new snapshot replaces the previous snapshot file. The kernel releases the lock when the process ends.
 #[derive(Debug)]
 pub(super) struct SnapshotFile {
     path: PathBuf,
@@ -50,7 +50,7 @@ pub(super) struct SnapshotFile {
 
 #[derive(Debug)]
 enum Lock {
-    /// Not taken yet: not tried, or the attempt failed.
+    /// The lock is not taken: no attempt has been made, or the last attempt failed.
     Free,
     Taken {
         _file: Flock<File>,
@@ -70,8 +70,8 @@ impl SnapshotFile {
         &self.path
     }
 
-    /// Reads the snapshot if a daemon at `port` can use it. An unusable one is put aside, unless it belongs to
-    /// another daemon.
+    /// Reads the snapshot if a daemon at `port` can use it. An unusable snapshot is put aside, unless it
+    /// belongs to another daemon.
     pub(super) fn find(&mut self, port: u16) -> Found {
         let path = self.path.display().to_string();
         if let Err(error) = self.lock_at_the_start()
@@ -80,14 +80,14 @@ impl SnapshotFile {
             self.lock = Lock::Foreign;
             warn!(
                 path,
-                "{FOREIGN}, so this one starts without its clients and writes no snapshot: {OWN_PATH}"
+                "{FOREIGN}, so this daemon starts without the clients in the snapshot and writes no snapshot: {OWN_PATH}"
             );
             return Found::default();
         }
         let unused = match self.read(port) {
             Ok(snapshot) => return Found { snapshot: Some(snapshot), unused: None },
             Err(None) => {
-                info!(path, "no snapshot exists yet");
+                info!(path, "no snapshot exists yet, so the daemon starts without clients");
                 return Found::default();
             }
             Err(Some(reason)) => reason,
@@ -95,7 +95,7 @@ impl SnapshotFile {
         self.has_unused = true;
         let kept = match self.put_aside() {
             Ok(()) => format!("kept as {}", with_ending(&self.path, ".bad").display()),
-            Err(error) => format!("not yet renamed: {error}"),
+            Err(error) => format!("not yet renamed, because of this error: {error}"),
         };
         let problem = SNAPSHOT_UNUSED.with(&[("reason", &unused)]);
         warn!(path, reason = unused, kept, "{problem}");
@@ -114,7 +114,7 @@ impl SnapshotFile {
         let bytes = match disk::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(None),
-            Err(error) => return Err(Some(format!("it cannot be read ({error})"))),
+            Err(error) => return Err(Some(format!("the file cannot be read ({error})"))),
         };
         let snapshot = Snapshot::parse(bytes).and_then(|snapshot| {
             snapshot.suits(port, &Moment::now())?;
@@ -150,7 +150,8 @@ impl SnapshotFile {
     /// Takes the lock, unless this daemon holds it already.
     ///
     /// # Errors
-    /// [`ErrorKind::ResourceBusy`] if another daemon holds the lock. Other kinds if its file cannot be opened.
+    /// [`ErrorKind::ResourceBusy`] if another daemon holds the lock. Other kinds if the lock file cannot be
+    /// opened.
     fn lock(&mut self) -> io::Result<()> {
         match self.lock {
             Lock::Free => {}
@@ -175,8 +176,8 @@ impl SnapshotFile {
         Ok(())
     }
 
-    /// Atomically replaces the snapshot by the output of `write`. With `is_last` it is synced to the disk
-    /// before this returns.
+    /// Atomically replaces the snapshot by the output of `write`. If `is_last` is true, syncs the snapshot to
+    /// the disk before returning.
     pub(super) fn replace(
         &mut self,
         is_last: bool,
@@ -214,30 +215,32 @@ impl SnapshotFile {
 }
 
 const FOREIGN: &str = "another wakeupd uses this snapshot";
-const OWN_PATH: &str = "give each daemon its own SNAPSHOT_PATH and restart this one";
+const OWN_PATH: &str = "give each daemon its own SNAPSHOT_PATH and restart this daemon";
 
 fn foreign() -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, FOREIGN)
 }
 
-/// The remedy for an error of writing the snapshot, as the end of a sentence.
+/// The remedy for an error of writing the snapshot, as the end of a sentence such as "To fix this, …".
 #[must_use]
 pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space on its disk",
-        ErrorKind::ReadOnlyFilesystem => {
-            "remount its disk read-write, or set SNAPSHOT_PATH to another disk"
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free space on the disk of SNAPSHOT_PATH"
         }
-        ErrorKind::NotFound => "create its folder, or correct SNAPSHOT_PATH",
+        ErrorKind::ReadOnlyFilesystem => {
+            "remount the disk of SNAPSHOT_PATH read-write, or set SNAPSHOT_PATH to another disk"
+        }
+        ErrorKind::NotFound => "create the folder of SNAPSHOT_PATH, or correct SNAPSHOT_PATH",
         ErrorKind::PermissionDenied => {
-            "give the daemon's user write access to its folder and the files in it, or set SNAPSHOT_PATH to another folder"
+            "give the daemon's user write access to the folder of SNAPSHOT_PATH and the files in it, or set SNAPSHOT_PATH to another folder"
         }
         // EBUSY from the kernel: a mount point cannot be renamed or replaced.
         ErrorKind::ResourceBusy if error.raw_os_error().is_some() => {
             "mount the folder of SNAPSHOT_PATH instead of the file: a mount point cannot be replaced"
         }
         ErrorKind::ResourceBusy => OWN_PATH,
-        _ => "check its disk, or set SNAPSHOT_PATH to another disk",
+        _ => "check the disk of SNAPSHOT_PATH, or set SNAPSHOT_PATH to another disk",
     }
 }
 

@@ -16,7 +16,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// The metadata of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// The version of wakeupd that wrote it.
+    /// The version of wakeupd that wrote the snapshot.
     pub program: String,
     /// When the snapshot was started.
     pub taken: Moment,
@@ -24,8 +24,8 @@ pub struct Header {
     pub port: u16,
     /// The keys of the hash that assigns clients to shards.
     pub seed: Seed,
-    /// Set if the daemon stopped and all its workers did: they served every slot due before this time, as far
-    /// as they were not behind, and none after it.
+    /// Set if the daemon and all its workers stopped cleanly: the workers served every slot due before this
+    /// time, except slots for which they were too late, and no slot after it.
     pub pinged_until: Option<Time>,
 }
 
@@ -33,7 +33,7 @@ pub struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Frame {
     Shard(Shard),
-    /// The end, with the total number of clients.
+    /// The end of the snapshot, with the total number of clients.
     End(u64),
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Known {
 }
 
 impl Shard {
-    /// Packs clients as they were at `at`.
+    /// Packs the clients of a shard in their state at the time `at`.
     pub(super) fn of(views: &[View], at: Time) -> Self {
         let millis = |time: Time| time.as_nanos() / NANOS_PER_MILLI;
         let saturated = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
 //! The binary encoding of a snapshot.
 //!
-//! A snapshot begins with [`MAGIC`] and the version, a `u32`. Frames follow. Each has the length of its content
-//! and the CRC-32 of it (as in ISO 3309 and zlib), both `u32`, and then the content in the format of
+//! A snapshot begins with [`MAGIC`] and the version, a `u32`. Frames follow. Each frame has the length and
+//! the CRC-32 (as in ISO 3309 and zlib) of its content, both `u32`, and then the content in the format of
 //! [postcard](https://postcard.jamesmunns.com). Each `u32` is little-endian.
 
 use std::io::{self, Write};
@@ -15,29 +15,31 @@ use thiserror::Error;
 /// The first bytes of a snapshot.
 pub const MAGIC: [u8; 8] = *b"wakeupd\0";
 
-/// The version that is written, and the only one that can be read.
+/// The version of the format that wakeupd writes, and the only version that it reads.
 pub const VERSION: u32 = 1;
 
 /// Why a snapshot cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unusable {
     /// The file does not begin with [`MAGIC`].
-    #[error("it is not a wakeupd snapshot")]
+    #[error("the file is not a wakeupd snapshot")]
     NotOurs,
-    /// Another version of the format, as a later wakeupd may write it.
-    #[error("its format version is {0}, but this wakeupd reads version {VERSION}")]
+    /// The file has another version of the format, for example because a later wakeupd wrote it.
+    #[error("the format version of the file is {0}, but this wakeupd reads only version {VERSION}")]
     Version(u32),
     /// The file is truncated.
-    #[error("it is truncated after {0} bytes")]
+    #[error("the file is truncated after {0} bytes")]
     CutOff(usize),
     /// A checksum or the content of a frame is wrong.
-    #[error("it is damaged at byte {0}")]
+    #[error("the file is damaged at byte {0}")]
     Damaged(usize),
-    /// A daemon at another port wrote it. Its clients do not expect pings from this one.
-    #[error("it was taken on UDP port {0}, and its clients expect pings from that port")]
+    /// A daemon on another port wrote the snapshot, and its clients expect pings from that port.
+    #[error("the snapshot was taken on UDP port {0}, and its clients expect pings from that port")]
     OtherPort(u16),
-    /// The age is unknown, because the snapshot lies in the future.
-    #[error("its time is {0:?} in the future, so the clock must have been set back")]
+    /// The age is unknown, because the time of the snapshot lies in the future.
+    #[error(
+        "the time of the snapshot is {0:?} in the future, so the clock must have been set back"
+    )]
     FromTheFuture(Duration),
 }
 
@@ -97,7 +99,7 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// Continues at this position.
+    /// Continues to read `bytes` at `position`.
     pub(super) fn at(position: usize, bytes: &'a [u8]) -> Self {
         Self { bytes, position }
     }
@@ -123,7 +125,7 @@ impl<'a> FrameReader<'a> {
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Unusable> {
         let slice = self.slice(N)?;
-        Ok(slice.try_into().expect("it is as long"))
+        Ok(slice.try_into().expect("the slice has the length of the array"))
     }
 
     fn slice(&mut self, length: usize) -> Result<&'a [u8], Unusable> {

@@ -26,7 +26,7 @@ pub(super) const FINAL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of clients written between two pauses.
 const CLIENTS_A_PAUSE: usize = 1_000;
 
-/// The file of the snapshot, and its largest age.
+/// Where to write the snapshot, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The path of the file.
@@ -45,15 +45,15 @@ pub struct Keeper {
 
 #[derive(Debug)]
 enum Order {
-    /// Write the clients from now on.
+    /// Start to write snapshots regularly.
     Keep(Arc<Shared>),
-    /// Write the final snapshot. Every slot due before this time has been served.
+    /// Write the final snapshot. The time is the one up to which every slot has been served, if it is known.
     End(Option<Time>),
 }
 
 impl Keeper {
     /// Starts the thread and returns the snapshot that it finds for a daemon at `port`. If the disk does not
-    /// answer within [`disk::TIMEOUT`], the daemon starts without its clients.
+    /// answer within [`disk::TIMEOUT`], the daemon starts without the clients of the snapshot.
     ///
     /// # Errors
     /// If the system refuses a new thread.
@@ -81,13 +81,14 @@ impl Keeper {
         let _ = self.orders.send(Order::Keep(shared));
     }
 
-    /// Writes the final snapshot and syncs it to the disk. The daemon must have stopped. `pinged_until` is the
-    /// time up to which it served every slot, and after which it served none, if that is known.
+    /// Writes the final snapshot and syncs it to the disk. The daemon must have stopped. `pinged_until` is
+    /// the time up to which the daemon served every slot, and after which it served none. `None` means that
+    /// this time is unknown.
     pub async fn end(self, pinged_until: Option<Time>) {
         let _ = self.orders.send(Order::End(pinged_until));
         if timeout(FINAL_SNAPSHOT_TIMEOUT, self.ended).await.is_err() {
             warn!(
-                "the final snapshot took longer than {FINAL_SNAPSHOT_TIMEOUT:?}, so the daemon ends without it and the previous one stays"
+                "the final snapshot took longer than {FINAL_SNAPSHOT_TIMEOUT:?}, so the daemon exits without it, and the previous snapshot stays in place. Check the disk of SNAPSHOT_PATH."
             );
         }
     }
@@ -216,7 +217,7 @@ impl Writer {
                 let took = clock::now().since(begun);
                 snapshots.wrote(LastSnapshot { begun, took, clients, bytes });
                 if was_failing {
-                    info!(%path, clients, "the snapshot can be written again");
+                    info!(%path, clients, "the daemon can write the snapshot again");
                 }
             }
             Err(error) => {

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Time};
 
-/// Identifies the clock by the boot id and, in a time namespace, the offset from the machine's boot clock. It
-/// is read each time, because CRIU moves a running process to another machine or namespace.
+/// Identifies the clock by the boot id and, in a time namespace, the offset from the machine's boot clock.
+/// The boot id and the offset are read each time, because CRIU can move a running process to another machine
+/// or namespace.
 fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
@@ -53,7 +54,7 @@ impl Moment {
     /// The time since `earlier`: by the boot clock if both are of the same boot, else by the wall clock.
     ///
     /// # Errors
-    /// If `earlier` is in the future. The error is the time until then.
+    /// If `earlier` is in the future. The error is the time from this moment to `earlier`.
     pub fn since(&self, earlier: &Self) -> Result<Duration, Duration> {
         let (now, then) = if self.is_of_the_same_boot(earlier) {
             (self.now, earlier.now)

@@ -10,11 +10,11 @@ use crate::metrics::{LATENESS_BOUNDS, Totals};
 use crate::net::SendFailure;
 use crate::output::{counted, grouped};
 
-/// The index of the histogram bound above which a ping counts as late: clients that expect one ping a second
-/// notice the delay.
+/// The index of the histogram bound above which a ping is late: clients that expect one ping a second notice
+/// the delay.
 const LATE_BOUND: usize = 6;
 
-/// Fewer pings than this in a minute are not worth a finding.
+/// Fewer late or failed pings than this in a minute are not worth a finding.
 const SOME: u64 = 10;
 
 /// A problem with the daemon, in the words of the [catalogue](crate::catalogue).
@@ -22,13 +22,13 @@ const SOME: u64 = 10;
 pub struct Finding {
     /// A stable identifier for the kind of problem.
     pub id: String,
-    /// How urgent it is.
+    /// How urgent the problem is.
     pub severity: Severity,
     /// The fact and its consequence.
     pub summary: String,
     /// The remedy.
     pub advice: String,
-    /// The section of the operator's handbook about this problem.
+    /// The path of the document about this problem, with the anchor of its section.
     pub more: String,
 }
 
@@ -66,7 +66,7 @@ pub struct Seen<'a> {
     pub recent: &'a Totals,
 }
 
-/// Returns all findings, worst first.
+/// Returns all findings, the most severe first.
 #[must_use]
 pub fn find(seen: &Seen) -> Vec<Finding> {
     occurrences(seen).into_iter().map(Finding::from).collect()
@@ -190,7 +190,7 @@ fn control_truncated(seen: &Seen) -> Option<Occurrence> {
 fn snapshot_old(seen: &Seen) -> Option<Occurrence> {
     let Snapshot { age_seconds, interval_seconds, failure, remedy, .. } = seen.snapshot?;
     if let Some(reason) = failure {
-        let remedy = remedy.as_deref().unwrap_or("check its disk");
+        let remedy = remedy.as_deref().unwrap_or("check the disk of SNAPSHOT_PATH");
         return Some(daemon::SNAPSHOT_FAILED.with(&[("reason", reason), ("remedy", &remedy)]));
     }
     let age = format!("{age_seconds:.0}");
@@ -208,8 +208,8 @@ fn deny_file_stale(seen: &Seen) -> Option<Occurrence> {
     Some(deny_file_unread(read.is_some(), reason, *line))
 }
 
-/// The problem of a `DENY_FILE` that could not be read. `has_networks` says whether an earlier read succeeded,
-/// and `line` is the number of the invalid line, if there is one.
+/// The problem of a `DENY_FILE` that could not be read. `has_networks` is true if an earlier read succeeded.
+/// `line` is the number of the invalid line, or `None` if the content of the file is not the cause.
 #[must_use]
 pub fn deny_file_unread(has_networks: bool, reason: &str, line: Option<usize>) -> Occurrence {
     let problem = match (has_networks, line) {
@@ -250,7 +250,8 @@ impl SocketBuffer {
     pub const SEND: Self =
         Self { small: daemon::SEND_BUFFER_SMALL, parameter: "net.core.wmem_max" };
 
-    /// The problem with a buffer of this many bytes, if that is less than the daemon requests.
+    /// The problem with a buffer of `granted` bytes. `None` if the buffer has the `wanted` bytes that the
+    /// daemon requests.
     #[must_use]
     pub fn problem(self, granted: usize, wanted: usize) -> Option<Occurrence> {
         let raise = set_sysctl(self.parameter, wanted);

@@ -14,7 +14,8 @@ impl WorkerThreads {
         Self((0..workers).map(|_| OnceLock::new()).collect())
     }
 
-    /// Sets the thread of a worker. Call this before the worker may need to be woken.
+    /// Sets the thread of a worker. Call this before the worker can need a wake-up, because [`Self::wake`]
+    /// does nothing without the thread.
     pub fn set(&self, worker: usize, thread: Thread) {
         let _ = self.0[worker].set(thread);
     }

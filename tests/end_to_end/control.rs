@@ -118,7 +118,7 @@ fn extra_control_messages_hide_no_address_and_no_icmp_error() {
             client.pings(2);
             let gone = client.address();
             drop(client);
-            daemon.wait_for_line(&format!("muted: its port is closed client={gone}"));
+            daemon.wait_for_line(&format!("muted a client with a closed port client={gone}"));
         }
         assert!(truncated(&daemon).abs() < 0.5);
         daemon.stop();

@@ -54,7 +54,7 @@ fn a_denied_client_is_removed_at_once_and_readmitted_when_allowed() {
 
     fs::remove_file(file.path()).unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_line("ERROR The daemon cannot reload DENY_FILE");
+    daemon.wait_for_line("WARN The daemon cannot reload DENY_FILE");
     client.heartbeat(&[]);
     assert!(client.is_left_alone_for(Duration::from_millis(1_500)));
 
@@ -99,7 +99,7 @@ fn a_reload_that_fails_is_a_finding_until_one_succeeds() {
     assert!(read.is_string(), "{read}");
     file.write("198.51.100.0/24\n\nsecret\n");
     daemon.signal(Signal::SIGHUP);
-    let line = daemon.wait_for_line("ERROR The daemon cannot reload DENY_FILE");
+    let line = daemon.wait_for_line("WARN The daemon cannot reload DENY_FILE");
     assert!(line.contains("line 3: ") && line.contains("secret"), "{line}");
     wait_until("the failed reload is reported", || is_stale(true));
     let (findings, deny_file) = (status()["findings"].to_string(), status()["deny_file"].clone());
@@ -129,7 +129,7 @@ fn only_a_regular_file_is_read() {
     {
         let (status, _, stderr) = output(&mut wakeupd(&[("DENY_FILE", path)]));
         assert_eq!(status.code(), Some(78));
-        let reason = format!("it is {kind}, not a regular file");
+        let reason = format!("the path names {kind}, not a regular file");
         assert!(stderr.contains(&reason), "{stderr}");
     }
 }
@@ -169,7 +169,7 @@ fn observe_mode_reports_refusals_but_refuses_no_client() {
     }
     for reason in ["refuse_nets", "max_clients"] {
         daemon.wait_for_line(&format!(
-            "would refuse a datagram source=127.0.0.1:{} reason=\"{reason}\"",
+            "would refuse a datagram with GUARD_MODE=enforce source=127.0.0.1:{} reason=\"{reason}\"",
             clients[usize::from(reason == "max_clients")].address().port()
         ));
     }

@@ -39,7 +39,7 @@ fn pings_go_on_when_connections_exhaust_the_file_descriptors() {
     assert_eq!(count(&lines, "cannot write the snapshot"), 1, "{lines:#?}");
 
     connections.clear();
-    daemon.wait_for_line("the snapshot can be written again");
+    daemon.wait_for_line("the daemon can write the snapshot again");
     wait_until("the endpoint answers", || {
         let mut answer = String::new();
         let mut stream = connect(http);

@@ -81,7 +81,7 @@ fn a_disk_that_never_answers_blocks_neither_serving_nor_stopping() {
     let daemon = disk.start(&home, &[("DENY_FILE", file.path())]);
     daemon.wait_for_line("ERROR The daemon cannot load DENY_FILE: the disk did not answer");
     daemon.wait_for_line(
-        "WARN The daemon could not use the snapshot at its start: the disk did not answer",
+        "WARN When the daemon started, it could not use the snapshot: the disk did not answer",
     );
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
@@ -152,7 +152,7 @@ fn a_deny_file_that_answers_late_is_applied_once_read() {
     let client = Client::of(&daemon);
     client.heartbeat(&[]);
     client.ping();
-    assert!(findings(&daemon).contains("None of its networks is denied"));
+    assert!(findings(&daemon).contains("denies none of the networks in DENY_FILE"));
     let line = daemon.wait_for_line("loaded DENY_FILE");
     assert_eq!((field(&line, "networks"), field(&line, "removed")), ("1", "1"));
     assert!(client.is_left_alone_for(Duration::from_millis(2_500)));
@@ -162,7 +162,7 @@ fn a_deny_file_that_answers_late_is_applied_once_read() {
     // A slow reload is reported, and applied in the end.
     file.write("198.51.100.0/24\n");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_line("ERROR The daemon cannot reload DENY_FILE");
+    daemon.wait_for_line("WARN The daemon cannot reload DENY_FILE");
     daemon.wait_for_lines("loaded DENY_FILE", 2);
     client.heartbeat(&[]);
     client.ping();
@@ -180,7 +180,7 @@ fn a_snapshot_that_cannot_be_read_is_put_aside() {
     let disk = Disk::new(&[&home.snapshot()], 0, Errno::EIO as i32);
     let daemon = disk.start(&home, &[]);
     let line = daemon.wait_for_line("could not use the snapshot");
-    assert!(line.contains("it cannot be read (Input/output error"), "{line}");
+    assert!(line.contains("the file cannot be read (Input/output error"), "{line}");
     assert_eq!(fs::read(home.beside(".bad")).unwrap(), whole);
     wait_until("/status reports the problem", || findings(&daemon).contains("snapshot_unused"));
     daemon.stop();
@@ -188,7 +188,7 @@ fn a_snapshot_that_cannot_be_read_is_put_aside() {
     fs::remove_file(home.snapshot()).unwrap();
     symlink(home.snapshot(), home.snapshot()).unwrap();
     let daemon = home.start(&[]);
-    daemon.wait_for_line("it cannot be read (Too many levels of symbolic links");
+    daemon.wait_for_line("the file cannot be read (Too many levels of symbolic links");
     assert!(fs::symlink_metadata(home.beside(".bad")).unwrap().is_symlink());
     daemon.stop();
     assert_eq!(home.read().map(|snapshot| snapshot.len()), Some(0));
@@ -205,7 +205,7 @@ fn a_snapshot_that_cannot_be_put_aside_is_not_overwritten() {
     daemon.wait_for_line("cannot write the snapshot");
     assert_eq!(fs::read(home.snapshot()).unwrap(), b"something else");
     fs::remove_dir(home.beside(".bad")).unwrap();
-    daemon.wait_for_line("the snapshot can be written again");
+    daemon.wait_for_line("the daemon can write the snapshot again");
     assert_eq!(fs::read(home.beside(".bad")).unwrap(), b"something else");
     daemon.stop();
     assert!(home.read().is_some());

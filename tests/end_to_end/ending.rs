@@ -73,7 +73,7 @@ fn the_watchdog_ends_a_hung_daemon_and_no_client_is_lost() {
     let daemon = home.start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "4000000")]);
     let watch = |daemon: &Daemon| {
         let halted = Halted::new(daemon.thread("worker-3"));
-        daemon.wait_for_line("These tasks have not responded");
+        daemon.wait_for_line("These tasks of the daemon have not responded");
         assert!(manager.misses("WATCHDOG", Duration::from_secs(4)));
         // systemd then aborts the process.
         daemon.signal(Signal::SIGABRT);

@@ -117,7 +117,7 @@ fn an_unusable_file_exits_with_code_78() {
         (&malformed, "", names_line),
         (&binary, "", "cannot read the env file"),
         (&empty, "/nowhere/at all", "cannot read the env file /nowhere/at all: No such file"),
-        (&empty, ".env", "it is a folder, not a regular file"),
+        (&empty, ".env", "the path names a folder, not a regular file"),
     ] {
         for arguments in
             [&["--check-config"][..], &["--print-config"], &["status"], &["doctor"], &[]]

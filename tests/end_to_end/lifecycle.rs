@@ -123,6 +123,9 @@ fn a_low_port_needs_a_privilege() {
     let (status, _, stderr) = output(&mut command);
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(status.code(), Some(1));
-    assert!(stderr.contains(" cannot be bound: Permission denied"), "{stderr}");
+    assert!(
+        stderr.contains("UDP port 80 of 0.0.0.0 cannot be bound: Permission denied"),
+        "{stderr}"
+    );
     assert!(stderr.contains("CAP_NET_BIND_SERVICE"), "{stderr}");
 }

@@ -131,7 +131,7 @@ fn a_client_behind_a_blackhole_changes_no_other_clients_server_address() {
 fn a_full_table_of_local_addresses_is_a_finding_until_clients_expire() {
     require!(NEEDS);
     let scene = scene(&[("CLIENT_EXPIRATION_SECONDS", "8")]);
-    let is_told = || findings(&scene.server).contains("table of local addresses has no room");
+    let is_told = || findings(&scene.server).contains("table of local addresses is full");
     let fill = || {
         for_many(|n| {
             let source = SocketAddr::new(Ipv4Addr::from_bits(0xc633_0000 + n).into(), 5_000);

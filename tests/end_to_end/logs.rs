@@ -27,7 +27,7 @@ fn the_log_shows_the_settings_and_a_summary() {
     let starting = line("INFO starting");
     let settings = [
         ("version", concat!('"', env!("CARGO_PKG_VERSION"), '"')),
-        ("host", "127.0.0.1"),
+        ("host", "\"127.0.0.1\""),
         ("port", "0"),
         ("client_expiration_seconds", "60"),
         ("worker_pool_size", "10"),
@@ -68,7 +68,10 @@ fn only_the_first_client_is_logged_at_info() {
     }
     let lines = daemon.stop();
     let told: Vec<_> = lines.iter().filter(|line| line.contains("client=")).collect();
-    assert!(told.len() == 1 && told[0].contains("INFO first client"), "{lines:#?}");
+    assert!(
+        told.len() == 1 && told[0].contains("INFO the first client sends heartbeats"),
+        "{lines:#?}"
+    );
     assert_eq!(field(told[0], "client"), clients[0].address().to_string());
 }
 
@@ -77,7 +80,7 @@ fn log_level_notset_logs_every_datagram() {
     let daemon = Daemon::start(&[("LOG_LEVEL", "notset")]);
     let client = Client::of(&daemon);
     client.heartbeat(&[7; 1_400]);
-    let line = daemon.wait_for_line("TRACE datagram");
+    let line = daemon.wait_for_line("TRACE received a datagram");
     assert_eq!(field(&line, "source"), client.address().to_string());
     assert_eq!(field(&line, "length"), "1400");
 }

@@ -166,7 +166,7 @@ fn a_stuck_worker_is_reported_to_the_watchdog_and_the_operator() {
         manager.wait_for("WATCHDOG=1");
     }
     let halted = Halted::new(daemon.thread("worker-3"));
-    let stuck = daemon.wait_for_line("These tasks have not responded");
+    let stuck = daemon.wait_for_line("These tasks of the daemon have not responded");
     assert!(stuck.contains("tasks=\"worker 3\""), "{stuck}");
     assert!(manager.misses("WATCHDOG", Duration::from_secs(3)));
     let health = get(http, "/healthz");

@@ -240,12 +240,12 @@ fn the_page_finds_clients_and_explains_refusals() {
     browser.open(&page(&daemon));
     // The page explains each reason for a refusal or a mute beside its count.
     browser.wait_until(&says(
-        "has MAX_CLIENTS_PER_ADDRESS clients. If many clients are behind one NAT",
+        "already has MAX_CLIENTS_PER_ADDRESS clients. If many clients are behind one NAT",
     ));
     browser.wait_until(&says("A muted client gets no pings until its next heartbeat"));
 
     let live = clients[0].address().to_string();
-    let cap = "The source address, or its IPv6 /64, has MAX_CLIENTS_PER_ADDRESS clients.";
+    let cap = "The source address, or its IPv6 /64, already has MAX_CLIENTS_PER_ADDRESS clients.";
     let refuse_nets = "The source address is in a network of REFUSE_NETS.";
     let remedy = "remove the network from REFUSE_NETS and restart the daemon.";
     for (wanted, outcomes) in [

@@ -22,11 +22,11 @@ fn an_unusable_snapshot_is_put_aside() {
         changed
     };
     for (bytes, reason) in [
-        (whole[..whole.len() - 1].to_vec(), "it is truncated"),
-        (changed(whole.len() - 1), "it is damaged"),
-        (changed(8), "its format version is 17"),
-        (b"{}\n".to_vec(), "it is not a wakeupd snapshot"),
-        (Vec::new(), "it is not a wakeupd snapshot"),
+        (whole[..whole.len() - 1].to_vec(), "the file is truncated"),
+        (changed(whole.len() - 1), "the file is damaged"),
+        (changed(8), "the format version of the file is 17"),
+        (b"{}\n".to_vec(), "the file is not a wakeupd snapshot"),
+        (Vec::new(), "the file is not a wakeupd snapshot"),
     ] {
         fs::write(home.snapshot(), &bytes).unwrap();
         let daemon = home.start(&[]);
@@ -68,7 +68,7 @@ fn a_snapshot_that_cannot_be_written_is_reported_and_costs_no_ping() {
     assert!(failed.unwrap().parse::<u32>().unwrap() > 0, "{metrics}");
 
     fs::create_dir(&missing).unwrap();
-    daemon.wait_for_line("the snapshot can be written again");
+    daemon.wait_for_line("the daemon can write the snapshot again");
     wait_until("/status no longer reports snapshot_old", || !findings().contains("snapshot_old"));
     let metrics = web::get(daemon.http(), "/metrics").body;
     assert!(metrics.contains("\nwakeupd_snapshot_bytes "), "{metrics}");
@@ -92,7 +92,7 @@ fn a_full_disk_keeps_the_last_snapshot_and_costs_no_ping() {
     });
     let _many = crowd(&daemon, 300);
     let line = daemon.wait_for_line("cannot write the snapshot");
-    assert!(line.contains("free space on its disk"), "{line}");
+    assert!(line.contains("free space on the disk of SNAPSHOT_PATH"), "{line}");
     assert!(kept().is_some_and(|snapshot| snapshot.len() < 303), "the previous snapshot is intact");
     few[0].forget_pings();
     few[0].ping();
@@ -106,7 +106,7 @@ fn a_read_only_disk_costs_no_ping() {
     let daemon = home.start_on_a_disk("ro");
     let clients = crowd(&daemon, 3);
     let line = daemon.wait_for_line("cannot write the snapshot");
-    assert!(line.contains("remount its disk read-write"), "{line}");
+    assert!(line.contains("remount the disk of SNAPSHOT_PATH read-write"), "{line}");
     for client in &clients {
         client.pings(3);
     }
@@ -137,7 +137,7 @@ fn snapshot_show_omits_addresses_by_default() {
     fs::write(&path, "something else").unwrap();
     let (status, shown, error) = show(&[]);
     assert_eq!((status.code(), &*shown), (Some(1), ""));
-    assert!(error.contains("it is not a wakeupd snapshot"), "{error}");
+    assert!(error.contains("the file is not a wakeupd snapshot"), "{error}");
     fs::remove_file(&path).unwrap();
     let (status, _, error) = show(&[]);
     assert_eq!(status.code(), Some(1));

@@ -175,9 +175,9 @@ fn an_unbound_connected_or_ipv6_only_socket_is_an_error() {
     let connected = listening_at("127.0.0.1:0");
     connected.connect("127.0.0.1:9").unwrap();
     for (wrong, complaint) in [
-        (unbound, "it is not bound to a port"),
-        (only_v6, "but takes no IPv4"),
-        (connected.into(), "it is connected to 127.0.0.1:9"),
+        (unbound, "the socket is not bound to a port"),
+        (only_v6, "but does not accept IPv4"),
+        (connected.into(), "the socket is connected to 127.0.0.1:9"),
     ] {
         let (status, stderr) = outcome_of(vec![wrong.into()]);
         assert_eq!(status, Some(1), "{stderr}");

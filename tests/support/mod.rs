@@ -1,4 +1,5 @@
-//! What the tests of the real program share: the daemon's process, network namespaces, observers, and the needs of a test.
+//! Shared by the tests of the real program: the daemon's process, network namespaces, observers, and the needs of
+//! a test.
 
 pub mod browser;
 #[cfg(target_os = "linux")]

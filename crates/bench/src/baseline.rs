@@ -1,7 +1,7 @@
-//! The limits of the machine: how fast a bare `sendmmsg(2)` loop sends to the same clients, and how
-//! punctually a thread that only sleeps wakes up.
+//! The limits of the machine: the rate at which a bare `sendmmsg(2)` loop sends to the same clients, and the
+//! lateness with which a thread that only sleeps wakes up.
 //!
-//! The loop uses the daemon's batch size and don't-fragment option, because those are the fastest.
+//! The loop uses the daemon's batch size and don't-fragment option, because they give the highest rate.
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
@@ -36,7 +36,7 @@ pub(crate) struct Baseline {
     pub(crate) wakeup_lateness: Histogram<u64>,
 }
 
-/// Measures the limits with `socket`, which is bound in the daemon's place.
+/// Measures the limits with `socket`, which is bound to the daemon's IP address.
 pub(crate) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline> {
     linux::forbid_fragments(socket)?;
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -51,7 +51,7 @@ pub(crate) fn measure(crowd: &Crowd, socket: &UdpSocket) -> io::Result<Baseline>
     Ok(Baseline { cost, datagrams_per_second, wakeup_lateness: sleep() })
 }
 
-/// Sends for [`SENDING`]. Returns the datagrams per second and the processor time of each.
+/// Sends for [`SENDING`]. Returns the datagrams per second and the processor time per datagram.
 #[expect(clippy::cast_precision_loss, reason = "far fewer datagrams than 2^52")]
 fn send<A: SockaddrLike + Copy>(
     socket: &UdpSocket,
@@ -78,7 +78,8 @@ fn send<A: SockaddrLike + Copy>(
     Ok((sent as f64 / start.elapsed().as_secs_f64(), cpu.div_f64(sent as f64)))
 }
 
-/// Sleeps until each slot for [`SLEEPING`], as often as all workers of the daemon together.
+/// Sleeps until each slot for [`SLEEPING`]. One thread wakes up as often as all workers of the daemon
+/// together.
 fn sleep() -> Histogram<u64> {
     let mut lateness = histogram();
     let start = clock::now();

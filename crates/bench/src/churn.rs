@@ -6,14 +6,15 @@ use fastrand::Rng;
 
 use wakeupd::clock::Time;
 
-/// How long a client's address rests after the client expires. In that time its last pings are counted, so
-/// none of them is attributed to the next client at that address.
+/// How long a client's address stays unused after the client expires. In this time the bench counts the
+/// client's last pings, so none of these pings is attributed to the next client at the address.
 pub(crate) const REST: Duration = Duration::from_secs(5);
 
-/// Latency allowed for the kernel to deliver a client's last heartbeat and the last ping before it expires.
+/// The time that the kernel can take to deliver a client's last heartbeat and the last ping before the client
+/// expires.
 pub(crate) const TOLERANCE: Duration = Duration::from_millis(50);
 
-/// Random picks before giving up on finding a client that has stayed long enough to leave.
+/// The maximum number of random picks to find a client that has stayed long enough to leave.
 const TRIES: u32 = 64;
 
 /// How fast the crowd changes.
@@ -26,7 +27,8 @@ pub(crate) struct Churn {
 }
 
 impl Churn {
-    /// The most clients the daemon holds at a time: the crowd and the clients that have left but not expired.
+    /// The maximum number of clients that the daemon holds at a time: the crowd, and the clients that have
+    /// left but not expired.
     pub(crate) fn most_clients(&self, crowd: u32) -> u32 {
         let silent = self.share * (self.expiration.as_secs_f64() + 1.0);
         // The cast saturates at `u32::MAX`.
@@ -35,8 +37,8 @@ impl Churn {
         clients
     }
 
-    /// How long each client must stay if each place has addresses for this many `turns`. `None` if that is more
-    /// than half of the average stay, because the leavers could then not be picked at random.
+    /// How long each client must stay if each place has addresses for this many `turns`. `None` if this time
+    /// is more than half of the average stay: the clients that leave could then not be picked at random.
     pub(crate) fn shortest_stay(&self, turns: u32) -> Option<Duration> {
         let turns_between = turns.checked_sub(1).filter(|turns| *turns > 0)?;
         let stay = (self.expiration + REST) / turns_between;
@@ -66,7 +68,7 @@ struct Occupant {
     last_heartbeat: Time,
 }
 
-/// A client falls silent, and another one takes its place.
+/// A client falls silent, and another client takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) place: u32,
@@ -100,8 +102,8 @@ impl Places {
         self.occupants[place as usize].last_heartbeat = at;
     }
 
-    /// Picks the clients due to leave since the last call at random and replaces them. The first call starts
-    /// the churn and replaces none.
+    /// Picks clients at random, as many as were due to leave since the last call, and replaces them. The
+    /// first call starts the churn and replaces no client.
     pub(crate) fn change(&mut self, now: Time) -> Vec<Change> {
         let since = self.left_until.replace(now).unwrap_or(now);
         self.due += self.leave * now.since(since).as_secs_f64();

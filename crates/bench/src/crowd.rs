@@ -1,9 +1,9 @@
 //! Many clients on a few sockets.
 //!
 //! In a network where every address is local, such as 127.0.0.0/8, each client has an address of its own and
-//! two sockets serve all of them. One is for the measured clients. The other is for the rest: the kernel drops
-//! and counts their pings, so that receiving them takes no processor time from the daemon. In other networks
-//! each client has a socket of its own.
+//! two sockets serve all clients. One socket is for the measured clients. The other socket is for all other
+//! clients: the kernel drops and counts their pings, so that receiving these pings takes no processor time
+//! from the daemon. In other networks each client has a socket of its own.
 //!
 //! A crowd has a fixed number of places, each with one client at a time. A client's number determines its
 //! address and its place: the numbers of successive clients in one place are the crowd's size apart.
@@ -17,11 +17,11 @@ use crate::processes;
 use crate::socket::{self, Received};
 use crate::wire::Wire;
 
-/// The most clients that are measured.
+/// The maximum number of measured clients.
 const MEASURED: u32 = 16_384;
 
-/// The most clients that are measured over a wire. The kernel delivers their pings in the daemon's processor
-/// time, so fewer keep that cost small.
+/// The maximum number of measured clients over a wire. The kernel delivers their pings in the daemon's
+/// processor time, so the number is smaller.
 const MEASURED_OVER_A_WIRE: u32 = 4_096;
 
 /// A network of local addresses that needs no privileges.
@@ -30,11 +30,12 @@ pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 1, 0, 0));
 /// Simulated clients of one daemon.
 #[derive(Debug)]
 pub(crate) struct Crowd {
-    /// The number of places. Their first clients have the numbers from 0.
+    /// The number of places. The first clients of the places have the numbers from 0.
     pub(crate) size: u32,
     /// One in this many places is measured.
     pub(crate) measured_every: u32,
-    /// How many clients take each place, one after the other, before the first one's address is used again.
+    /// How many clients take each place, one after the other, before the address of the first client is used
+    /// again.
     pub(crate) turns: u32,
     pub(crate) server: SocketAddr,
     server_storage: SockaddrStorage,
@@ -90,7 +91,7 @@ impl Crowd {
         self.size.div_ceil(self.measured_every)
     }
 
-    /// The position of a client's place among the measured ones. `None` if the client is not measured.
+    /// The position of a client's place among the measured places. `None` if the client is not measured.
     pub(crate) fn position(&self, client: u32) -> Option<u32> {
         let place = client % self.size;
         place.is_multiple_of(self.measured_every).then_some(place / self.measured_every)
@@ -117,7 +118,8 @@ impl Crowd {
         }
     }
 
-    /// The measured client that a datagram was sent to. `socket` is the index of the receiving socket.
+    /// The measured client that a datagram was sent to. `None` if there is no such client. `socket` is the
+    /// index of the receiving socket.
     pub(crate) fn recipient(&self, socket: usize, received: &Received) -> Option<u32> {
         match &self.home {
             Home::Network { first, .. } => {

@@ -27,11 +27,11 @@ pub(crate) struct Sent {
     pub(crate) heartbeats: u64,
     /// Heartbeats for which the send call failed.
     pub(crate) failed: u64,
-    /// Time until every place had a client.
+    /// Time until every client had sent its first heartbeat.
     pub(crate) registered_in: Duration,
-    /// Delay of the latest heartbeat after that.
+    /// The largest delay of a heartbeat after all clients had registered.
     pub(crate) worst_lateness: Duration,
-    /// Clients that left; as many took their places.
+    /// Clients that left. The same number of new clients took their places.
     pub(crate) changes: u64,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Ten minutes. Longer times are recorded as this.
+/// Ten minutes. A longer time is recorded as ten minutes.
 const MAX_NANOS: u64 = 600_000_000_000;
 
 /// A histogram of times, in nanoseconds.

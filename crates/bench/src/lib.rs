@@ -1,7 +1,7 @@
 //! `wakeupd-bench`, a load generator: a crowd of clients that times every ping.
 //!
-//! It talks to the daemon only over the wire and through the HTTP endpoint. It needs Linux: there a whole
-//! network can be local, so one socket serves many clients, and the kernel timestamps each ping.
+//! It talks to the daemon only over the wire and through the HTTP endpoint. It needs Linux, where a whole
+//! network can be local, so that one socket serves many clients, and where the kernel timestamps each ping.
 
 #![cfg(target_os = "linux")]
 
@@ -38,7 +38,8 @@ use plan::Plan;
 use report::Report;
 use route::Route;
 
-/// `--ramp` stops when its step is less than one part in this many of the largest crowd without a miss.
+/// `--ramp` stops when the step is smaller than the largest crowd without a missed ping, divided by this
+/// number.
 const RAMP_PRECISION: u32 = 20;
 
 /// Runs the program with the arguments of the process.
@@ -79,7 +80,7 @@ fn bench(options: &Options) -> io::Result<Report> {
     Ok(report)
 }
 
-/// Finds the largest crowd that misses nothing.
+/// Finds the largest crowd that misses no ping.
 fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
     let mut best: Option<Report> = None;
     let mut clients = options.clients;
@@ -88,8 +89,8 @@ fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
         let report = route.measure(options, plan, clients)?;
         let is_carried = report.is_good();
         let missed = match report.pings.missed {
-            _ if is_carried => "nothing missed".to_owned(),
-            missed => format!("{missed} missed"),
+            _ if is_carried => "no pings missed".to_owned(),
+            missed => format!("pings missed: {missed}"),
         };
         let progress =
             format!("{clients} clients: {missed}, p99.9 {:.3} ms", report.deviation_ms.p99_9);
@@ -111,7 +112,11 @@ fn ramp(route: &Route, options: &Options, plan: &Plan) -> io::Result<Report> {
             Some(_) => break,
         };
     }
-    best.ok_or_else(|| io::Error::other("even a single client missed pings"))
+    best.ok_or_else(|| {
+        io::Error::other(
+            "even a single client missed pings, so there is no number of clients to report",
+        )
+    })
 }
 
 /// Prints the figures. A closed pipe is not an error.

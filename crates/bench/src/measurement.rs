@@ -1,4 +1,4 @@
-//! One measurement: all clients register, the pings settle, and then each ping counts.
+//! One measurement: all clients register, the pings settle, and then each ping is measured.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -17,10 +17,10 @@ use crate::plan::{Plan, Progress};
 use crate::processes::Usage;
 use crate::subject::{Restarted, Subject};
 
-/// How long to wait at the end for pings that arrived in time but are still unread.
+/// How long to wait at the end, so that the bench can read the pings that arrived during the measurement.
 const READING: Duration = Duration::from_millis(500);
 
-/// How often to read the counters that wrap at 2³².
+/// The interval at which counters that wrap at 2³² are read.
 const COUNTING: Duration = Duration::from_secs(60);
 
 /// The result of a measurement.
@@ -168,7 +168,7 @@ impl Counter {
     }
 }
 
-/// Shows the progress of a phase on standard error, if that is a terminal, until the bar is dropped.
+/// Shows the progress of a phase until the bar is dropped, if standard error is a terminal.
 fn progress_bar(phase: &str, length: u64, unit: &str) -> ProgressBar {
     let target = ProgressDrawTarget::stderr_with_hz(4);
     let bar = ProgressBar::with_draw_target(Some(length), target);

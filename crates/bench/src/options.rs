@@ -17,10 +17,10 @@ use crate::{crowd, heartbeats, wire};
 /// The daemon's default expiration.
 const DEFAULT_EXPIRATION: Duration = Duration::from_secs(120);
 
-/// The room in one network of loopback addresses.
+/// The most clients that fit into the network of loopback addresses.
 pub(crate) const MOST_CLIENTS: u32 = 10_000_000;
 
-/// The shortest run with a restart: the daemon needs time to ping every client before and after it.
+/// The shortest run with a restart: the daemon needs time to ping every client before and after the restart.
 const SHORTEST_WITH_RESTART: Duration = Duration::from_secs(4);
 
 /// Load generator for wakeupd: simulates clients and times every ping
@@ -40,7 +40,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "40s", value_parser = values::duration)]
     pub(crate) heartbeat_every: Duration,
 
-    /// Time in which all clients register, before the measurement
+    /// Time before the measurement over which the registrations of all clients are spread
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = values::duration)]
     pub(crate) register_in: Duration,
 
@@ -69,7 +69,7 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", env = "CLIENT_EXPIRATION_SECONDS")]
     expiration: Option<Expiration>,
 
-    /// Confirm that heartbeats may be sent to another machine
+    /// Allow the bench to send heartbeats to another machine
     #[arg(long, requires = "target")]
     pub(crate) yes: bool,
 
@@ -126,10 +126,10 @@ pub struct Options {
 /// Parses a percentage above 0, up to 100.
 fn percent(text: &str) -> Result<f64, String> {
     let percent = text.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
-    percent.ok_or_else(|| "it must be a number above 0, up to 100".to_owned())
+    percent.ok_or_else(|| "the percentage must be a number above 0, up to 100".to_owned())
 }
 
-/// `CLIENT_EXPIRATION_SECONDS`, which the daemon's environment may leave empty or quote.
+/// `CLIENT_EXPIRATION_SECONDS`. The value in the daemon's environment can be empty (`None`) or quoted.
 #[derive(Clone, Copy, Debug)]
 struct Expiration(Option<Duration>);
 
@@ -142,7 +142,8 @@ impl FromStr for Expiration {
             return Ok(Self(None));
         }
         let seconds = text.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
-        let seconds = seconds.ok_or("it must be a whole number from 1 to 86400")?;
+        let seconds =
+            seconds.ok_or("the expiration must be a whole number of seconds from 1 to 86400")?;
         Ok(Self(Some(Duration::from_secs(seconds))))
     }
 }
@@ -157,10 +158,12 @@ impl Options {
             ));
         }
         if self.halve_after.is_some_and(|time| time >= self.length) {
-            return Err("--halve-after must be less than --for".to_owned());
+            return Err("--halve-after must be less than --for, so that the other half is still measured after the clients fall silent".to_owned());
         }
         if self.restart.is_some() && self.length < SHORTEST_WITH_RESTART {
-            return Err(format!("--for must be at least {SHORTEST_WITH_RESTART:?} with --restart"));
+            return Err(format!(
+                "with --restart, --for must be at least {SHORTEST_WITH_RESTART:?}, so that the daemon can ping every client before and after the restart"
+            ));
         }
         let Some(churn) = self.churn() else { return Ok(()) };
         let expiration = churn.expiration;
@@ -171,7 +174,7 @@ impl Options {
         }
         if churn.shortest_stay(crowd::turns(self.first_client(), self.clients)).is_none() {
             return Err(format!(
-                "--churn is too high for --clients: the network has too few addresses, because an address is reused only after its client has expired (CLIENT_EXPIRATION_SECONDS, {expiration:?}). Lower one of the three."
+                "--churn is too high for --clients: the network has too few addresses, because an address is reused only after its client has expired (CLIENT_EXPIRATION_SECONDS, {expiration:?}). Lower --churn, --clients or CLIENT_EXPIRATION_SECONDS."
             ));
         }
         Ok(())
@@ -199,7 +202,7 @@ impl Options {
         self.given_expiration().unwrap_or(DEFAULT_EXPIRATION)
     }
 
-    /// The same, if the command line or the environment sets it.
+    /// The value of `--expiration` or of `CLIENT_EXPIRATION_SECONDS`. `None` if neither is set.
     pub(crate) fn given_expiration(&self) -> Option<Duration> {
         self.expiration.and_then(|Expiration(expiration)| expiration)
     }

@@ -20,8 +20,8 @@ use crate::histogram::{histogram, nanos};
 use crate::plan::{Plan, Progress};
 use crate::restart::{Gaps, Pinged};
 
-/// A ping is late if its period is longer than a second by more than this. It is out of time if the period
-/// is longer or shorter by more than this.
+/// A ping is late if it comes later than a second after the previous ping by more than this time. It is out
+/// of time if it comes later or earlier by more than this time.
 pub(crate) const LATE: Duration = Duration::from_millis(100);
 
 /// A change in the measured part of the crowd.
@@ -72,15 +72,16 @@ pub(crate) struct Heard {
 pub(crate) struct Halving {
     /// How long the daemon kept pinging the silent clients.
     pub(crate) pinged_on: Duration,
-    /// How long pings came out of time after that. `None` if the run ended before they settled.
+    /// How long pings then continued to come out of time. `None` if the run ended before all pings were
+    /// punctual.
     pub(crate) recovered_in: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Client {
-    /// The wall-clock time of its first heartbeat.
+    /// The wall-clock time of the client's first heartbeat.
     came: Time,
-    /// When it expires. `None` while it still sends heartbeats.
+    /// When the client expires. `None` while it still sends heartbeats.
     expires: Option<Time>,
     /// True for the clients that fall silent with `--halve-after`.
     leaves: bool,
@@ -95,7 +96,7 @@ struct Ear<'a> {
     progress: &'a Progress,
     /// Clients by number, for as long as pings can still reach them.
     clients: HashMap<u32, Client>,
-    /// Clients that have left, each with the time at which its entry is dropped.
+    /// Clients that have left, each with the time at which its entry is removed from `clients`.
     leavers: VecDeque<(Time, u32)>,
     heard: Heard,
     /// The effect of a restart on the order of the pings.
@@ -251,7 +252,7 @@ impl Ear<'_> {
         (start.max(client.came), client.expires.map_or(end, |expires| end.min(expires)))
     }
 
-    /// Judges a ping by the time since the one before it.
+    /// Judges a ping by the time since the previous ping.
     fn measure(&mut self, client: &mut Client, at: Time, start: Time) {
         let Heard { delivered, late, missed, deviations, timeline, .. } = &mut self.heard;
         let measured_for = at.since(Time::from_nanos(self.progress.start.load(Relaxed)));

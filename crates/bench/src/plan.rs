@@ -8,10 +8,11 @@ use nix::sys::signal::Signal;
 
 use crate::churn::Churn;
 
-/// From the last client's registration to the first ping that counts. By then every client has been pinged.
+/// The time between the last client's registration and the measurement. By its end, every client has been
+/// pinged.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// The most steps of a timeline. A longer measurement has longer steps.
+/// The maximum number of steps in a timeline. A longer measurement has longer steps.
 const STEPS: u64 = 3_600;
 
 /// The daemon's memory is first read after a tenth of the measurement, but no later than this.
@@ -47,7 +48,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// True if the clients in the nth measured place fall silent with `--halve-after`.
+    /// True if the client in the nth measured place falls silent with `--halve-after`.
     pub(crate) fn leaves(&self, n: u32) -> bool {
         self.halve_after.is_some() && n % 2 == 1
     }
@@ -75,7 +76,7 @@ pub(crate) struct Progress {
     pub(crate) registered: AtomicU32,
     pub(crate) start: AtomicU64,
     pub(crate) end: AtomicU64,
-    /// When half of the clients fell silent.
+    /// When half of the clients fell silent, with `--halve-after`.
     pub(crate) left_at: AtomicU64,
     /// When the first process ended, with `--restart`.
     pub(crate) ended_at: AtomicU64,

@@ -10,11 +10,11 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
-    /// In bytes.
+    /// Resident memory, in bytes.
     pub(crate) resident: u64,
 }
 
-/// Reads the usage of a process.
+/// Reads the resource usage of a process.
 pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     let cpu = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?.now()?.into();
     let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
@@ -25,8 +25,8 @@ pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     Ok(Usage { cpu, resident: resident.ok_or_else(unknown)? })
 }
 
-/// Datagrams that the kernel dropped at the UDP sockets on these ports. They are in the network namespace of
-/// the process, or of the calling thread if `pid` is `None`.
+/// Datagrams that the kernel dropped at the UDP sockets on these ports, in the network namespace of the
+/// process or, if `pid` is `None`, of the calling thread.
 pub(crate) fn drops(pid: Option<u32>, ports: &[u16]) -> io::Result<u64> {
     let process = pid.map_or("thread-self".to_owned(), |pid| pid.to_string());
     let mut drops = 0;

@@ -63,8 +63,8 @@ pub(crate) struct Pings {
     /// The smallest and the largest number of pings to one client.
     pub(crate) fewest: u64,
     pub(crate) most: u64,
-    /// Pings to all clients. The kernel's counter is read a moment before or after the measurement, so this is
-    /// off by a few.
+    /// Pings to all clients. The kernel's counter is read a moment before or after the measurement, so the
+    /// number is off by a few.
     pub(crate) delivered_to_all: u64,
 }
 
@@ -107,9 +107,9 @@ pub(crate) struct Drops {
 
 /// The daemon's resource usage and its own figures.
 ///
-/// With `--restart` the processor time and the counts cover both processes. Those of the first end at the
-/// signal and at its last summary line, which it logs once a minute and on SIGTERM. The memory is that of the
-/// second process; the idle memory is that of the first.
+/// With `--restart` the processor time and the counts cover both processes. The processor time of the first
+/// process ends at the signal. Its counts end at its last summary line, which it logs once a minute and on
+/// SIGTERM. The memory is that of the second process; the idle memory is that of the first process.
 #[derive(Debug, Serialize)]
 pub(crate) struct Daemon {
     pub(crate) cpu_cores: f64,
@@ -134,7 +134,7 @@ pub(crate) struct Daemon {
 pub(crate) struct MachineLimit {
     pub(crate) cpu_ns_per_datagram: f64,
     pub(crate) datagrams_per_second: f64,
-    /// The daemon's processor time per ping, divided by the loop's per datagram.
+    /// The daemon's processor time per ping, divided by the loop's processor time per datagram.
     pub(crate) ratio: f64,
     pub(crate) wakeup_lateness_ms: Quantiles,
 }
@@ -144,7 +144,8 @@ pub(crate) struct MachineLimit {
 pub(crate) struct Recovery {
     /// How long the daemon kept pinging the silent clients.
     pub(crate) pinged_on_seconds: f64,
-    /// How long pings came out of time after that. Null if the run ended before they settled.
+    /// How long pings then continued to come out of time. Null if the run ended before all pings were
+    /// punctual.
     pub(crate) recovered_in_seconds: Option<f64>,
 }
 
@@ -155,7 +156,8 @@ pub(crate) struct Step {
     pub(crate) worst_deviation_ms: f64,
 }
 
-/// If heartbeats are later than this, the crowd is too large for the processor time left to the bench.
+/// If a heartbeat is later than this, the crowd is too large for the processor time that is left to the
+/// bench.
 const BEHIND_MS: f64 = 2_000.0;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -284,8 +286,9 @@ impl Report {
         }
     }
 
-    /// True if no client missed a ping and churn left no trace. Pings missed because of a restart are excused
-    /// for clients that were pinged again.
+    /// True if no client missed a ping, no client was lost in a restart, and churn caused neither overdue
+    /// pings nor memory growth. Pings missed because of a restart are excused for clients that were pinged
+    /// again.
     pub(crate) fn is_good(&self) -> bool {
         let excused = self.restart.as_ref().map_or(0, |restart| restart.missed);
         self.pings.delivered > 0

@@ -8,7 +8,7 @@ use wakeupd::clock::Time;
 
 use crate::histogram::{histogram, nanos};
 
-/// A ping is early, or a duplicate, if it comes sooner than this after the one before.
+/// A ping is early, or a duplicate, if it comes sooner than this after the previous ping.
 const EARLY: Duration = Duration::from_millis(900);
 
 /// The number of pings of each client after the restart that are checked for being early.
@@ -17,7 +17,7 @@ const NEXT: u8 = 2;
 /// The pings to the clients that had been pinged before the restart.
 #[derive(Debug)]
 pub(crate) struct Gaps {
-    /// From the last ping of the first process to the first ping of the second, in nanoseconds.
+    /// From the last ping of the first process to the first ping of the second process, in nanoseconds.
     pub(crate) lengths: Histogram<u64>,
     pub(crate) early: u64,
     /// Pings that were due within the gaps.

@@ -33,7 +33,7 @@ impl Route {
         let address = runtime.block_on(target.resolve(Family::Any))?.address;
         if !address.ip().is_loopback() && !options.yes {
             return Err(io::Error::other(format!(
-                "{address} is another machine. Add --yes if it is yours and may receive the heartbeats of {} clients.",
+                "{address} is another machine. Add --yes only if the machine is yours and can receive the heartbeats of {} clients.",
                 options.clients
             )));
         }
@@ -48,7 +48,7 @@ impl Route {
         }
     }
 
-    /// Measures once, with a daemon and a crowd for this measurement alone.
+    /// Measures once, with a new crowd and, without `--target`, a new daemon.
     pub(crate) fn measure(
         &self,
         options: &Options,
@@ -124,8 +124,8 @@ impl Route {
     }
 }
 
-/// The daemon's `MAX_CLIENTS`: half as many again as the crowd needs. Above three quarters of `MAX_CLIENTS` the
-/// daemon evicts clients that have sent only one heartbeat.
+/// The daemon's `MAX_CLIENTS`: one and a half times the clients that the crowd needs, because above three
+/// quarters of `MAX_CLIENTS` the daemon evicts clients that have sent only one heartbeat.
 fn max_clients(plan: &Plan, clients: u32) -> u32 {
     /// The largest value that `MAX_CLIENTS` accepts.
     const MOST: u32 = 100_000_000;

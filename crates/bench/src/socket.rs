@@ -16,14 +16,15 @@ use wakeupd::clock::Time;
 use wakeupd::net::{BATCH, linux, socket_address};
 use wakeupd_protocol::PING;
 
-/// The kernel may cap this. A ping that waits here has its timestamp already.
+/// The requested receive buffer, in bytes. The kernel can grant less. A ping that waits in the buffer already
+/// has its timestamp.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// A datagram that arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) source: Option<SocketAddr>,
-    /// The local address that it was sent to.
+    /// The local address that the datagram was sent to.
     pub(crate) local: Option<IpAddr>,
     /// The kernel's receive timestamp, by the wall clock.
     pub(crate) at: Time,
@@ -50,7 +51,7 @@ pub(crate) fn deafen(socket: &UdpSocket) -> io::Result<()> {
     SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
 }
 
-/// Sends a heartbeat from `local`. The kernel chooses the source address if it is `None`.
+/// Sends a heartbeat from the address `local`. If `local` is `None`, the kernel chooses the source address.
 pub(crate) fn send(
     socket: &UdpSocket,
     local: Option<IpAddr>,
@@ -74,7 +75,7 @@ pub(crate) fn send(
     }
 }
 
-/// Appends up to one batch of waiting datagrams to `received`. Returns true if more may be waiting.
+/// Appends up to one batch of waiting datagrams to `received`. Returns true if more can be waiting.
 pub(crate) fn receive(socket: &UdpSocket, received: &mut Vec<Received>) -> nix::Result<bool> {
     let mut payloads = [[0; PING.len() + 1]; BATCH];
     let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);

@@ -16,7 +16,7 @@ pub(crate) use log::Log;
 pub(crate) use process::Launch;
 use process::Process;
 
-/// A daemon that the bench started, or the one of `--target`.
+/// A daemon that the bench started, or the daemon of `--target`.
 #[derive(Debug)]
 pub(crate) enum Subject<'a> {
     Own(Box<Daemon<'a>>),
@@ -59,7 +59,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The daemon's usage so far, `None` with `--target`. The processor time includes that of the
+    /// The daemon's resource usage so far, `None` with `--target`. The processor time includes that of the
     /// process before a restart.
     pub(crate) fn usage(&self) -> io::Result<Option<Usage>> {
         match self {
@@ -92,7 +92,9 @@ impl Subject<'_> {
     ) -> io::Result<Restarted> {
         match self {
             Self::Own(daemon) => daemon.restart(restart, ended),
-            Self::Other(_) => Err(io::Error::other("only a daemon of the bench can be restarted")),
+            Self::Other(_) => Err(io::Error::other(
+                "the bench can restart only a daemon that it started itself, not the daemon of --target",
+            )),
         }
     }
 }
@@ -138,7 +140,7 @@ impl<'a> Daemon<'a> {
         let ended_at = Instant::now();
         if restart == Restart::Term && !status.success() {
             return Err(io::Error::other(format!(
-                "the daemon does not stop when told to: {status}"
+                "the daemon did not stop cleanly on SIGTERM: {status}"
             )));
         }
         ended();

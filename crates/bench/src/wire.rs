@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// How long the wire may take to come up.
+/// The time limit for the wire to come up.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Locally administered MAC addresses.
@@ -37,8 +37,8 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// The first client's address; those of the other clients follow it. It is in one of the daemon's
-    /// `LOCAL_NETS`, where `MAX_CLIENTS_PER_ADDRESS` does not apply.
+    /// The address of the first client. The addresses of the other clients follow it. They are in the
+    /// daemon's `LOCAL_NETS`, where `MAX_CLIENTS_PER_ADDRESS` does not apply.
     pub(crate) fn first_client(self) -> IpAddr {
         match self {
             Self::Ipv4 => Ipv4Addr::new(10, 1, 0, 0).into(),
@@ -72,8 +72,8 @@ impl Family {
 }
 
 impl Wire {
-    /// Moves this thread to a new network namespace and connects that to another one. No other thread may have
-    /// been started before.
+    /// Moves this thread to a new network namespace, and connects this namespace to a second one. Call this
+    /// before the process starts other threads, because they would stay in the old namespace.
     pub(crate) fn put_up(family: Family) -> io::Result<Self> {
         let far = enter_new_network()?;
         let near = enter_new_network()?;
@@ -123,8 +123,8 @@ impl Wire {
         done
     }
 
-    /// Makes the kernel drop and count the datagrams for this port, and only those, before they reach the
-    /// network stack.
+    /// Makes the kernel drop and count the datagrams for this port, before they reach the network stack.
+    /// Datagrams for other ports pass.
     pub(crate) fn drop_at(port: u16) -> io::Result<()> {
         run("nft flush chain netdev crowd ingress")?;
         run(&format!("nft add rule netdev crowd ingress udp dport {port} counter drop"))
@@ -141,7 +141,9 @@ impl Wire {
 
 fn enter_new_network() -> io::Result<File> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| match error {
-        Errno::EPERM => io::Error::other("--wire creates network namespaces, so run this as root"),
+        Errno::EPERM => {
+            io::Error::other("--wire creates network namespaces, so run wakeupd-bench as root")
+        }
         error => error.into(),
     })?;
     run("ip link set lo up")?;

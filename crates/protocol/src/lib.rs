@@ -1,7 +1,7 @@
 //! The bytes that wakeupd and its clients exchange.
 //!
-//! A **heartbeat** is any datagram, even an empty one: only its source address counts. A **ping** is the two bytes
-//! [`PING`]. See `docs/protocol.md`.
+//! A **heartbeat** is any datagram, even an empty datagram: only its source address matters. A **ping** is
+//! the two bytes [`PING`]. See `docs/protocol.md`.
 
 #![no_std]
 
@@ -19,15 +19,16 @@ pub const PERIOD: Duration = Duration::from_secs(1);
 /// The default UDP port of the daemon.
 pub const DEFAULT_PORT: u16 = 7561;
 
-/// What a datagram from a client means.
+/// The meaning of a datagram from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Registers the sender, or renews it.
+    /// Registers the sender as a client, or renews its registration.
     Heartbeat,
 }
 
 impl Message {
-    /// Classifies a datagram by its payload. Apps in the field send all kinds of content, so any is a heartbeat.
+    /// Classifies a datagram by its payload. Apps in the field send all kinds of content, so every
+    /// payload is a heartbeat.
     #[must_use]
     pub const fn parse(_payload: &[u8]) -> Self {
         Self::Heartbeat

@@ -9,12 +9,13 @@ use std::io::Write as _;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 
-/// The number of skipped tests, by need.
+/// The number of skipped tests for each need, such as `root` or a program.
 pub type Skips = BTreeMap<String, usize>;
 
 const PREFIX: &str = "skips-";
 
-/// Records the need of a skipped test. The calling test binary is a child of cargo.
+/// Records the need of a skipped test, such as `root` or a program. Call this only in a test binary that
+/// cargo started, because the file is named after the parent process.
 ///
 /// # Panics
 /// If the file cannot be written.
@@ -23,9 +24,9 @@ pub fn record(need: &str) {
     file.unwrap().write_all(format!("{need}\n").as_bytes()).unwrap();
 }
 
-/// Returns the file of a run, named after the cargo process that is the parent of its test binaries. Each line
-/// is the need of a skipped test. A run of a single target leaves its file behind; this call removes the files
-/// of runs that have ended.
+/// Returns the file of a `cargo test` run, named after the cargo process with the id `cargo`. Each line is
+/// the need of a skipped test. A run of a single target leaves its file behind, so this call also removes the
+/// files of runs that have ended.
 ///
 /// # Panics
 /// If the folder of the tests cannot be read.
@@ -40,7 +41,7 @@ pub fn file_of(cargo: u32) -> PathBuf {
     folder().join(format!("{PREFIX}{cargo}-{}", start_of(cargo).unwrap_or_default()))
 }
 
-/// Counts the skips of a run and removes its file.
+/// Counts the skipped tests of a run, and removes the file of the run.
 #[must_use]
 pub fn take(cargo: u32) -> Skips {
     let file = file_of(cargo);
@@ -62,7 +63,7 @@ fn folder() -> PathBuf {
     folder
 }
 
-/// True if a run, named by the id and the start of its process, has not ended.
+/// True if a run has not ended. `run` is the id of the cargo process, a hyphen and the start of the process.
 fn is_running(run: &str) -> bool {
     let Some((process, start)) = run.split_once('-') else { return false };
     process.parse().is_ok_and(|process| start_of(process).is_some_and(|it| it.to_string() == start))
@@ -75,7 +76,7 @@ fn start_of(process: u32) -> Option<u64> {
     Some(process.stat().ok()?.starttime)
 }
 
-/// Zero for a running process.
+/// Zero for a running process: only Linux shows the start in procfs.
 #[cfg(not(target_os = "linux"))]
 fn start_of(process: u32) -> Option<u64> {
     let process = nix::unistd::Pid::from_raw(process.try_into().ok()?);

@@ -28,7 +28,7 @@ pub enum Family {
 /// The addresses of a target.
 #[derive(Debug)]
 pub struct Resolved {
-    /// The address to talk to.
+    /// The address to use: the first IPv4 address or, without one, the first IPv6 address.
     pub address: SocketAddr,
     /// All addresses of the name, in the resolver's order.
     pub all: Vec<SocketAddr>,
@@ -39,19 +39,22 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // More than one colon makes it an IPv6 address, perhaps with a scope.
-        let (host, port) = if let Some((host, rest)) =
-            text.strip_prefix('[').and_then(|t| t.split_once(']'))
-        {
-            match rest.strip_prefix(':') {
-                None if !rest.is_empty() => return Err("expected :PORT after the bracket".into()),
-                port => (host, port),
-            }
-        } else {
-            match text.split_once(':') {
-                Some((host, port)) if !port.contains(':') => (host, Some(port)),
-                _ => (text, None),
-            }
-        };
+        let (host, port) =
+            if let Some((host, rest)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
+                match rest.strip_prefix(':') {
+                    None if !rest.is_empty() => {
+                        return Err(
+                            "only :PORT can follow the closing bracket, as in [::1]:7000".into()
+                        );
+                    }
+                    port => (host, port),
+                }
+            } else {
+                match text.split_once(':') {
+                    Some((host, port)) if !port.contains(':') => (host, Some(port)),
+                    _ => (text, None),
+                }
+            };
         let port = match port {
             None => DEFAULT_PORT,
             Some(port) => port
@@ -61,7 +64,7 @@ impl FromStr for Target {
                 .ok_or_else(|| format!("{port:?} is not a port from 1 to 65535"))?,
         };
         if host.is_empty() {
-            return Err("the host is missing".into());
+            return Err("the host is missing: write HOST or HOST:PORT".into());
         }
         if host.contains(['[', ']']) {
             return Err("brackets must enclose an IPv6 address, as in [::1]:7000".into());
@@ -97,9 +100,9 @@ impl Target {
             .min_by_key(|address| address.is_ipv6())
             .copied()
             .ok_or_else(|| match family {
-                Family::Any => fail(&"no address"),
-                Family::Ipv4 => fail(&"no IPv4 address"),
-                Family::Ipv6 => fail(&"no IPv6 address"),
+                Family::Any => fail(&"the host has no address"),
+                Family::Ipv4 => fail(&"the host has no IPv4 address"),
+                Family::Ipv6 => fail(&"the host has no IPv6 address"),
             })?;
         Ok(Resolved { address, all })
     }

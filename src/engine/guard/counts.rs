@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Enough tables to make lock contention between threads rare.
 const TABLES: usize = 64;
 
-/// The difference in bits between an address and a prefix: from an IPv4 address to its /24, and from the /64
-/// that counts as one IPv6 address to its /56.
+/// The difference in bits between an address and a prefix: from an IPv4 address to its /24, and from an IPv6
+/// /64, which is counted as one address, to its /56.
 const PREFIX_BITS: u32 = 8;
 
 /// The unit in which clients are counted: an IPv4 address, or the first 64 bits of an IPv6 address.
@@ -35,9 +35,9 @@ impl From<IpAddr> for Address {
 /// The number of clients at an address and in its prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Per IPv4 address or IPv6 /64.
+    /// The number of clients at the IPv4 address or in the IPv6 /64.
     pub of_address: u32,
-    /// Per IPv4 /24 or IPv6 /56.
+    /// The number of clients in the IPv4 /24 or IPv6 /56.
     pub of_prefix: u32,
 }
 

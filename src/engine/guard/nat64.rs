@@ -23,8 +23,8 @@ const WELL_KNOWN: u128 = 0x0064_ff9b;
 ///
 /// RFC 8215 lets each network choose its own prefixes from `64:ff9b:1::/48`. The common choice is a /96, with
 /// the IPv4 address after a 64-bit prefix: `64:ff9b:1:X::192.0.2.1`. Only this form is decoded by default.
-/// The forms of other lengths have nonzero octets in between, so they are never mistaken for it; an operator
-/// must configure them.
+/// The forms of other lengths have nonzero octets in between, so they are never mistaken for this form, and
+/// an operator must configure them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nat64Prefixes(
     /// Sorted by length, longest first: the longest match decides.
@@ -38,15 +38,19 @@ pub enum NotPrefixes {
     #[error(transparent)]
     NotANetwork(#[from] NotANetwork),
     /// An entry is an IPv4 network.
-    #[error("\"{0}\" is not an IPv6 network, and IPv4 addresses are translated to IPv6 ones")]
+    #[error(
+        "\"{0}\" is not an IPv6 network: write the IPv6 prefix of the translator, such as 64:ff9b::/96"
+    )]
     Ipv4(IpNet),
     /// An entry has a length that RFC 6052 does not allow.
     #[error(
-        "\"{0}\" has a length that RFC 6052 does not allow: it must be 32, 40, 48, 56, 64 or 96"
+        "\"{0}\" has a prefix length that RFC 6052 does not allow: use 32, 40, 48, 56, 64 or 96"
     )]
     Length(Ipv6Net),
     /// A /96 has nonzero bits 64 to 71, which RFC 6052 forbids.
-    #[error("\"{0}\" is not zero in bits 64 to 71, as RFC 6052 demands of a /96")]
+    #[error(
+        "\"{0}\" has nonzero bits 64 to 71, which RFC 6052 forbids in a /96: set these bits to zero"
+    )]
     Octet(Ipv6Net),
     /// The list exceeds the maximum number of prefixes.
     #[error(
@@ -56,7 +60,7 @@ pub enum NotPrefixes {
 }
 
 impl Nat64Prefixes {
-    /// The IPv4 address of the host behind `ip`, if a translator made `ip`.
+    /// The IPv4 address of the host behind `ip`, if `ip` has a translation prefix.
     #[must_use]
     pub fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
         let IpAddr::V6(ip) = ip else { return None };

@@ -19,10 +19,10 @@ pub struct Networks {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotANetwork {
     /// The text is not an address or a network.
-    #[error("\"{}\" is not a network: write one such as 203.0.113.0/24, 2001:db8::/32 or 203.0.113.7", .0.escape_debug())]
+    #[error("\"{}\" is not a network: write a network or an address, such as 203.0.113.0/24, 2001:db8::/32 or 203.0.113.7", .0.escape_debug())]
     Malformed(String),
     /// A decimal number has a leading zero.
-    #[error("\"{}\" has a number with a leading zero, which other programs read as octal: write the number without it", .0.escape_debug())]
+    #[error("\"{}\" has a number with a leading zero, which other programs read as octal: write the number without the zero", .0.escape_debug())]
     LeadingZero(String),
     /// The address has a zone, such as `%eth0`.
     #[error("\"{}\" has a zone, but a network applies to all interfaces: remove the % and the text after it", .0.escape_debug())]

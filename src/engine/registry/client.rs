@@ -10,11 +10,12 @@ const _: () = assert!(LocalId::MASK & MUTED == 0);
 /// Flag: the client gets no pings until its next heartbeat.
 const MUTED: u16 = 1 << 15;
 
-/// Packed, because padding would grow an IPv4 client's entry from 24 to 28 bytes.
+/// The record of a client. It is packed, because padding would grow an IPv4 client's entry from 24 to 28
+/// bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(Rust, packed(2))]
 pub(super) struct Client {
-    /// In whole seconds, so it does not wrap as a [`Stamp`] does.
+    /// The time of the first heartbeat in whole seconds, which do not wrap as a [`Stamp`] does.
     first_seen: u32,
     last_heartbeat: Stamp,
     heartbeats: u32,
@@ -67,12 +68,13 @@ impl Client {
         self.pings = self.pings.saturating_sub(1);
     }
 
-    /// The second of the first heartbeat.
+    /// The time of the first heartbeat, truncated to a second.
     pub(super) const fn first_seen(self) -> Time {
         Time::from_secs(self.first_seen)
     }
 
-    /// The time of the last heartbeat, unless that was weeks before `now`.
+    /// The time of the last heartbeat. The result is wrong if the heartbeat arrived more than 49 days before
+    /// `now`, because a [`Stamp`] wraps.
     pub(super) fn last_heartbeat(self, now: Time) -> Time {
         let stamp = self.last_heartbeat;
         stamp.near(now)

@@ -5,7 +5,7 @@ use std::net::SocketAddrV6;
 /// An IPv6 client: its address, its port and, if link-local, its scope.
 ///
 /// Octets 4 to 8 of a link-local address are zero (RFC 4291, section 2.5.6), so they store the scope. Such a
-/// key begins with `ff`, the multicast prefix, which is never a source. If those octets are not zero, the
+/// key begins with `ff`, the multicast prefix, which no source address has. If those octets are not zero, the
 /// scope is lost, and the client's pings fail rather than reach another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct KeyV6 {

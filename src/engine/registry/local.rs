@@ -1,7 +1,7 @@
 //! The local addresses that heartbeats were sent to, as 14-bit numbers.
 //!
-//! Each client holds a reference to one address. The table drops an address with its last client, and a
-//! client takes one place no matter how many addresses it sends to.
+//! Each client holds a reference to one address. The table drops an address with its last client. A client
+//! occupies at most one entry, no matter how many addresses it sends to.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,10 +19,10 @@ impl LocalId {
     /// The kernel chooses the source address, because the table is full.
     pub(super) const NO_ROOM: Self = Self(Self::MASK);
 
-    /// The bits of a [`LocalId`].
+    /// The mask of the bits that a [`LocalId`] uses.
     pub(super) const MASK: u16 = (1 << 14) - 1;
 
-    /// The number of addresses in a full table.
+    /// The number of addresses in a full table, and the largest ID of an address.
     const MAX: u16 = Self::NO_ROOM.0 - 1;
 
     pub(super) const fn from_bits(bits: u16) -> Self {
@@ -38,7 +38,8 @@ impl LocalId {
     }
 }
 
-/// The limit on loopback addresses in the table. Any local user can send to 16 million of them.
+/// The limit on loopback addresses in the table. Without it, a local user could fill the table, because any
+/// local user can send to 16 million loopback addresses.
 const MAX_LOOPBACK: u32 = 1_024;
 
 /// The usage of the table of local addresses.
@@ -46,12 +47,13 @@ const MAX_LOOPBACK: u32 = 1_024;
 pub struct LocalUse {
     /// The number of local addresses that clients send to.
     pub addresses: usize,
-    /// The number of clients pinged from an address of the kernel's choice because the table is full.
+    /// The number of clients for which the table has no room. The kernel chooses the source address of their
+    /// pings.
     pub clients_without: u32,
 }
 
-/// The addresses behind the [`LocalId`]s of a sweep. The registry may reuse those numbers as soon as the
-/// shard is unlocked.
+/// A copy of the addresses behind the [`LocalId`]s of a sweep. The sweep copies them, because the registry
+/// can reuse the IDs as soon as the shard is unlocked.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct LocalAddresses(Vec<(LocalId, IpAddr)>);
 
@@ -69,7 +71,8 @@ impl LocalAddresses {
         self.0.dedup_by_key(|(local, _)| *local);
     }
 
-    /// The address of a target's `local`; `None` lets the kernel choose.
+    /// Looks up the local address with the ID `local`. `None` means that the kernel chooses the source
+    /// address.
     pub(in crate::engine) fn of(&self, local: LocalId) -> Option<IpAddr> {
         let place = self.0.binary_search_by_key(&local, |(local, _)| *local).ok()?;
         Some(self.0[place].1)
@@ -78,25 +81,26 @@ impl LocalAddresses {
 
 /// The local addresses of all clients.
 ///
-/// A number stands for the same address for as long as a client holds it. A client's shard is locked while
-/// its number is read or replaced, so [`Self::address_of`] needs no lock of its own there. It must not be
-/// called without the shard's lock.
+/// An ID keeps its address for as long as a client holds the ID. The lock of the client's shard is held while
+/// the ID is read or replaced, so [`Self::address_of`] needs no lock of its own, and its caller must hold the
+/// shard's lock.
 #[derive(Debug)]
 pub(super) struct Locals {
     addresses: Box<[Slot]>,
     table: Mutex<Table>,
 }
 
-/// An IPv6 or IPv4-mapped address. The locks of the clients that hold it order reads and writes.
+/// An IPv6 or IPv4-mapped address, in two halves. The slot has no lock: the locks of the shards with clients
+/// that hold the address order the reads and writes.
 #[derive(Debug, Default)]
 struct Slot([AtomicU64; 2]);
 
 #[derive(Debug)]
 struct Table {
     locals: HashMap<IpAddr, LocalId>,
-    /// The number of clients that hold each number.
+    /// The number of clients that hold each ID.
     clients: Vec<u32>,
-    /// The numbers that no address uses any more.
+    /// The IDs that no address uses any more.
     free: Vec<LocalId>,
     loopback: u32,
     clients_without: u32,
@@ -128,7 +132,8 @@ impl Default for Locals {
 }
 
 impl Locals {
-    /// Takes a reference to `address` for a client.
+    /// Takes a reference to `address` for a client, and returns the ID for the client to hold. `None` means
+    /// that the kernel did not report the address.
     pub(super) fn take(&self, address: Option<IpAddr>) -> LocalId {
         let Some(address) = address.map(|address| address.to_canonical()) else {
             return LocalId::NONE;
@@ -146,7 +151,7 @@ impl Locals {
         local
     }
 
-    /// Releases a client's reference.
+    /// Releases a client's reference to the address with the ID `local`.
     pub(super) fn release(&self, local: LocalId) {
         match local {
             LocalId::NONE => {}
@@ -161,13 +166,15 @@ impl Locals {
         }
     }
 
-    /// Whether a client that holds `local` may keep it after a heartbeat to `address`. A client without a
-    /// place in the table tries again with each heartbeat.
+    /// Whether a client that holds `local` can keep it after a heartbeat to `address`. A client for which the
+    /// table had no room tries again with each heartbeat. The caller must hold the lock of the client's
+    /// shard.
     pub(super) fn fits(&self, local: LocalId, address: Option<IpAddr>) -> bool {
         local != LocalId::NO_ROOM && self.address_of(local) == address
     }
 
-    /// The address of a client's `local`; `None` lets the kernel choose. The client's shard must be locked.
+    /// Looks up the local address with the ID `local`. `None` means that the kernel chooses the source
+    /// address. The caller must hold the lock of the client's shard, so that the ID stays valid.
     pub(super) fn address_of(&self, local: LocalId) -> Option<IpAddr> {
         let is_address = (1..=LocalId::MAX).contains(&local.0);
         is_address.then(|| self.addresses[local.index()].get())
@@ -197,7 +204,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Assigns a number to the new `address`, if there is room.
+    /// Assigns an ID to the new `address`. Returns `None` if the table has no room.
     fn insert(&mut self, address: IpAddr) -> Option<LocalId> {
         let is_loopback = address.is_loopback();
         if is_loopback && self.loopback == MAX_LOOPBACK {
@@ -209,7 +216,7 @@ impl Table {
         Some(local)
     }
 
-    /// A number that has never been used.
+    /// An ID that has never been used. `None` if all IDs have been used.
     fn unused(&mut self) -> Option<LocalId> {
         let number = u16::try_from(self.clients.len()).ok().filter(|n| *n <= LocalId::MAX)?;
         self.clients.push(0);

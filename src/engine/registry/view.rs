@@ -10,7 +10,7 @@ use crate::clock::Time;
 pub struct View {
     /// The client's canonical address.
     pub address: SocketAddr,
-    /// The second of the first heartbeat.
+    /// The time of the first heartbeat, truncated to a second.
     pub first_seen: Time,
     /// The time of the last heartbeat.
     pub last_heartbeat: Time,
@@ -20,7 +20,8 @@ pub struct View {
     pub pings: u32,
     /// Whether the client gets no pings until its next heartbeat.
     pub is_muted: bool,
-    /// The local address that the last heartbeat was sent to; `None` lets the kernel choose.
+    /// The local address that the last heartbeat was sent to, from which pings leave. `None` means that the
+    /// kernel chooses the source address.
     pub local: Option<IpAddr>,
 }
 

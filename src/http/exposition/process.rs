@@ -9,15 +9,15 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::{counter, family, number, single, value};
 use crate::clock::{self, Time};
 
-/// When this process was started, in seconds since 1970, by the wall clock of the first scrape: it is not
-/// to change with that clock.
+/// When this process was started, in seconds since 1970. The first scrape computes the time from the wall
+/// clock. Later scrapes return the same value, even if that clock has been set.
 static STARTED: OnceLock<f64> = OnceLock::new();
 
-/// As far as `/proc` tells them.
+/// Reads the metrics from `/proc`. Fails if a file in `/proc` cannot be read.
 pub(super) fn metrics() -> procfs::ProcResult<Vec<MetricFamily>> {
     let process = Process::myself()?;
     let stat = process.stat()?;
-    #[expect(clippy::cast_precision_loss, reason = "that of a tick is enough")]
+    #[expect(clippy::cast_precision_loss, reason = "a precision of one tick is enough")]
     let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
     let started = *STARTED.get_or_init(|| boot().as_secs_f64() + seconds(stat.starttime));
     let mut families = vec![
@@ -52,7 +52,8 @@ pub(super) fn metrics() -> procfs::ProcResult<Vec<MetricFamily>> {
     Ok(families)
 }
 
-/// When the machine was started. `/proc/stat` tells it too, but is not always to be seen.
+/// When the machine was started, in time since 1970 by the wall clock. The time is computed from the clocks,
+/// because `/proc/stat` is not always readable.
 fn boot() -> Duration {
     let boot = clock::wall().before(clock::now().since(Time::default()));
     Duration::from_nanos(boot.as_nanos())

@@ -3,7 +3,7 @@
 use super::*;
 use crate::metrics::LATENESS_BUCKETS;
 
-/// What [`Seen`] refers to.
+/// Owns the values that [`Seen`] refers to.
 struct Facts {
     stuck: Vec<String>,
     buffers: Buffers,
@@ -75,7 +75,7 @@ fn deny_file(read: Option<&str>, reason: &str, line: Option<usize>) -> DenyFile 
     DenyFile { read: read.map(str::to_owned), failed: 1, failure }
 }
 
-/// Every problem of the daemon, with a change that provokes it alone, and a part of its text.
+/// A problem of the daemon, a change that provokes only this problem, and a part of its text.
 type Case = (Problem, fn(&mut Facts), &'static str);
 const CASES: &[Case] = &[
     (daemon::STUCK, |facts| facts.stuck = vec!["worker 3".to_owned()], "3 s: worker 3."),
@@ -109,12 +109,12 @@ const CASES: &[Case] = &[
     (
         daemon::CLIENTS_AT_CAP,
         |facts| facts.recent.refused[Refused::MaxClients as usize] = 1,
-        "it refused 1 heartbeat of new clients",
+        "the daemon refused 1 heartbeat from new clients",
     ),
     (
         daemon::CLIENTS_TURNED_AWAY,
         |facts| facts.recent.refused[Refused::MaxClientsPerPrefix as usize] = 2,
-        "refused 2 heartbeats in",
+        "refused 2 heartbeats from new clients in",
     ),
     (
         daemon::LOCAL_ADDRESSES_FULL,
@@ -140,7 +140,7 @@ const CASES: &[Case] = &[
     (
         daemon::SNAPSHOT_UNUSED,
         |facts| facts.snapshot = Some(snapshot(0.0, None, Some("it is cut off"))),
-        "at its start: it is cut off.",
+        "could not use the snapshot: it is cut off.",
     ),
     (
         daemon::DENY_FILE_STALE,
@@ -233,6 +233,6 @@ fn a_finding_takes_its_text_from_the_catalogue() {
     let failed = found(|facts| facts.snapshot = Some(snapshot(0.0, Some("full"), None)));
     let finding = Finding::from(failed[0].clone());
     assert_eq!(finding.summary, format!("{} {}", failed[0].summary, failed[0].impact));
-    assert_eq!(finding.advice, "To fix this, make room.");
+    assert_eq!(finding.advice, "To let the daemon write the snapshot, make room.");
     assert_eq!(finding.more, "docs/operations.md#snapshot-old");
 }

@@ -16,16 +16,17 @@ pub(crate) struct Interruption {
     pub(crate) ended_in_seconds: f64,
     /// From the end of the process, or from SIGKILL, until the new process logs that it listens.
     pub(crate) listening_after_seconds: f64,
-    /// The clients that the new process restored, if it logged that.
+    /// The clients that the new process restored. Null if the process logged no restore.
     pub(crate) restored: Option<Restored>,
-    /// Clients pinged before the restart, and how many of them were never pinged again.
+    /// Clients that were pinged before the restart.
     pub(crate) clients_pinged_before: u64,
+    /// Clients that were pinged before the restart and never again.
     pub(crate) clients_lost: u64,
-    /// From a client's last ping before the restart to its first one after it.
+    /// From a client's last ping before the restart to its first ping after the restart.
     pub(crate) gap_seconds: Gaps,
-    /// Pings missed within the gaps. `pings` counts them too.
+    /// Pings missed within the gaps. The missed pings in `pings` include these pings.
     pub(crate) missed: u64,
-    /// Pings less than 0.9 s after the one before, among each client's first two after the restart.
+    /// Pings less than 0.9 s after the previous ping, among each client's first two pings after the restart.
     pub(crate) early: u64,
 }
 

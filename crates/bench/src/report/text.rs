@@ -60,7 +60,7 @@ impl Display for Report {
             let fairness = format!("{} to {}", grouped(pings.fewest), grouped(pings.most));
             line(f, "  per client", &fairness, "")?;
         }
-        line(f, "pings to all clients", &grouped(pings.delivered_to_all), "by the kernel's count")?;
+        line(f, "pings to all clients", &grouped(pings.delivered_to_all), "counted by the kernel")?;
         let Quantiles { p50, p99, p99_9, p99_99, max } = deviation_ms;
         writeln!(f, "deviation of the period from 1 s")?;
         for (name, value) in [
@@ -87,14 +87,17 @@ impl Display for Report {
         );
         line(f, "heartbeats sent", &grouped(heartbeats.sent), &sent)?;
         if heartbeats.worst_lateness_ms > BEHIND_MS {
-            writeln!(f, "  the bench could not keep up: these figures are not the daemon's alone")?;
+            writeln!(
+                f,
+                "  the bench sent heartbeats late: these figures also show the limits of the bench"
+            )?;
         }
         let daemon_drops = kernel_drops.daemon.map_or("unknown".to_owned(), grouped);
         line(f, "kernel drops, heartbeats", &daemon_drops, "at the daemon's socket")?;
         line(f, "kernel drops, pings", &grouped(kernel_drops.bench), "at the bench's socket")?;
         if let Some(daemon) = &self.daemon {
             let lives = if self.restart.is_some() {
-                ", both processes together, as far as logged; the memory is that of the second"
+                ", both processes together, as far as logged; the memory is that of the second process"
             } else {
                 ""
             };
@@ -133,12 +136,12 @@ impl Display for Daemon {
         line(f, "  failed sends", &grouped(self.failed_pings), "")?;
         line(f, "  skipped slots", &grouped(self.skipped_slots), "a whole second late")?;
         let lateness = format!("{:.3} ms", self.worst_lateness_ms);
-        line(f, "  worst lateness", &lateness, "of a ping, by the daemon's own clock")?;
+        line(f, "  worst lateness", &lateness, "of a ping, measured by the daemon")?;
         if self.http_answers > 0 {
-            line(f, "  answers over HTTP", &grouped(self.http_answers), "")?;
+            line(f, "  HTTP responses", &grouped(self.http_answers), "")?;
         }
         for warning in &self.warnings {
-            writeln!(f, "  it warned: {warning}")?;
+            writeln!(f, "  the daemon warned: {warning}")?;
         }
         Ok(())
     }
@@ -149,7 +152,7 @@ impl Display for MachineLimit {
         let Self { cpu_ns_per_datagram, datagrams_per_second, ratio, .. } = self;
         let rate = format!("{datagrams_per_second:.0} datagrams a second on one core");
         line(f, "a bare sendmmsg loop", &format!("{cpu_ns_per_datagram:.0} ns"), &rate)?;
-        line(f, "the daemon's CPU to that", &figure(*ratio, 2, "x"), "for a ping")?;
+        line(f, "the daemon's CPU", &figure(*ratio, 2, "x"), "the CPU of that loop, for a ping")?;
         let Quantiles { p99_9, max, .. } = self.wakeup_lateness_ms;
         let lateness = format!("late at p99.9, at most {max:.3} ms");
         line(f, "a thread that only sleeps", &format!("{p99_9:.3} ms"), &lateness)
@@ -160,7 +163,7 @@ impl Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pinged_on_seconds, recovered_in_seconds } = self;
         let pinged_on = format!("{pinged_on_seconds:.1} s");
-        line(f, "the silent half", &pinged_on, "pinged still")?;
+        line(f, "the silent half", &pinged_on, "still pinged")?;
         let (time, remark) = match recovered_in_seconds {
             Some(time) => (format!("{time:.1} s"), "until all pings were punctual again"),
             None => (
@@ -175,13 +178,13 @@ impl Display for Recovery {
 impl Display for Interruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended_in = format!("{:.3} s", self.ended_in_seconds);
-        line(f, &format!("restart by {}", self.signal), &ended_in, "until it had ended")?;
+        line(f, &format!("restart by {}", self.signal), &ended_in, "until the process had ended")?;
         let listening = format!("{:.3} s", self.listening_after_seconds);
         let since = if self.signal == "SIGTERM" { "after the end" } else { "after the signal" };
         line(f, "  listening again", &listening, since)?;
         if let Some(restored) = &self.restored {
             let how = format!(
-                "clients, {:.3} s after its start ({:.0} ms by its own account); {} expired, {} refused; {:.1} s old",
+                "clients, {:.3} s after the start ({:.0} ms by the daemon's log); {} expired, {} refused; the snapshot was {:.1} s old",
                 restored.after_seconds,
                 restored.took_ms,
                 grouped(restored.expired),
@@ -200,8 +203,8 @@ impl Display for Interruption {
         let Gaps { p50, p99, max } = self.gap_seconds;
         let gaps = format!("at most, p99 {}, median {}", figure(p99, 3, "s"), figure(p50, 3, "s"));
         line(f, "  gap between pings", &figure(max, 3, "s"), &gaps)?;
-        line(f, "  missed in the gaps", &grouped(self.missed), "of those above")?;
-        line(f, "  early or twice", &grouped(self.early), "less than 0.9 s after the one before")
+        line(f, "  missed in the gaps", &grouped(self.missed), "of the missed pings above")?;
+        line(f, "  early or twice", &grouped(self.early), "less than 0.9 s after the previous ping")
     }
 }
 

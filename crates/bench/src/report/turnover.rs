@@ -9,13 +9,14 @@ use crate::churn::TOLERANCE;
 use crate::measurement::Measured;
 use crate::plan::Plan;
 
-/// Memory may grow by one part in this many.
+/// The memory can grow by its first value divided by this number.
 const MOST_GROWTH: u64 = 20;
 
-/// Memory may always grow by this many bytes, because the daemon keeps its counts of the last ten minutes.
+/// The memory can always grow by this many bytes, because the daemon keeps its counts of the last ten
+/// minutes.
 const MEMORIES: u64 = 1_000_000;
 
-/// Memory growth is not judged in a shorter run.
+/// Memory growth is judged only in a longer run.
 const GROWN_UP: Duration = Duration::from_secs(120);
 
 /// The effect of churn on the daemon.
@@ -23,7 +24,7 @@ const GROWN_UP: Duration = Duration::from_secs(120);
 pub(crate) struct Turnover {
     pub(crate) percent_per_second: f64,
     pub(crate) expiration_seconds: f64,
-    /// Clients that left; as many took their places.
+    /// Clients that left. The same number of new clients took their places.
     pub(crate) clients_left: u64,
     /// Pings that reached a measured client later than the tolerance after it expired.
     pub(crate) overdue_pings: u64,

@@ -10,7 +10,7 @@ use std::thread;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Attempts to remove a folder while a daemon may still write to it.
+/// Attempts to remove a folder, because a daemon could still be writing to it.
 const TRIES: u32 = 100;
 
 /// A new temporary folder that only this user can open. It is removed on drop.
@@ -59,7 +59,7 @@ impl Drop for Folder {
     }
 }
 
-/// Removes a folder to which a daemon may still be writing.
+/// Removes a folder, even if a daemon is still writing to it.
 fn remove(folder: &Path) {
     let _ = (0..TRIES).find(|_| fs::remove_dir_all(folder).is_ok());
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The most warnings kept, because `--program` may name a program that logs anything.
+/// The maximum number of warnings kept, because `--program` can name any program, with any number of
+/// warnings.
 const MOST_WARNINGS: usize = 10;
 
-/// A line, and when it was read.
+/// A line of the log, with the time at which the bench read it.
 pub(crate) type Line = (Instant, String);
 
 /// The figures in the daemon's log, summed over its summary lines.
@@ -25,7 +26,7 @@ pub(crate) struct Log {
     pub(crate) failed_pings: u64,
     pub(crate) skipped_slots: u64,
     pub(crate) worst_lateness_ms: f64,
-    /// Responses of the HTTP endpoint. The bench counts them itself.
+    /// Responses of the HTTP endpoint. They are not in the log: the bench counts them itself.
     pub(crate) http_answers: u64,
     pub(crate) restored: Option<Restored>,
 }

@@ -18,7 +18,7 @@ use crate::operator::Operator;
 use crate::processes::{self, Usage};
 use crate::wire::Wire;
 
-/// The time limit for the daemon to start, and for it to stop.
+/// The time limit for the start of the daemon, and for its stop.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to start the daemon. All other settings come from the bench's environment.
@@ -33,11 +33,11 @@ pub(crate) struct Launch<'a> {
     /// True if the daemon has an HTTP endpoint and the bench queries it.
     pub(crate) is_scraped: bool,
     pub(crate) max_clients: u32,
-    /// Holds the snapshots. `None` if the daemon writes none.
+    /// The folder for the snapshots. `None` if the daemon writes no snapshots.
     pub(crate) folder: Option<Folder>,
 }
 
-/// A child process. It is killed when this is dropped, and the kernel ends it with the bench.
+/// The child process. Dropping this value kills the process. The process also ends if the bench ends.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -49,7 +49,7 @@ pub(crate) struct Process {
 }
 
 impl Launch<'_> {
-    /// Starts the daemon on this port. With 0 the kernel chooses one.
+    /// Starts the daemon on this port. If the port is 0, the kernel chooses a port.
     pub(crate) fn start(&self, port: u16) -> io::Result<Process> {
         match self.wire {
             Some(wire) => wire.far(|| self.start_here(port)),
@@ -128,7 +128,7 @@ impl Process {
         Ok(())
     }
 
-    /// Stops the process with SIGTERM, unless it has ended, and returns its log.
+    /// Stops the process with SIGTERM, unless the process has already ended, and returns its log.
     pub(crate) fn stop(mut self) -> io::Result<Log> {
         self.dismiss_operator()?;
         self.end(Signal::SIGTERM)?;
@@ -137,7 +137,7 @@ impl Process {
         Ok(Log { http_answers: self.http_answers, ..log })
     }
 
-    /// Ends the process by a signal, and by SIGKILL if it outlives [`TIMEOUT`].
+    /// Ends the process by a signal. After [`TIMEOUT`], kills the process with SIGKILL.
     pub(crate) fn end(&mut self, signal: Signal) -> io::Result<ExitStatus> {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         let deadline = Instant::now() + TIMEOUT;
