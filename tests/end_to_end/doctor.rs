@@ -115,7 +115,7 @@ fn small_limits_are_findings() {
         check(&few, "open files"),
         (
             "finding",
-            "The limit on open files of a wakeupd started from here is 20, but it needs up to 42."
+            "The limit on open files of a wakeupd started from here is 20, but the daemon needs up to 42 open files."
         )
     );
     assert_eq!(check(&started("ulimit -n 100"), "open files").0, "ok");

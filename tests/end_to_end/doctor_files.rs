@@ -40,7 +40,7 @@ fn files_are_tried_as_the_user_of_the_service() {
     for (owner, mode, expected) in [
         (65_533, 0o700, ("ok", "user 65533 (owner of the folder")),
         (65_533, 0o500, ("finding", "is not writable by")),
-        (0, 0o755, ("unknown", "root can write to")),
+        (0, 0o755, ("unknown", "cannot tell whether that user can write to")),
     ] {
         set(&folder, owner, mode);
         let diagnoses = by_root();

@@ -88,7 +88,7 @@ fn a_stop_does_not_wait_for_a_hung_worker_and_loses_no_client() {
     let stop = |daemon: &Daemon| {
         let halted = Halted::new(daemon.thread("worker-3"));
         daemon.signal(Signal::SIGTERM);
-        daemon.wait_for_line("tasks are still running");
+        daemon.wait_for_line("some threads did not end within");
         daemon.wait_for_line("wrote the final snapshot");
         drop(halted);
     };

@@ -95,7 +95,7 @@ fn an_address_of_another_machine_cannot_be_bound() {
     let (status, _, stderr) = output(&mut wakeupd(&[("HOST", "192.0.2.1"), ("PORT", "0")]));
     assert_eq!(status.code(), Some(1));
     assert!(
-        stderr.contains("192.0.2.1 cannot be bound: it is not an address of this machine."),
+        stderr.contains("192.0.2.1 of HOST cannot be bound: it is not an address of this machine."),
         "{stderr}"
     );
     assert!(stderr.contains("`ip address`"), "{stderr}");
