@@ -31,6 +31,7 @@ use self::access::Access;
 pub use self::connections::MOST_CONNECTIONS;
 use self::connections::{Connection, Connections};
 use self::router::Endpoint;
+use crate::catalogue::log::SOCKET_OPTION_REFUSED;
 use crate::clock;
 use crate::config::Config;
 use crate::net;
@@ -70,7 +71,10 @@ impl Server {
     pub fn bind(address: SocketAddr, config: &Config) -> io::Result<Self> {
         let (listener, refused) = net::listen_tcp(address)?;
         if let Some(error) = refused {
-            warn!(option = "SO_REUSEADDR", %error, "serving HTTP without a socket option that the kernel refuses: after a restart, the port can be unavailable for a minute");
+            let option = "SO_REUSEADDR";
+            let cost = "after a restart, the HTTP port can be unavailable for a minute";
+            let problem = SOCKET_OPTION_REFUSED.with(&[("option", &option), ("cost", &cost)]);
+            warn!(option, %error, "{problem}");
         }
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;

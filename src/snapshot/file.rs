@@ -169,7 +169,7 @@ impl SnapshotFile {
             Err((_, Errno::EWOULDBLOCK)) => return Err(foreign()),
             Err((_, error)) => {
                 let path = path.display();
-                info!(%path, %error, "cannot lock the snapshot, so a second wakeupd could overwrite it");
+                info!(%path, %error, "cannot lock the snapshot, so the daemon runs without the lock. Make sure that no other wakeupd uses this SNAPSHOT_PATH: it could overwrite the snapshot.");
                 Lock::Unsupported
             }
         };

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Time};
 
-/// Identifies the clock by the boot id and, in a time namespace, the offset from the machine's boot clock.
-/// The boot id and the offset are read each time, because CRIU can move a running process to another machine
-/// or namespace.
+/// Returns an identifier of this process's boot clock: the boot id and, in a time namespace, the offset of the
+/// namespace. Two times of the boot clock can be compared only if their identifiers are equal. `None` if the
+/// kernel shows no boot id.
+///
+/// Each call reads the files again, because CRIU can move a running process to another machine or namespace.
 fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();

@@ -117,7 +117,7 @@ fn an_invalid_query_is_rejected_with_a_hint() {
         ("network=0127.0.0.0/08", "leading zero"),
         ("network=::ffff:0:0/90", "IPv4 network instead"),
         ("cursor=nonsense", "cursor must be"),
-        ("cursor=cGluZ3MgYXNjIDEgMTI3LjAuMC4xOjE", "another order"),
+        ("cursor=cGluZ3MgYXNjIDEgMTI3LjAuMC4xOjE", "another sort or order"),
         ("limit=all&sort=pings", "limit=all"),
         ("limit=1&limit=2", "twice"),
         ("colour=red", "parameters"),

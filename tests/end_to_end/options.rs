@@ -270,7 +270,7 @@ fn http_is_served_without_the_option() {
         command.args(&words[1..]).env_clear().envs(SERVING).env("HTTP_ADDR", "127.0.0.1:0");
         let daemon = Daemon::start_command(&mut command);
         assert_eq!(crate::support::web::get(daemon.http(), "/healthz").status, 200);
-        daemon.wait_for_line("serving HTTP without a socket option");
+        daemon.wait_for_line("The cost: after a restart, the HTTP port can be unavailable");
         is_served(&daemon);
         daemon.stop();
     });

@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(in crate::engine) struct LocalId(u16);
 
 impl LocalId {
-    /// The kernel chooses the source address, because it did not report the heartbeat's destination.
+    /// No local address: the kernel did not report the destination of the heartbeat, so the kernel chooses the source
+    /// address of the pings.
     pub(super) const NONE: Self = Self(0);
 
     /// The kernel chooses the source address, because the table is full.
