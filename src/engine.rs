@@ -198,8 +198,8 @@ impl Engine {
     }
 
     /// Handles an ICMP error about a ping. `unreachable` is the client's address if the error is "port
-    /// unreachable", and `None` for any other error. Returns whether that client is now muted until its next
-    /// heartbeat.
+    /// unreachable", and `None` for any other error. Three such errors over at least 2 s, without a heartbeat in
+    /// between, mute the client until its next heartbeat. Returns whether this one did.
     pub fn handle_icmp_error(&self, now: Time, unreachable: Option<SocketAddr>) -> bool {
         if !self.unreachable.spend(now) {
             return false;

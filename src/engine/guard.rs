@@ -239,6 +239,9 @@ impl Guard {
     /// client. Call this from one thread only, because the check of `MAX_CLIENTS` and the count are two
     /// steps.
     ///
+    /// `Engine::handle_heartbeat` hands this to `Registry::refresh`, which calls it only for a source that is not a
+    /// client yet. So a full table never stops a live client from renewing.
+    ///
     /// # Errors
     /// If a cap is reached, or `ip` is a broadcast address or has been denied since it was admitted.
     pub(super) fn reserve(&self, ip: IpAddr) -> Result<(), Refused> {

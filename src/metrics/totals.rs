@@ -1,5 +1,5 @@
-//! The table of the counters in `/status`. To add a counter, count it in [`Metrics`] or in the engine's
-//! [`Counters`], and add it here.
+//! The table of the counters in `/status` and `/metrics`. To add a counter, count it in [`Metrics`] or in the
+//! engine's [`Counters`], and add it here. Gauges are in `http/exposition.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
