@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Includes the time in suspend, and cannot be set by an administrator.
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
-/// On other systems the monotonic clock is equivalent (macOS) or close enough.
+/// The monotonic clock. On macOS it includes the time in suspend, like `CLOCK_BOOTTIME` on Linux. On other systems it
+/// may exclude that time, which is close enough.
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 

@@ -72,7 +72,11 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
     let subject = Subject { daemon };
     let ask = |path: &str| running::ask(config, path);
     let status = match &holder {
-        Ok(Holder::Nobody) if config.port != 0 => Err("no wakeupd is running here".to_owned()),
+        Ok(Holder::Nobody) if config.port != 0 => Err(format!(
+            "no process holds UDP port {} of {}, so no wakeupd runs here with these settings",
+            bound.port(),
+            bound.ip()
+        )),
         _ => running::status(&ask, bound),
     };
     let told = status.as_ref().ok();

@@ -279,8 +279,9 @@ impl Engine {
         self.registry.take_ping_back(client);
     }
 
-    /// Restarts the workers at the slots due from `from` on: the time when the previous daemon ended, or when
-    /// this daemon started. If `from` is more than [`MAX_CATCH_UP`] ago, they start at `now`.
+    /// Makes each worker continue with its first slot that is due at `from` or later. `from` is the time when the
+    /// previous daemon ended, or when this daemon started. If `from` is more than [`MAX_CATCH_UP`] ago, `now`
+    /// takes its place.
     pub fn resume(&self, now: Time, from: Time) {
         let from = if now.since(from) <= MAX_CATCH_UP { from } else { now };
         for walk in &self.walks {

@@ -15,13 +15,13 @@ use crate::machine::Machine;
 /// The memory of a daemon without clients, with full receive buffers.
 const IDLE_BYTES: u64 = 32 << 20;
 
-/// Upper bound on the memory of an IPv4 client in bytes: an entry of 24 bytes and a control byte in a table
-/// that is 7/16 full, and as much again in the guard's two tables, in the worst case that every client has a
-/// network of its own.
+/// Upper bound on the memory of an IPv4 client in bytes: a registry entry of 24 bytes and, in the worst case that
+/// every client has a network of its own, an entry of 8 bytes in each of the guard's two tables. Each entry has a
+/// control byte, and each table is at least 7/16 full.
 const IPV4_CLIENT_BYTES: u64 = 100;
 
-/// Upper bound on the memory of an IPv6 client in bytes: entries take 36 bytes, and the guard's keys are
-/// twice as long.
+/// Upper bound on the memory of an IPv6 client in bytes, calculated like [`IPV4_CLIENT_BYTES`]: a registry entry
+/// takes 36 bytes, and an entry in each of the guard's two tables 16 bytes.
 const IPV6_CLIENT_BYTES: u64 = 170;
 
 /// Upper bound for an IPv4 client in a snapshot, which is read as a whole.

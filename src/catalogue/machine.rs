@@ -46,7 +46,7 @@ pub const SETTING_MISSPELT: Problem = Problem {
     id: "setting_misspelt",
     severity: Warning,
     summary: "The environment has unknown variables that look like settings: {variables}.",
-    impact: "These variables have no effect: the settings that they were meant to change have their defaults.",
+    impact: "These variables have no effect, so they do not change the settings that they were meant to change.",
     remedy: "Correct the names of these variables, or remove the variables.",
     commands: "",
     more: Some("change-a-setting"),
@@ -160,7 +160,7 @@ pub const CLIENTS_BEHIND_GATEWAY: Problem = Problem {
     id: "clients_behind_gateway",
     severity: Warning,
     summary: "Nearly all of the {clients} clients have the private address {ip}, so a gateway such as Docker's hides their real addresses.",
-    impact: "The daemon does not apply its caps per address to private addresses. Outdated entries in the gateway's translation table can mix up clients or lose their pings.",
+    impact: "By default, no cap per address or prefix limits these clients, because LOCAL_NETS contains the private networks. Also, outdated entries in the gateway's translation table can mix up clients or lose their pings.",
     remedy: "Run the container with `--network host` (Compose: `network_mode: host`), so that the daemon sees the real addresses. Or publish the port with the same number on both sides, and after each restart of the container, delete the outdated translation entries on the host.",
     commands: "sudo conntrack -D -p udp --dport {port}",
     more: None,
@@ -316,7 +316,7 @@ pub const TIMERS_COARSE: Problem = Problem {
     id: "timers_coarse",
     severity: Warning,
     summary: "Timers have a resolution of {resolution}, because high-resolution timers are off.",
-    impact: "Workers sleep until each slot is due, so every ping can be up to {resolution} late.",
+    impact: "The daemon's threads sleep until the next pings are due, so every ping can be up to {resolution} late.",
     remedy: "Boot the kernel without `highres=off`, and use a kernel that is built with CONFIG_HIGH_RES_TIMERS. Check the clock source too, because the kernel turns on high-resolution timers only with a suitable clock source.",
     commands: "",
     more: Some("pings-late"),
@@ -326,7 +326,7 @@ pub const TIMERS_COARSE: Problem = Problem {
 pub const TIMER_SLACK_LARGE: Problem = Problem {
     id: "timer_slack_large",
     summary: "The timer slack lets a thread wake up to {slack} late.",
-    impact: "Workers sleep until each slot is due, so every ping can be up to {slack} late.",
+    impact: "The daemon's threads sleep until the next pings are due, so every ping can be up to {slack} late.",
     remedy: "systemd: add `TimerSlackNSec=50us` below `[Service]` with `sudo systemctl edit wakeupd`. Without systemd, remove the timer slack setting from the program that starts the daemon, because the daemon inherits the setting.",
     ..TIMERS_COARSE
 };

@@ -10,7 +10,8 @@ use crate::logging;
 /// Columns and rows of a terminal that does not report its size.
 const USUAL: (usize, usize) = (80, 24);
 
-/// A terminal that shows text from its upper left corner on.
+/// The size of a terminal on which a text is redrawn in place: each [`Self::frame`] starts in the upper left corner
+/// and replaces the previous text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
     columns: usize,

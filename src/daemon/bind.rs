@@ -82,9 +82,9 @@ fn adopt(config: &Config, socket: UdpSocket) -> Result<Socket, StartError> {
     let socket = Socket::adopt(socket).map_err(StartError::HandedOver)?;
     let address = socket.address();
     if config.agrees_with(address) {
-        info!(%address, "serving the socket that was handed over");
+        info!(%address, "serving the UDP socket that the service manager handed over");
     } else {
-        warn!(%address, "serving the socket that was handed over, so HOST and PORT have no effect. Set its address with `systemctl edit wakeupd.socket`.");
+        warn!(%address, "serving the UDP socket that the service manager handed over, so HOST and PORT have no effect. Set its address with `systemctl edit wakeupd.socket`.");
     }
     Ok(socket)
 }

@@ -84,10 +84,14 @@ pub enum StartError {
 #[derive(Debug, Error)]
 pub enum TaskEnded {
     /// The socket is broken and cannot receive any more.
-    #[error("the receiving socket is broken: {0}")]
+    #[error(
+        "the daemon cannot receive any more and exits, because its UDP socket no longer works: {0}"
+    )]
     Listener(io::Error),
     /// A worker's socket is broken, so its clients would get no more pings.
-    #[error("a sending socket is broken: {0}")]
+    #[error(
+        "the daemon cannot send to some clients any more and exits, because a sending socket no longer works: {0}"
+    )]
     Worker(io::Error),
     /// The HTTP thread cannot be started.
     #[error("cannot start the HTTP endpoint: {0}")]
@@ -152,7 +156,7 @@ impl Failure {
     }
 }
 
-/// The phrase for a UDP port, in the words of the doctor.
+/// Names a UDP port in a message, such as "UDP port 7561 of 0.0.0.0". The doctor uses the same wording.
 fn name(address: SocketAddr) -> String {
     format!("UDP port {} of {}", address.port(), address.ip())
 }

@@ -45,8 +45,10 @@ impl Display for Port {
     }
 }
 
-/// Tries to bind a free port, because the kernel can refuse a port that its tables show as free. Returns
-/// `None` if the port is in use, or if `user` can bind it.
+/// If nobody holds `port`, tries to bind it, because the kernel can refuse a port that its socket tables
+/// (`/proc/net/udp` and the like) show as free. Returns a diagnosis if `user` cannot bind the port, or if it is
+/// unknown whether the service's user can. Returns `None` if `user` can bind the port and, without trying, if the
+/// port is 0 or in use or its holder is unknown.
 pub(super) fn attempt(
     port: Port,
     holder: &io::Result<Holder>,

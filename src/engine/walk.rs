@@ -9,7 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::schedule::{Schedule, Slot};
 use crate::clock::Time;
 
-/// One worker's position in the schedule. The worker moves it; the listener wakes the worker.
+/// One worker's position in its schedule, and its sleep through slots without clients. Only the worker moves the
+/// position. When a client registers in an empty shard, the listener calls [`Self::wake`], so that the worker serves
+/// the slots from then on instead of skipping them.
 #[derive(Debug)]
 pub(super) struct Walk {
     position: Mutex<Position>,

@@ -111,9 +111,12 @@ impl Table {
         victim.map(|(id, _)| *id)
     }
 
-    /// Turns the connection `id` into an event stream, and returns whether the limits allow it. If other
-    /// machines already have the maximum number of streams, closes the oldest stream of the address with the
-    /// most streams, unless the address of `id` would then have more streams than that address.
+    /// Turns the connection `id` into an event stream. Returns false if the connection is closing, or if its
+    /// address has its maximum number of streams.
+    ///
+    /// If other machines have their maximum number of streams in total, a new stream from another machine
+    /// replaces the oldest stream of the address with the most streams. That address must have at least two
+    /// more streams than the address of `id`. Otherwise the new stream is refused (false).
     fn stream(&mut self, id: u64) -> bool {
         // A closing connection cannot stream.
         let Some(site) = self.open.get(&id).map(|open| open.site) else { return false };

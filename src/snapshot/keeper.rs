@@ -150,7 +150,8 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot, paced over a sixth of the interval, unless the daemon stops.
+    /// Writes a snapshot, with pauses that spread it over a sixth of the interval. Each pause calls `wait`. If `wait`
+    /// breaks, because the daemon stops, abandons the snapshot, keeps the previous file and returns the break.
     fn save_slowly<E: Copy>(
         &mut self,
         mut wait: impl FnMut(Duration) -> ControlFlow<E>,

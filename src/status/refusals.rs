@@ -11,7 +11,7 @@ pub struct Refusal {
     pub reason: &'static str,
     /// The guard's observation.
     pub summary: &'static str,
-    /// The remedy for a real client, or the reason why there is nothing to do.
+    /// What to do if the refused client is real and not forged, or why there is nothing to do.
     pub advice: &'static str,
 }
 

@@ -210,9 +210,17 @@ fn calls_that_fail_for_a_while_cost_only_their_own_datagrams() {
 fn a_process_with_a_broken_socket_exits() {
     require!(NEEDS);
     let cases = [
-        ("recvmmsg", Some(1), "ERROR the receiving socket is broken: Bad file descriptor"),
+        (
+            "recvmmsg",
+            Some(1),
+            "ERROR the daemon cannot receive any more and exits, because its UDP socket no longer works: Bad file descriptor",
+        ),
         // One failed worker is enough: its clients would never be pinged again.
-        ("sendmmsg", Some(1), "ERROR a sending socket is broken: Bad file descriptor"),
+        (
+            "sendmmsg",
+            Some(1),
+            "ERROR the daemon cannot send to some clients any more and exits, because a sending socket no longer works: Bad file descriptor",
+        ),
         // The runtime panics on one of the threads.
         ("epoll_wait", None, "Bad file descriptor"),
     ];

@@ -57,7 +57,9 @@ fn heartbeats_wait_in_the_handed_over_socket() {
         assert_eq!(daemon.address, socket.local_addr().unwrap());
         client.pings(2);
         let lines = daemon.stop();
-        assert!(lines.iter().any(|line| line.contains("serving the socket that was handed over")));
+        assert!(lines.iter().any(|line| {
+            line.contains("serving the UDP socket that the service manager handed over")
+        }));
         assert!(!lines.iter().any(|line| line.contains("PORT have no effect")), "{lines:?}");
     }
 }

@@ -38,7 +38,7 @@ use plan::Plan;
 use report::Report;
 use route::Route;
 
-/// `--ramp` stops when the step is smaller than the largest crowd without a missed ping, divided by this
+/// `--ramp` stops when its step is at most the largest number of clients that missed no ping, divided by this
 /// number.
 const RAMP_PRECISION: u32 = 20;
 

@@ -60,7 +60,8 @@ impl Turnover {
         })
     }
 
-    /// True if no client was pinged after it expired and memory, where it is judged, did not grow.
+    /// True if no measured client got a ping later than the tolerance after it expired, and the memory grew by no
+    /// more than [`MEMORIES`] or one part in [`MOST_GROWTH`], whichever is larger. A short run ignores the growth.
     pub(super) fn is_good(&self) -> bool {
         let growth = self.last_resident_bytes.saturating_sub(self.first_resident_bytes);
         let most = MEMORIES.max(self.first_resident_bytes / MOST_GROWTH);
