@@ -1,4 +1,4 @@
-//! The status page.
+//! The status page: one document, joined from its HTML, its style and its scripts.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,7 +19,11 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
     let refusals: BTreeMap<_, _> =
         refusals.iter().map(|refusal| (refusal.reason, refusal)).collect();
     let refusals = serde_json::to_string(&refusals).expect("its keys are texts");
-    include_str!("page.html").replace("REFUSALS_OF_THE_DAEMON", &refusals)
+    include_str!("page/page.html")
+        .replace("STYLE_OF_THE_PAGE\n", include_str!("page/style.css"))
+        .replace("SCRIPT_OF_THE_PAGE\n", include_str!("page/script.js"))
+        .replace("PLOTS_OF_THE_PAGE\n", include_str!("page/plots.js"))
+        .replace("REFUSALS_OF_THE_DAEMON", &refusals)
 });
 
 /// The page may run only its own script and style, identified by their hashes, and may connect only to the
