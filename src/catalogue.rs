@@ -94,8 +94,8 @@ impl Problem {
 
 impl Occurrence {
     /// The remedy as prose on one line. It includes the commands before the first comment, which introduces an
-    /// alternative, but not a restart of the service:
-    /// the prose says to restart the daemon, and a container has no such service.
+    /// alternative, but not a restart of the service: the prose says to restart the daemon, and a container has no
+    /// such service.
     #[must_use]
     pub fn advice(&self) -> String {
         let commands = self.commands.lines().take_while(|line| !line.starts_with('#'));

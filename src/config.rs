@@ -60,7 +60,7 @@ impl Config {
             let Ok(name) = name.into_string() else {
                 continue;
             };
-            let Some(setting) = SETTINGS.into_iter().find(|setting| setting.name == name) else {
+            let Some(setting) = Setting::named(&name) else {
                 // The environment may hold a name twice.
                 if !misspelt.iter().any(|known: &Misspelt| known.name == name) {
                     misspelt.extend(Misspelt::find(name));
@@ -151,9 +151,8 @@ fn quoted(value: &str) -> String {
 pub fn help() -> String {
     let all = SETTINGS.into_iter().chain([&ENV_FILE]);
     let entries = all.map(|setting| {
-        // Lines break at spaces, so a list needs some.
-        let default = setting.default.replace(',', ", ");
-        format!("  {}\n      {} [default: {default}]\n", setting.name, setting.plain_about())
+        let (about, default) = (setting.plain_about(), setting.prose_default());
+        format!("  {}\n      {about} [default: {default}]\n", setting.name)
     });
     format!("Environment variables of the daemon:\n{}", entries.collect::<String>())
 }

@@ -20,12 +20,11 @@ mod words;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::process::ExitCode;
 
 use crate::catalogue::machine;
 use crate::cli::options::DoctorOptions;
-use crate::config::{Config, Misspelt};
+use crate::config::{Config, Loaded};
 use crate::machine::Machine;
 use crate::{logging, output};
 use addresses::Host;
@@ -38,28 +37,17 @@ use settings::Theirs;
 use sockets::{Holder, Protocol};
 use user::User;
 
-/// The daemon's input: its settings and their origin.
-#[derive(Clone, Copy, Debug)]
-pub struct Given<'a> {
-    /// The settings.
-    pub config: &'a Config,
-    /// Unknown variables that look like misspelt settings.
-    pub misspelt: &'a [Misspelt],
-    /// The env file, if one was read.
-    pub file: Option<&'a Path>,
-}
-
-/// Runs all checks. The exit code is 1 if there is a finding, else 0.
+/// Runs all checks for a daemon with these settings. The exit code is 1 if there is a finding, else 0.
 #[must_use]
-pub fn run(options: &DoctorOptions, given: &Given) -> ExitCode {
-    let diagnoses = examine(&Machine::new("/"), given);
+pub fn run(options: &DoctorOptions, loaded: &Loaded) -> ExitCode {
+    let diagnoses = examine(&Machine::new("/"), loaded);
     let is_finding = |diagnosis: &Diagnosis| diagnosis.result == Outcome::Finding;
     let code = ExitCode::from(u8::from(diagnoses.iter().any(is_finding)));
     output::end("wakeupd doctor", code, show(options, &diagnoses))
 }
 
-fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
-    let config = given.config;
+fn examine(machine: &Machine, loaded: &Loaded) -> Vec<Diagnosis> {
+    let config = &loaded.config;
     let host = Host::resolve(&config.host, config.port);
     let bind = host.as_ref().map_or(Ok(()), Host::bind);
     // A name that does not resolve may stand for any address.
@@ -67,16 +55,15 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
     let bound = host.as_ref().map_or(any, |host| host.bound);
     let locals = addresses::locals();
 
+    let port = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address: bound };
     let holder = sockets::holder(machine, Protocol::Udp, bound);
     let daemon = port::daemon(&holder);
     let subject = Subject { daemon };
     let ask = |path: &str| running::ask(config, path);
     let status = match &holder {
-        Ok(Holder::Nobody) if config.port != 0 => Err(format!(
-            "no process holds UDP port {} of {}, so no wakeupd runs here with these settings",
-            bound.port(),
-            bound.ip()
-        )),
+        Ok(Holder::Nobody) if config.port != 0 => {
+            Err(format!("no process holds {port}, so no wakeupd runs here with these settings"))
+        }
         _ => running::status(&ask, bound),
     };
     let told = status.as_ref().ok();
@@ -91,8 +78,8 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
     let paths = Paths::new(config, theirs.as_ref());
     let user = user::of_service(machine, daemon, paths.snapshot_folder().as_deref());
     vec![
-        settings::check(given, theirs.as_ref()),
-        udp_port(machine, bound, &holder, bind.is_ok().then_some(user)),
+        settings::check(loaded, theirs.as_ref()),
+        udp_port(machine, port, &holder, bind.is_ok().then_some(user)),
         http_port(machine, config, daemon, user),
         files::check_snapshot(machine, &paths, user),
         files::check_deny_file(&paths, user),
@@ -114,11 +101,10 @@ fn examine(machine: &Machine, given: &Given) -> Vec<Diagnosis> {
 /// Checks the daemon's UDP port. If `user` is given, also tries to bind the port if it is free.
 fn udp_port(
     machine: &Machine,
-    address: SocketAddr,
+    port: Port,
     holder: &io::Result<Holder>,
     user: Option<User>,
 ) -> Diagnosis {
-    let port = Port { check: "port", variable: "PORT", protocol: Protocol::Udp, address };
     user.and_then(|user| port::attempt(port, holder, user, machine))
         .unwrap_or_else(|| port::judge(port, holder, |process| process.is_wakeupd))
 }

@@ -3,13 +3,12 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::UdpSocket;
-use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 use wakeupd::cli::{self, Cli, Command};
-use wakeupd::config::{Config, ConfigError, Environment, Loaded, Misspelt};
+use wakeupd::config::{Config, ConfigError, Environment, Loaded};
 use wakeupd::daemon::{self, Daemon, Failure};
 #[cfg(target_os = "linux")]
 use wakeupd::doctor;
@@ -30,9 +29,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Some(Command::Healthcheck(options)) => client::health(options, settings),
         Some(Command::Probe(options)) => probe::run(options),
         #[cfg(target_os = "linux")]
-        Some(Command::Doctor(options)) => configured(|config, misspelt, file| {
-            doctor::run(options, &doctor::Given { config, misspelt, file })
-        }),
+        Some(Command::Doctor(options)) => configured(|loaded| doctor::run(options, loaded)),
         Some(Command::Snapshot(command)) => snapshot::run(command),
         Some(Command::Completions { shell }) => print(&cli::completions(*shell)),
         Some(Command::Man) => print(&cli::manual()),
@@ -42,8 +39,8 @@ fn run_command(cli: &Cli) -> ExitCode {
                 signals::end_with(parent);
             }
             match (cli.check_config, cli.print_config) {
-                (true, _) => configured(|config, misspelt, _| check(config, misspelt)),
-                (_, true) => configured(|config, misspelt, _| show(config, misspelt)),
+                (true, _) => configured(check),
+                (_, true) => configured(show),
                 _ => serve(),
             }
         }
@@ -55,11 +52,10 @@ fn settings(names: &[&str]) -> Result<Config, ConfigError> {
     Environment::some(std::env::vars_os(), names)
 }
 
-/// Calls `act` with all settings, the misspelt variables and the path of the env file. Reports invalid settings
-/// instead.
-fn configured(act: impl FnOnce(&Config, &[Misspelt], Option<&Path>) -> ExitCode) -> ExitCode {
+/// Calls `act` with all settings. Reports invalid settings instead.
+fn configured(act: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
     match Environment::load(std::env::vars_os()) {
-        Ok(Loaded { config, misspelt, file }) => act(&config, &misspelt, file.as_deref()),
+        Ok(loaded) => act(&loaded),
         Err(error) => fail(&error, error.exit_code()),
     }
 }
@@ -71,7 +67,7 @@ fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
     exit_code.into()
 }
 
-fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
+fn show(Loaded { config, misspelt, .. }: &Loaded) -> ExitCode {
     for misspelt in misspelt {
         logging::complain(Level::WARN, &format!("wakeupd: {misspelt}"));
     }
@@ -79,7 +75,7 @@ fn show(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
 }
 
 /// Checks everything that needs no socket. The variables have already been validated.
-fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
+fn check(Loaded { config, misspelt, .. }: &Loaded) -> ExitCode {
     if config.deny_file.as_ref().is_some_and(|file| file.networks().is_none()) {
         let unchecked = "wakeupd: the disk of DENY_FILE does not answer, so the file was not checked. Check the disk.";
         logging::complain(Level::WARN, unchecked);
@@ -90,8 +86,11 @@ fn check(config: &Config, misspelt: &[Misspelt]) -> ExitCode {
     }
     let errors = daemon::check(config, misspelt);
     logging::finish(!errors.is_empty());
-    let codes: Vec<_> = errors.iter().map(|error| fail(error, error.exit_code())).collect();
-    codes.first().copied().unwrap_or_else(|| print("the configuration is valid\n"))
+    let mut code = None;
+    for error in &errors {
+        code = Some(fail(error, error.exit_code()));
+    }
+    code.unwrap_or_else(|| print("the configuration is valid\n"))
 }
 
 fn serve() -> ExitCode {

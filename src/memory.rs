@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::catalogue::Occurrence;
 use crate::catalogue::machine::{MEMORY_LIMIT_SMALL, MEMORY_LIMIT_TINY};
+use crate::config::Config;
 use crate::machine::Machine;
 
 /// The memory of a daemon without clients, with full receive buffers.
@@ -77,6 +78,17 @@ pub struct Limit {
 pub struct TooSmall(String);
 
 impl Needs {
+    /// The needs of a daemon with these settings.
+    #[must_use]
+    pub fn of(config: &Config, is_ipv6: bool) -> Self {
+        Self {
+            clients: config.max_clients,
+            is_ipv6,
+            has_snapshots: config.snapshot_path.is_some(),
+            workers: config.worker_pool_size,
+        }
+    }
+
     /// Upper bound on the memory of the whole daemon, in bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {

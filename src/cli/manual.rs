@@ -160,9 +160,9 @@ fn own_sections() -> Roff {
     page.text([roman(
         "An empty variable means its default, but an empty HTTP_ADDR means none. `wakeupd --print-config` prints the effective settings.",
     )]);
-    for Setting { name, default, values, about, .. } in SETTINGS.into_iter().chain([&ENV_FILE]) {
-        // Lines break at spaces, so a list needs some.
-        let default = default.replace(',', ", ");
+    for setting in SETTINGS.into_iter().chain([&ENV_FILE]) {
+        let Setting { name, values, about, .. } = setting;
+        let default = setting.prose_default();
         item(&mut page, name, &format!("{about}\n\nIt must be {values}. Default: {default}"));
     }
     for (heading, items) in [

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use tracing::Level;
 
 use super::Cli;
-use crate::config::{Misspelt, SETTINGS};
+use crate::config::{Misspelt, Setting};
 use crate::{logging, output};
 
 /// Flags of other daemons, with the corresponding variables.
@@ -91,7 +91,7 @@ fn is_of_subcommand(given: &str, arguments: &[OsString]) -> bool {
 /// Returns a tip for a word in place of a subcommand: `PORT=7000`, or a subcommand that starts other daemons.
 fn tip_for_word(word: &str, error: &clap::Error) -> Option<String> {
     if let Some((name, _)) = word.split_once('=')
-        && SETTINGS.iter().any(|variable| variable.name == name)
+        && Setting::named(name).is_some()
     {
         return Some(format!("set the variable before the command: {word} wakeupd"));
     }
@@ -107,11 +107,11 @@ fn tip_for_flag(flag: &str, value: Option<&str>) -> Option<String> {
     let other = OTHER_FLAGS.iter().find(|(name, _)| *name == flag).map(|(_, variable)| *variable);
     let variable = other.or_else(|| {
         let name = flag.strip_prefix("--")?.replace('-', "_").to_uppercase();
-        let exact = SETTINGS.into_iter().find(|variable| variable.name == name);
+        let exact = Setting::named(&name);
         exact.map(|variable| variable.name).or_else(|| Some(Misspelt::find(name)?.meant))
     })?;
     let is_verbose = variable == "LOG_LEVEL" && other.is_some();
-    let default = SETTINGS.into_iter().find(|it| it.name == variable).map(|it| it.default);
+    let default = Setting::named(variable).map(|setting| setting.default);
     let value = if is_verbose { Some("DEBUG") } else { value.or(default) };
     let value = output::printable(&output::shell_word(value.unwrap_or_default()));
     Some(format!("environment variables configure the daemon: {variable}={value} wakeupd"))
@@ -130,6 +130,7 @@ fn value_of<'a>(flag: &str, arguments: &'a [OsString]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SETTINGS;
 
     fn error(arguments: &str) -> String {
         let arguments: Vec<_> = arguments.split(' ').map(OsString::from).collect();

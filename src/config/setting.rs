@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display};
 
+use super::SETTINGS;
+
 /// A setting of the daemon: an environment variable.
 #[derive(Debug)]
 pub struct Setting {
@@ -62,6 +64,18 @@ pub enum Secrecy {
 }
 
 impl Setting {
+    /// The setting with this name, if there is one.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SETTINGS.into_iter().find(|setting| setting.name == name)
+    }
+
+    /// The default as prose. Lines break at spaces, so the entries of a list get some between them.
+    #[must_use]
+    pub fn prose_default(&self) -> String {
+        self.default.replace(',', ", ")
+    }
+
     /// The description as plain text, without backticks.
     #[must_use]
     pub fn plain_about(&self) -> String {

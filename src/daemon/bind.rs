@@ -36,7 +36,7 @@ pub(super) fn bind(
     // A handed-over socket may hold datagrams from any time since the machine started.
     let drained_until = if handed_over.is_some() { clock::MACHINE_START } else { clock::now() };
     let mut socket = open_socket(config, handed_over, runtime)?;
-    needs(config, socket.address()).check(&Machine::new("/"))?;
+    Needs::of(config, socket.address().is_ipv6()).check(&Machine::new("/"))?;
     let senders = open_senders(&mut socket, config.worker_pool_size)
         .map_err(|error| bind_error(socket.address(), error))?;
     let http = bind_http(config)?;
@@ -49,19 +49,10 @@ pub(super) fn bind(
 pub fn check(config: &Config, misspelt: &[Misspelt]) -> Vec<CheckError> {
     let would_start = || -> Result<(), StartError> {
         let address = resolve(&config.host, config.port)?;
-        Ok(needs(config, address).check(&Machine::new("/"))?)
+        Ok(Needs::of(config, address.is_ipv6()).check(&Machine::new("/"))?)
     };
     let misspelt = misspelt.iter().cloned().map(CheckError::Misspelt);
     misspelt.chain(would_start().err().map(CheckError::Start)).collect()
-}
-
-fn needs(config: &Config, address: SocketAddr) -> Needs {
-    Needs {
-        clients: config.max_clients,
-        is_ipv6: address.is_ipv6(),
-        has_snapshots: config.snapshot_path.is_some(),
-        workers: config.worker_pool_size,
-    }
 }
 
 /// Opens a sending socket for each worker, or makes all workers send from the receiving socket.

@@ -83,12 +83,7 @@ pub(super) fn check_memory(
     config: &Config,
     is_ipv6: bool,
 ) -> Diagnosis {
-    let needs = Needs {
-        clients: config.max_clients,
-        is_ipv6,
-        has_snapshots: config.snapshot_path.is_some(),
-        workers: config.worker_pool_size,
-    };
+    let needs = Needs::of(config, is_ipv6);
     match bounds(machine, subject, needs) {
         Ok(bounds) => judge_memory(&bounds, subject, needs),
         Err(error) => Diagnosis::unknown(MEMORY, error),
@@ -111,7 +106,8 @@ fn bounds(machine: &Machine, subject: Subject, needs: Needs) -> io::Result<Vec<L
         name: AVAILABLE,
         bytes: available + resident,
         taken: 0,
-        raise: "give the machine more memory",
+        // `MEMORY_SHORT`, the problem with this bound, has a remedy of its own.
+        raise: "",
     });
     Ok(bounds)
 }
@@ -128,16 +124,20 @@ pub(super) fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> 
         megabytes(bound.room()),
         subject.describe(),
     );
-    let Some(problem) = needs.problem(bound) else { return Diagnosis::ok(MEMORY, seen) };
-    if bound.name != AVAILABLE {
-        return Diagnosis::finding(MEMORY, problem);
+    let problem = match bound.name {
+        AVAILABLE => (bound.room() < needs.bytes()).then(|| {
+            machine::MEMORY_SHORT.with(&[
+                ("clients", &needs.clients),
+                ("needed", &megabytes(needs.bytes())),
+                ("room", &megabytes(bound.room())),
+            ])
+        }),
+        _ => needs.problem(bound),
+    };
+    match problem {
+        Some(problem) => Diagnosis::finding(MEMORY, problem),
+        None => Diagnosis::ok(MEMORY, seen),
     }
-    let problem = machine::MEMORY_SHORT.with(&[
-        ("clients", &needs.clients),
-        ("needed", &megabytes(needs.bytes())),
-        ("room", &megabytes(bound.room())),
-    ]);
-    Diagnosis::finding(MEMORY, problem)
 }
 
 #[cfg(test)]

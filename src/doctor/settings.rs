@@ -4,11 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use super::Given;
 use super::diagnosis::Diagnosis;
 use super::words::list;
 use crate::catalogue::machine;
-use crate::config::{Config, ENV_FILE, Misspelt};
+use crate::config::{Config, ENV_FILE, Loaded, Misspelt};
 use crate::machine::Machine;
 
 const CHECK: &str = "settings";
@@ -59,8 +58,8 @@ impl Theirs {
 }
 
 /// Checks the variables of this process against those of the running daemon.
-pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
-    let Given { config, misspelt, file } = *given;
+pub(super) fn check(loaded: &Loaded, theirs: Option<&Theirs>) -> Diagnosis {
+    let Loaded { config, misspelt, file } = loaded;
     if !misspelt.is_empty() {
         let told = misspelt
             .iter()
@@ -83,7 +82,8 @@ pub(super) fn check(given: &Given, theirs: Option<&Theirs>) -> Diagnosis {
     }
     let changed = config.values().into_iter().filter(|(setting, value)| setting.default != value);
     let set: Vec<_> = changed.map(|(setting, value)| format!("{}={value}", setting.name)).collect();
-    let from = file.map(|file| format!(" (env file: {})", file.display())).unwrap_or_default();
+    let from =
+        file.as_ref().map(|file| format!(" (env file: {})", file.display())).unwrap_or_default();
     match &set[..] {
         [] => Diagnosis::ok(CHECK, format!("all settings have their defaults{from}")),
         set => Diagnosis::ok(
@@ -120,8 +120,8 @@ mod tests {
         let fake = Fake::new(files);
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let (config, misspelt) = Config::from_vars(variables).unwrap();
-        let given = Given { config: &config, misspelt: &misspelt, file: None };
-        let diagnosis = check(&given, Theirs::of(&fake.0, 7).as_ref());
+        let loaded = Loaded { config, misspelt, file: None };
+        let diagnosis = check(&loaded, Theirs::of(&fake.0, 7).as_ref());
         (diagnosis.result, diagnosis.seen)
     }
 

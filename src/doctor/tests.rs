@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,6 +19,7 @@ use crate::catalogue::Problem;
 use crate::catalogue::machine::{
     ALL, RECEIVE_BUFFER_OUTDATED, RECEIVE_BUFFER_SMALL, SEND_BUFFER_OUTDATED, SEND_BUFFER_SMALL,
 };
+use crate::config::Misspelt;
 use crate::machine::fake::Fake;
 use crate::memory::{Limit, Needs};
 use crate::status::{SocketBuffer, Status};
@@ -28,8 +30,8 @@ fn config(name: &str, value: &str) -> (Config, Vec<Misspelt>) {
 
 fn misspelt() -> Vec<Diagnosis> {
     let (config, misspelt) = config("LOGLEVEL", "DEBUG");
-    let given = Given { config: &config, misspelt: &misspelt, file: None };
-    vec![settings::check(&given, None)]
+    let loaded = Loaded { config, misspelt, file: None };
+    vec![settings::check(&loaded, None)]
 }
 
 fn ports() -> Vec<Diagnosis> {

@@ -112,9 +112,9 @@ fn pings_skipped(seen: &Seen) -> Option<Occurrence> {
 
 fn receive_drops(seen: &Seen) -> Option<Occurrence> {
     let drops = seen.recent.receive_drops;
-    let datagrams = counted(drops, "datagram", "datagrams");
     let Buffers { receive_bytes, wanted_receive_bytes, .. } = *seen.buffers;
     (drops > 0).then(|| {
+        let datagrams = counted(drops, "datagram", "datagrams");
         if receive_bytes < wanted_receive_bytes {
             let raise = set_sysctl("net.core.rmem_max", wanted_receive_bytes);
             daemon::RECEIVE_DROPS_SMALL_BUFFER.with(&[("datagrams", &datagrams), ("raise", &raise)])
@@ -183,8 +183,10 @@ fn pings_late(seen: &Seen) -> Option<Occurrence> {
 
 fn control_truncated(seen: &Seen) -> Option<Occurrence> {
     let truncated = seen.recent.truncated_control;
-    let datagrams = counted(truncated, "datagram", "datagrams");
-    (truncated > 0).then(|| daemon::CONTROL_TRUNCATED.with(&[("datagrams", &datagrams)]))
+    (truncated > 0).then(|| {
+        let datagrams = counted(truncated, "datagram", "datagrams");
+        daemon::CONTROL_TRUNCATED.with(&[("datagrams", &datagrams)])
+    })
 }
 
 fn snapshot_old(seen: &Seen) -> Option<Occurrence> {
@@ -193,8 +195,8 @@ fn snapshot_old(seen: &Seen) -> Option<Occurrence> {
         let remedy = remedy.as_deref().unwrap_or("check the disk of SNAPSHOT_PATH");
         return Some(daemon::SNAPSHOT_FAILED.with(&[("reason", reason), ("remedy", &remedy)]));
     }
-    let age = format!("{age_seconds:.0}");
-    (*age_seconds > 3.0 * interval_seconds).then(|| daemon::SNAPSHOT_OLD.with(&[("age", &age)]))
+    (*age_seconds > 3.0 * interval_seconds)
+        .then(|| daemon::SNAPSHOT_OLD.with(&[("age", &format_args!("{age_seconds:.0}"))]))
 }
 
 fn snapshot_unused(seen: &Seen) -> Option<Occurrence> {
@@ -254,13 +256,11 @@ impl SocketBuffer {
     /// daemon requests.
     #[must_use]
     pub fn problem(self, granted: usize, wanted: usize) -> Option<Occurrence> {
-        let raise = set_sysctl(self.parameter, wanted);
-        let (granted_bytes, wanted_bytes) = (grouped(granted as u64), grouped(wanted as u64));
         (granted < wanted).then(|| {
             self.small.with(&[
-                ("granted", &granted_bytes),
-                ("wanted", &wanted_bytes),
-                ("raise", &raise),
+                ("granted", &grouped(granted as u64)),
+                ("wanted", &grouped(wanted as u64)),
+                ("raise", &set_sysctl(self.parameter, wanted)),
             ])
         })
     }

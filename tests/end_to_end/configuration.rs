@@ -41,7 +41,7 @@ fn complaint(variables: &[(&str, &str)]) -> String {
 fn each_invalid_variable_is_reported_with_the_valid_values() {
     for (name, value) in WRONG {
         let complaint = complaint(&[(name, value)]);
-        let setting = SETTINGS.into_iter().find(|setting| setting.name == name).unwrap();
+        let setting = Setting::named(name).unwrap();
         let values = setting.values.to_string();
         for part in [&format!("{name}=\"{value}\""), &values, setting.default] {
             assert!(complaint.contains(part), "{part} is missing in: {complaint}");
