@@ -71,13 +71,17 @@ impl Instant {
 
     fn show(self, view: View) -> Client {
         let wall = |time| self.wall.before(self.now.since(time));
+        let last_heartbeat = wall(view.last_heartbeat);
         let expires = view.last_heartbeat + self.expiration;
         Client {
             address: view.address,
             family: if view.address.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
-            // Truncated to a second in the registry and again here: half a second makes it round.
-            first_seen: rfc3339::seconds(wall(view.first_seen) + Duration::from_millis(500)),
-            last_heartbeat: rfc3339::millis(wall(view.last_heartbeat)),
+            // Truncated to a second in the registry and again here: half a second makes it round, but
+            // never past the last heartbeat.
+            first_seen: rfc3339::seconds(
+                (wall(view.first_seen) + Duration::from_millis(500)).min(last_heartbeat),
+            ),
+            last_heartbeat: rfc3339::millis(last_heartbeat),
             heartbeats: view.heartbeats,
             pings: view.pings,
             muted: view.is_muted,
