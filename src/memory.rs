@@ -9,7 +9,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::catalogue::Occurrence;
-use crate::catalogue::machine::{MEMORY_LIMIT_SMALL, MEMORY_LIMIT_TINY};
+use crate::catalogue::machine::{MEMORY_LIMIT_SMALL, MEMORY_LIMIT_TINY, MEMORY_SHORT};
 use crate::config::Config;
 use crate::machine::Machine;
 
@@ -59,7 +59,7 @@ pub struct Needs {
     pub workers: usize,
 }
 
-/// A limit on the memory of the process.
+/// A bound on the memory of the process: a configured limit, or the available memory of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// A phrase for the limit, as the subject of a sentence.
@@ -68,8 +68,8 @@ pub struct Limit {
     pub bytes: u64,
     /// Bytes that count against the limit although no client uses them.
     pub taken: u64,
-    /// The settings that raise the limit, by service manager or shell.
-    pub raise: &'static str,
+    /// The settings that raise the limit, by service manager or shell. `None` if no setting does.
+    pub raise: Option<&'static str>,
 }
 
 /// A limit is too small for `MAX_CLIENTS`.
@@ -128,16 +128,14 @@ impl Needs {
             return None;
         }
         let enough = megabytes((limit.taken + needed).next_multiple_of(1_000_000));
-        let (needed, room_in_mb) = (megabytes(needed), megabytes(room));
-        let values: [(&str, &dyn Display); 6] = [
-            ("clients", &self.clients),
-            ("needed", &needed),
-            ("limit", &limit.name),
-            ("room", &room_in_mb),
-            ("enough", &enough),
-            ("settings", &limit.raise),
-        ];
         let fit = room.saturating_sub(IDLE_BYTES) / self.bytes_a_client();
+        let (needed, room) = (megabytes(needed), megabytes(room));
+        let sizes: [(&str, &dyn Display); 3] =
+            [("clients", &self.clients), ("needed", &needed), ("room", &room)];
+        let Some(settings) = limit.raise else { return Some(MEMORY_SHORT.with(&sizes)) };
+        let raise: [(&str, &dyn Display); 3] =
+            [("limit", &limit.name), ("enough", &enough), ("settings", &settings)];
+        let values = [sizes, raise].concat();
         Some(match fit {
             0 => MEMORY_LIMIT_TINY.with(&values),
             fit => MEMORY_LIMIT_SMALL.with(&[&values[..], &[("fit", &fit)]].concat()),
@@ -165,7 +163,7 @@ impl Needs {
             name: "the limit on address space (`ulimit -v`), minus what the threads reserve,",
             bytes,
             taken: threads * STACK_BYTES + threads.min(arenas) * ARENA_BYTES,
-            raise: "systemd: LimitAS=infinity, shell: ulimit -v unlimited",
+            raise: Some("systemd: LimitAS=infinity, shell: ulimit -v unlimited"),
         }))
     }
 
@@ -175,7 +173,7 @@ impl Needs {
             name: "the limit on data (`ulimit -d`), minus the stacks of the threads,",
             bytes,
             taken: self.threads() * STACK_BYTES,
-            raise: "systemd: LimitDATA=infinity, shell: ulimit -d unlimited",
+            raise: Some("systemd: LimitDATA=infinity, shell: ulimit -d unlimited"),
         }))
     }
 
@@ -221,7 +219,7 @@ fn of_the_group(machine: &Machine, process: &str) -> io::Result<Option<Limit>> {
         name: "the limit of the control group",
         bytes,
         taken: 0,
-        raise: "systemd: MemoryMax=, Docker: --memory, Compose: mem_limit",
+        raise: Some("systemd: MemoryMax=, Docker: --memory, Compose: mem_limit"),
     }))
 }
 

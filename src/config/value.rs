@@ -18,16 +18,23 @@ pub(super) type Invalid = Option<String>;
 
 /// A type of setting.
 pub(super) trait Value: Sized {
+    /// Whether the value is free text, which the log quotes and escapes.
+    const IS_FREE_TEXT: bool = false;
+
     /// Parses a text that is not empty.
     fn parse(text: &str, values: Values) -> Result<Self, Invalid>;
 
     /// Formats the value such that [`Self::parse`] reads it back, unless it is secret.
     fn show(&self) -> String;
 
-    /// The value as a field of a log line. `None` omits the field. Free text is a string, which the log
-    /// quotes and escapes.
+    /// The value as a field of a log line. `None` omits the field.
     fn log(&self) -> Option<Box<dyn tracing::Value>> {
-        Some(Box::new(tracing::field::display(self.show())))
+        let text = self.show();
+        Some(if Self::IS_FREE_TEXT {
+            Box::new(text)
+        } else {
+            Box::new(tracing::field::display(text))
+        })
     }
 }
 
@@ -62,6 +69,8 @@ impl Deref for HostName {
 }
 
 impl Value for HostName {
+    const IS_FREE_TEXT: bool = true;
+
     fn parse(text: &str, _: Values) -> Result<Self, Invalid> {
         if is_odd_number(text) {
             return Err(Some(
@@ -78,10 +87,6 @@ impl Value for HostName {
 
     fn show(&self) -> String {
         self.0.clone()
-    }
-
-    fn log(&self) -> Option<Box<dyn tracing::Value>> {
-        Some(Box::new(self.show()))
     }
 }
 
@@ -155,6 +160,8 @@ impl<T: Value> Value for Option<T> {
 }
 
 impl Value for DenyFile {
+    const IS_FREE_TEXT: bool = true;
+
     fn parse(text: &str, _: Values) -> Result<Self, Invalid> {
         Self::find(text.into()).map_err(|error| Some(error.to_string()))
     }
@@ -162,24 +169,18 @@ impl Value for DenyFile {
     fn show(&self) -> String {
         self.path()
     }
-
-    fn log(&self) -> Option<Box<dyn tracing::Value>> {
-        Some(Box::new(self.show()))
-    }
 }
 
 /// The path of the snapshot.
 impl Value for PathBuf {
+    const IS_FREE_TEXT: bool = true;
+
     fn parse(text: &str, _: Values) -> Result<Self, Invalid> {
         snapshot::path(text)
     }
 
     fn show(&self) -> String {
         self.display().to_string()
-    }
-
-    fn log(&self) -> Option<Box<dyn tracing::Value>> {
-        Some(Box::new(self.show()))
     }
 }
 

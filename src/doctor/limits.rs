@@ -12,9 +12,6 @@ use crate::memory::{Limit, Needs, megabytes};
 const FILES: &str = "open files";
 const MEMORY: &str = "memory";
 
-/// The name of the bound that the available memory sets. It is not a configured limit.
-pub(super) const AVAILABLE: &str = "the available memory of this machine";
-
 /// Files open in addition to a socket per worker and the HTTP connections: the standard streams, the runtimes,
 /// `DENY_FILE`.
 const SPARE_FILES: u64 = 32;
@@ -103,11 +100,10 @@ fn bounds(machine: &Machine, subject: Subject, needs: Needs) -> io::Result<Vec<L
         None => 0,
     };
     bounds.push(Limit {
-        name: AVAILABLE,
+        name: "the available memory of this machine",
         bytes: available + resident,
         taken: 0,
-        // `MEMORY_SHORT`, the problem with this bound, has a remedy of its own.
-        raise: "",
+        raise: None,
     });
     Ok(bounds)
 }
@@ -124,17 +120,7 @@ pub(super) fn judge_memory(bounds: &[Limit], subject: Subject, needs: Needs) -> 
         megabytes(bound.room()),
         subject.describe(),
     );
-    let problem = match bound.name {
-        AVAILABLE => (bound.room() < needs.bytes()).then(|| {
-            machine::MEMORY_SHORT.with(&[
-                ("clients", &needs.clients),
-                ("needed", &megabytes(needs.bytes())),
-                ("room", &megabytes(bound.room())),
-            ])
-        }),
-        _ => needs.problem(bound),
-    };
-    match problem {
+    match needs.problem(bound) {
         Some(problem) => Diagnosis::finding(MEMORY, problem),
         None => Diagnosis::ok(MEMORY, seen),
     }
@@ -176,7 +162,7 @@ Max address space         unlimited            unlimited            bytes
 
     #[test]
     fn the_tightest_memory_limit_applies() {
-        let bound = |name, bytes, taken| Limit { name, bytes, taken, raise: "by hand" };
+        let bound = |name, bytes, taken| Limit { name, bytes, taken, raise: Some("by hand") };
         let all = [bound("one", 90_000_000, 0), bound("other", 110_000_000, 30_000_000)];
         let needs = |clients, is_ipv6| Needs { clients, is_ipv6, has_snapshots: false, workers: 1 };
         for (clients, is_ipv6, outcome, seen) in [
@@ -191,8 +177,10 @@ Max address space         unlimited            unlimited            bytes
         }
         let everybody = needs(u32::MAX, true);
         assert_eq!(judge_memory(&[], HERE, everybody).result, Outcome::Ok);
-        let found = |name| judge_memory(&[bound(name, 1, 2)], RUNNING, needs(1, false));
-        let [set, machine] = ["one", AVAILABLE].map(|name| found(name).mend());
+        let found = |bound| judge_memory(&[bound], RUNNING, needs(1, false));
+        let one = bound("one", 1, 2);
+        let [set, machine] =
+            [one.clone(), Limit { raise: None, ..one }].map(|bound| found(bound).mend());
         assert_eq!(set, "# Raise the limit to 34 MB (by hand).");
         assert_eq!(machine, "# Lower MAX_CLIENTS, or give the machine more memory.");
     }

@@ -125,15 +125,15 @@ fn buffers() -> Vec<Diagnosis> {
 fn limits() -> Vec<Diagnosis> {
     let subject = Subject { daemon: None };
     let needs = Needs { clients: 200_000, is_ipv6: false, has_snapshots: false, workers: 1 };
-    let memory = |name, bytes| {
-        let bound = Limit { name, bytes, taken: 0, raise: "by hand" };
+    let memory = |bytes, raise| {
+        let bound = Limit { name: "the limit", bytes, taken: 0, raise };
         limits::judge_memory(&[bound], subject, needs)
     };
     vec![
         limits::judge_files(Some(5), subject, 10),
-        memory("the limit", 40_000_000),
-        memory("the limit", 30_000_000),
-        memory(limits::AVAILABLE, 40_000_000),
+        memory(40_000_000, Some("by hand")),
+        memory(30_000_000, Some("by hand")),
+        memory(40_000_000, None),
     ]
 }
 

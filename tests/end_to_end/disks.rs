@@ -16,9 +16,9 @@ use wakeupd::snapshot::Snapshot;
 use crate::deny_file::DenyFile;
 use crate::restart::{Home, crowd, restored};
 use crate::support::daemon::{
-    Client, Daemon, PROGRAM, count, field, send_signal, wait_until, wakeupd,
+    Client, Daemon, PROGRAM, count, field, send_signal, wait_until, wakeupd, with_mount,
 };
-use crate::support::needs::Need;
+use crate::support::needs::{Need, OWN_MOUNT};
 use crate::support::web;
 
 /// A disk that seems slow or broken to one daemon.
@@ -216,9 +216,7 @@ fn the_second_daemon_with_a_snapshot_does_not_write_it() {
     let home = Home::new(115);
     let first = home.start(&[]);
     let clients = crowd(&first, 3);
-    wait_until("the snapshot has all clients", || {
-        home.read().is_some_and(|snapshot| snapshot.len() == 3)
-    });
+    home.wait_for_snapshot(3);
     let second = home.start(&[("PORT", "27562"), ("HTTP_ADDR", "127.0.0.1:0")]);
     second.wait_for_line("another wakeupd uses this snapshot");
     let theirs = crowd(&second, 1);
@@ -256,13 +254,11 @@ fn a_successor_waits_for_the_last_snapshot() {
 
 #[test]
 fn a_snapshot_that_is_a_mount_point_is_reported_with_the_remedy() {
-    require!([Need::Root, Need::Program("unshare"), Need::Program("mount")]);
+    require!(OWN_MOUNT);
     let home = Home::new(117);
     fs::write(home.snapshot(), "").unwrap();
-    let snapshot = home.snapshot();
-    let script = format!("mount --bind '{0}' '{0}' && exec '{PROGRAM}'", snapshot.display());
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script]).envs(home.variables());
+    let mut command = with_mount(&format!("--bind '{0}' '{0}'", home.snapshot().display()));
+    command.envs(home.variables());
     let daemon =
         Daemon::start_command(command.env("HTTP_ADDR", "127.0.0.1:0").env("LOG_LEVEL", "INFO"));
     let remedy = "mount the folder of SNAPSHOT_PATH instead of the file";

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::clocks::Clocks;
 use crate::notifications::{Halted, Manager};
 use crate::restart::{Home, crowd, restored};
-use crate::support::daemon::{Client, Daemon, count, wait_until};
+use crate::support::daemon::{Client, Daemon, count};
 use crate::support::witness::Witness;
 
 /// The number of clients that send a single heartbeat.
@@ -24,9 +24,7 @@ fn outlive(
 ) {
     let clients = crowd(&daemon, SILENT);
     let witness = Witness::of(&daemon);
-    wait_until("the snapshot has all clients", || {
-        home.read().is_some_and(|snapshot| snapshot.len() == 1 + SILENT as u64)
-    });
+    home.wait_for_snapshot(1 + SILENT);
     let began = Instant::now();
     end(&daemon);
     let status = daemon.wait();

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, output, wakeupd};
-use crate::support::needs::Need;
+use crate::support::daemon::{Client, Daemon, PROGRAM, SERVING, output, wakeupd, with_mount};
+use crate::support::needs::{Need, OWN_MOUNT};
 
 #[test]
 fn sigterm_and_sigint_stop_the_daemon_cleanly() {
@@ -43,13 +43,12 @@ fn fifty_stops_in_a_row_do_not_wait_for_sleeping_workers() {
 
 #[test]
 fn a_host_name_that_resolves_to_loopback_is_a_warning() {
-    require!([Need::Root, Need::Program("unshare"), Need::Program("mount")]);
+    require!(OWN_MOUNT);
     let hosts = std::env::temp_dir().join(format!("wakeupd-hosts-{}", std::process::id()));
     std::fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 box.example box\n").unwrap();
-    let script = format!("mount --bind {} /etc/hosts && exec {PROGRAM}", hosts.display());
     for (host, is_pointed_out) in [("box", true), ("box.example", true), ("localhost", false)] {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script]).envs(SERVING).env("HOST", host);
+        let mut command = with_mount(&format!("--bind {} /etc/hosts", hosts.display()));
+        command.envs(SERVING).env("HOST", host);
         let lines = Daemon::start_command(&mut command).stop();
         let warning = lines.iter().find(|line| line.contains(" resolves to the loopback address "));
         assert_eq!(warning.is_some(), is_pointed_out, "{lines:#?}");

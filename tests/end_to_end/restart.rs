@@ -4,7 +4,6 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -13,11 +12,8 @@ use wakeupd::snapshot::Snapshot;
 
 use crate::crowd::Crowd;
 use crate::deny_file::DenyFile;
-use crate::support::daemon::{Client, Daemon, PROGRAM, count, field, wait_until};
+use crate::support::daemon::{Client, Daemon, count, field, wait_until, with_mount};
 use crate::support::needs::Need;
-
-/// The needs of a test that gives a daemon a disk of its own.
-pub const OWN_DISK: [Need; 3] = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
 
 /// The home of successive daemons: an address that is unique to the test, and a folder removed on drop.
 #[derive(Debug)]
@@ -65,6 +61,13 @@ impl Home {
         Snapshot::parse(fs::read(self.snapshot()).ok()?).ok()
     }
 
+    /// Waits until the snapshot has this number of clients.
+    pub fn wait_for_snapshot(&self, clients: usize) {
+        wait_until("the snapshot has the clients", || {
+            self.read().is_some_and(|snapshot| snapshot.len() == clients as u64)
+        });
+    }
+
     /// A file beside the snapshot.
     pub fn beside(&self, ending: &str) -> PathBuf {
         self.folder.join(format!("snapshot{ending}"))
@@ -73,9 +76,8 @@ impl Home {
     /// Starts a daemon that sees the folder as a disk of its own, mounted with these options.
     pub fn start_on_a_disk(&self, options: &str) -> Daemon {
         let folder = self.folder.display();
-        let script = format!("mount -t tmpfs -o {options} tmpfs '{folder}' && exec '{PROGRAM}'");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script]).envs(self.variables());
+        let mut command = with_mount(&format!("-t tmpfs -o {options} tmpfs '{folder}'"));
+        command.envs(self.variables());
         Daemon::start_command(command.env("HTTP_ADDR", "").env("LOG_LEVEL", "INFO"))
     }
 
@@ -136,9 +138,7 @@ fn sigkill_loses_no_client_of_the_last_snapshot() {
     let home = Home::new(2);
     let mut daemon = home.start(&[]);
     let clients = crowd(&daemon, 20);
-    wait_until("the snapshot has all clients", || {
-        home.read().is_some_and(|snapshot| snapshot.len() == 20)
-    });
+    home.wait_for_snapshot(20);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     clients.iter().for_each(Client::forget_pings);
@@ -154,9 +154,7 @@ fn a_client_registered_for_an_interval_survives_sigkill() {
     let home = Home::new(13);
     let mut daemon = home.start(&[("SNAPSHOT_INTERVAL_SECONDS", "2")]);
     let early = crowd(&daemon, 1);
-    wait_until("the snapshot has one client", || {
-        home.read().is_some_and(|snapshot| snapshot.len() == 1)
-    });
+    home.wait_for_snapshot(1);
     // Just after a snapshot was written.
     let late = Client::of(&daemon);
     late.heartbeat(&[]);
@@ -186,9 +184,7 @@ fn a_burst_during_a_snapshot_is_in_the_next_one() {
         (0..EARLY + LATE).map(|n| Ipv4Addr::from_bits(0x7F20_0000 + n)).collect();
     let (early, late) = addresses.split_at(EARLY as usize);
     crowd.register(daemon.http(), early);
-    wait_until("the snapshot has the early clients", || {
-        home.read().is_some_and(|snapshot| snapshot.len() == u64::from(EARLY))
-    });
+    home.wait_for_snapshot(early.len());
     // The temporary file appears when the next snapshot begins.
     wait_until("the next snapshot has begun", || home.files().len() > 2);
     crowd.register(daemon.http(), late);

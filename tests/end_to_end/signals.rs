@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::support::daemon::{
     Client, Daemon, PATIENCE, PROGRAM, SERVING, field, send_signal, wait_until, wakeupd,
 };
-use crate::support::needs::Need;
+use crate::support::needs::{Need, OWN_MOUNT};
 use crate::support::network::Host;
 use crate::support::network::NEEDS;
 
@@ -84,7 +84,7 @@ fn child_of(parent: &Child) -> Pid {
 
 #[test]
 fn pid_1_stops_at_once_while_it_waits_for_the_name_server() {
-    require!(NEEDS, [Need::Program("unshare"), Need::Program("mount")]);
+    require!(NEEDS, OWN_MOUNT);
     let host = Host::new();
     let name_server = host.within(|| UdpSocket::bind("127.0.0.1:53").unwrap());
     name_server.set_read_timeout(Some(PATIENCE)).unwrap();

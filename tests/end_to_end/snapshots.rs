@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use wakeupd::snapshot::Snapshot;
 
-use crate::restart::{Home, OWN_DISK, crowd};
+use crate::restart::{Home, crowd};
 use crate::support::daemon::{count, output, wait_until, wakeupd as program};
+use crate::support::needs::OWN_MOUNT;
 use crate::support::web;
 
 #[test]
@@ -79,7 +80,7 @@ fn a_snapshot_that_cannot_be_written_is_reported_and_costs_no_ping() {
 
 #[test]
 fn a_full_disk_keeps_the_last_snapshot_and_costs_no_ping() {
-    require!(OWN_DISK);
+    require!(OWN_MOUNT);
     let home = Home::new(10);
     // Two pages of 4 KiB: the first snapshot takes one, and the next needs two.
     let daemon = home.start_on_a_disk("size=8k");
@@ -101,7 +102,7 @@ fn a_full_disk_keeps_the_last_snapshot_and_costs_no_ping() {
 
 #[test]
 fn a_read_only_disk_costs_no_ping() {
-    require!(OWN_DISK);
+    require!(OWN_MOUNT);
     let home = Home::new(15);
     let daemon = home.start_on_a_disk("ro");
     let clients = crowd(&daemon, 3);

@@ -31,6 +31,14 @@ pub fn wakeupd(variables: &[(&str, &str)]) -> Command {
     command
 }
 
+/// A command that runs the daemon after a mount that only the daemon sees. Its arguments are those of mount(8).
+pub fn with_mount(arguments: &str) -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("mount {arguments} && exec '{PROGRAM}'");
+    command.args(["--mount", "sh", "-c", &script]);
+    command
+}
+
 /// Runs the program to completion and returns its status and output.
 pub fn output(command: &mut Command) -> (ExitStatus, String, String) {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();

@@ -25,6 +25,9 @@ pub enum Need {
     ControlGroup,
 }
 
+/// The needs of a test that runs a daemon with a mount of its own.
+pub const OWN_MOUNT: [Need; 3] = [Need::Root, Need::Program("unshare"), Need::Program("mount")];
+
 impl Need {
     fn is_met(self) -> bool {
         match self {
