@@ -62,7 +62,7 @@ fn poll_slot(c: &mut Criterion) {
         let mut batch = Batch::default();
         group.bench_function(family, |b| {
             b.iter_custom(|slots| {
-                engine.resume(NOW, NOW);
+                engine.resume(NOW, NOW, None);
                 let (mut now, mut clients) = (NOW, 0);
                 let start = Instant::now();
                 for _ in 0..slots {
@@ -70,7 +70,7 @@ fn poll_slot(c: &mut Criterion) {
                     now = slot.next_due;
                     clients += black_box(batch.len());
                     if now.since(NOW) > EXPIRATION / 2 {
-                        engine.resume(NOW, NOW);
+                        engine.resume(NOW, NOW, None);
                         now = NOW;
                     }
                 }

@@ -67,6 +67,8 @@ pub struct Daemon {
     shared: Arc<Shared>,
     /// The workers start at the slots due from this time on.
     from: Time,
+    /// The number of slots in a second of the previous daemon.
+    slots: Option<u16>,
 }
 
 impl Daemon {
@@ -82,7 +84,7 @@ impl Daemon {
         let bound = bind::bind(config, handed_over, &runtime)?;
         let restored = runtime.block_on(restore::restore(config, &bound))?;
         let Bound { socket, senders, http, .. } = bound;
-        let Restored { keeper, shared, from } = restored;
+        let Restored { keeper, shared, from, slots } = restored;
         Ok(Self {
             socket: Arc::new(socket),
             runtime: Some(runtime),
@@ -93,6 +95,7 @@ impl Daemon {
             keeper,
             shared: Arc::new(shared),
             from,
+            slots,
         })
     }
 
@@ -216,7 +219,7 @@ impl Daemon {
 
     fn start_workers(&mut self, tasks: &mut Tasks) -> Result<Arc<WorkerThreads>, TaskEnded> {
         let threads = WorkerThreads::new(self.senders.len());
-        self.shared.engine.resume(clock::now(), self.from);
+        self.shared.engine.resume(clock::now(), self.from, self.slots);
         let warnings = Arc::new(Warnings::default());
         for (number, sender) in mem::take(&mut self.senders).into_iter().enumerate() {
             let worker = Worker::new(number, sender, self.shared.clone(), warnings.clone());

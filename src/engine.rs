@@ -19,6 +19,7 @@ mod backlog;
 mod batch;
 mod counters;
 pub mod guard;
+mod layout;
 mod outcome;
 pub mod registry;
 mod schedule;
@@ -27,6 +28,7 @@ mod unreachable;
 mod walk;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
@@ -39,18 +41,17 @@ use self::backlog::Backlog;
 pub use self::batch::{Batch, Emission, Transmit};
 pub use self::counters::Counters;
 use self::guard::{Guard, Networks, Refused};
+pub use self::layout::Load;
+use self::layout::{Layouts, Limits};
 pub use self::outcome::{Outcome, Registered};
 use self::registry::{Refreshed, Registry, Removal, View};
+use self::schedule::Schedule;
 pub use self::schedule::Slot;
-use self::schedule::{Schedule, owner};
 pub use self::settings::Settings;
 pub use self::unreachable::PAUSE as ICMP_PAUSE;
 use self::unreachable::Unreachable;
 use self::walk::Walk;
 use crate::clock::Time;
-
-/// The longest sleep of a worker without clients. It is well below a second, so the worker skips no slot.
-const MAX_SLEEP: Duration = Duration::from_millis(500);
 
 /// How long after the engine's end a worker can still serve slots that were due before the end.
 const END_GRACE: Duration = Duration::from_millis(50);
@@ -80,6 +81,7 @@ pub struct Engine {
     registry: Registry,
     backlog: Backlog,
     unreachable: Unreachable,
+    layouts: Layouts,
     /// The walk of each worker, at the index of the worker's number.
     walks: Box<[Walk]>,
     /// The time at which the workers end, in nanoseconds.
@@ -94,17 +96,24 @@ impl Engine {
     /// Unless `settings.shards` is a power of two above 1 and there are 1 to `shards` workers.
     #[must_use]
     pub fn new(settings: Settings, now: Time) -> Self {
-        let Settings { rules, denied, port, expiration, shards, seed, workers, .. } = settings;
-        let walk = |worker| Walk::new(Schedule::new(now, shards, worker, workers));
-        Self {
+        let Settings { rules, denied, port, expiration, shards, seed, workers, load, .. } =
+            settings;
+        assert!((1..=shards).contains(&workers), "each worker owns at least one shard");
+        let layouts = Layouts::new(Limits { slots: shards, workers, load }, now.second());
+        let layout = layouts.of(now.second(), 0);
+        let walk = |worker| Walk::new(Schedule::new(worker, shards, now.second(), layout));
+        let engine = Self {
             guard: Guard::new(rules, port, denied),
             registry: Registry::new(shards, expiration, seed),
             backlog: Backlog::new(expiration, settings.receive_capacity, settings.drained_until),
             unreachable: Unreachable::new(settings.max_icmp_errors),
+            layouts,
             walks: (0..workers).map(walk).collect(),
             ends_at: u64::MAX.into(),
             counters: Counters::default(),
-        }
+        };
+        engine.resume(now, now, None);
+        engine
     }
 
     /// The clients.
@@ -165,7 +174,7 @@ impl Engine {
         let registered = match (refreshed, exceeded) {
             (Refreshed::NoRoom, Some(reason)) => return Outcome::Refused { reason, tolerated },
             (Refreshed::Registered { shard, is_first }, exceeded) => {
-                let wakes = is_first.then(|| self.wake_owner(shard, now));
+                let wakes = self.wake(is_first, now);
                 Some(Registered { shard, wakes, tolerated: exceeded })
             }
             (Refreshed::Renewed | Refreshed::NoRoom, _) => None,
@@ -173,12 +182,21 @@ impl Engine {
         Outcome::Accepted { registered, tolerated }
     }
 
-    /// Makes the owner of `shard` serve the slots from `now` on, even if it planned to sleep past them.
-    /// Returns the owner's number.
-    fn wake_owner(&self, shard: usize, now: Time) -> usize {
-        let worker = owner(shard, self.walks.len());
-        self.walks[worker].wake(now);
-        worker
+    /// After a registration, makes the workers that it concerns serve the slots from `now` on, even if they planned to
+    /// sleep past them: all that have work, if the new client is the first of its shard, and one more, if the clients
+    /// are one too many for the others. Returns the number of workers to wake, of which worker 0 is the first.
+    fn wake(&self, is_first: bool, now: Time) -> usize {
+        let clients = self.clients();
+        let wanted = self.layouts.workers_for(clients);
+        let is_wanted = wanted > self.layouts.workers_for(clients.saturating_sub(1));
+        let woken = if is_first { self.layouts.of(now.second(), clients).workers } else { 0 };
+        let woken = if is_wanted { woken.max(wanted) } else { woken };
+        self.walks[..woken].iter().for_each(|walk| walk.wake(now));
+        woken
+    }
+
+    fn clients(&self) -> usize {
+        self.guard.total() as usize
     }
 
     /// Records that a receive call at `now` returned `count` datagrams, and whether it left the receive
@@ -221,25 +239,25 @@ impl Engine {
     /// removes expired clients. Returns `None` if no slot is due or the worker has ended.
     pub fn poll_slot(&self, now: Time, worker: usize, batch: &mut Batch) -> Option<Slot> {
         self.handle_sent(batch);
-        let walk = &self.walks[worker];
-        self.counters.served_slots.add(walk.wake_up(now));
-        let due = walk.next_due();
-        if due > now || self.is_over(due, now) {
+        batch.clear();
+        let end = self.ends_at();
+        if now > end + END_GRACE {
             return None;
         }
-        let slot = walk.take(now);
-        self.counters.served_slots.add(1);
+        let walk = &self.walks[worker];
+        let before_end = end.before(Duration::from_nanos(1));
+        let slot =
+            walk.poll(now.min(before_end), |second| self.layouts.of(second, self.clients()))?;
+        self.counters.served_slots.add(slot.shards.len() as u64);
         if slot.skipped_seconds > 0 {
             self.count_skipped(slot.skipped_seconds, walk.shards());
         }
-        if self.registry.is_shard_empty(slot.shard) {
-            batch.clear();
-        } else {
-            let is_pressed = |ip| self.guard.is_pressed(ip);
-            let drained_until = self.backlog.drained_until();
-            self.registry.sweep(slot.shard, now, drained_until, is_pressed, &mut batch.sweep);
-            batch.is_settled = false;
+        let is_pressed = |ip| self.guard.is_pressed(ip);
+        let drained_until = self.backlog.drained_until();
+        for shard in slot.shards.clone() {
+            self.registry.sweep(shard, now, drained_until, is_pressed, &mut batch.sweep);
         }
+        batch.is_settled = batch.removed().is_empty();
         Some(slot)
     }
 
@@ -256,14 +274,21 @@ impl Engine {
     }
 
     /// The deadline of the next [`Self::poll_slot`] call for `worker`: the time of its next slot with
-    /// clients, or an earlier time. Returns `None` if the worker has ended.
+    /// clients, or an earlier time. A worker without anything to do gets a deadline in the far future, because a
+    /// registration wakes it. Returns `None` if the worker has ended.
     pub fn poll_timeout(&self, now: Time, worker: usize) -> Option<Time> {
-        let walk = &self.walks[worker];
-        if self.is_over(walk.next_due(), now) {
+        let (walk, end) = (&self.walks[worker], self.ends_at());
+        if walk.next_due() >= end || now > end + END_GRACE {
             return None;
         }
-        let latest = self.ends_at().min(now + MAX_SLEEP);
-        Some(walk.fall_asleep(latest, |shard| self.registry.is_shard_empty(shard)))
+        let rests = |has_work| {
+            let clients = self.clients();
+            if has_work { clients == 0 } else { worker >= self.layouts.workers_for(clients) }
+        };
+        let is_empty = |shards: Range<usize>| {
+            shards.into_iter().all(|shard| self.registry.is_shard_empty(shard))
+        };
+        Some(walk.fall_asleep(end, rests, is_empty))
     }
 
     fn count_skipped(&self, seconds: u64, shards: impl Iterator<Item = usize>) {
@@ -281,12 +306,21 @@ impl Engine {
 
     /// Makes each worker continue with its first slot that is due at `from` or later. `from` is the time when the
     /// previous daemon ended, or when this daemon started. If `from` is more than [`MAX_CATCH_UP`] ago, `now`
-    /// takes its place.
-    pub fn resume(&self, now: Time, from: Time) {
+    /// takes its place. `slots` is the number of slots in a second of the previous daemon, so that no client's phase
+    /// moves; without it, the number suits the clients.
+    pub fn resume(&self, now: Time, from: Time, slots: Option<u16>) {
         let from = if now.since(from) <= MAX_CATCH_UP { from } else { now };
+        self.layouts.restart(from.second(), self.clients(), slots);
+        let layout = self.layouts.of(from.second(), self.clients());
         for walk in &self.walks {
-            walk.restart(from);
+            walk.restart(from, layout);
         }
+    }
+
+    /// The number of slots in the second of `time`, of this second or the one before.
+    #[must_use]
+    pub fn slots(&self, time: Time) -> u16 {
+        u16::try_from(self.layouts.of(time.second(), self.clients()).slots).unwrap_or(u16::MAX)
     }
 
     /// Ends the workers: they serve the slots due before `time` and none after it.
@@ -296,12 +330,6 @@ impl Engine {
 
     fn ends_at(&self) -> Time {
         Time::from_nanos(self.ends_at.load(Acquire))
-    }
-
-    /// Whether a worker whose next slot is `due` has ended.
-    fn is_over(&self, due: Time, now: Time) -> bool {
-        let end = self.ends_at();
-        due >= end || now > end + END_GRACE
     }
 
     /// Restores a client from a snapshot, if the guard admits it. Leaves a client that is already registered

@@ -18,9 +18,12 @@ use crate::throttle::Throttle;
 use crate::worker::WorkerThreads;
 use errors::IcmpErrors;
 
-/// The longest time between two receive calls, even if the runtime reports no arrival. Clients expire only
-/// after a receive call.
-pub const RECEIVE_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest time between two receive calls with `clients` clients, even if the runtime reports no arrival. Clients
+/// expire only after a receive call. Without clients, the calls only show the watchdog that the listener is alive.
+#[must_use]
+pub const fn receive_interval(clients: u32) -> Duration {
+    Duration::from_millis(if clients == 0 { 2_000 } else { 500 })
+}
 
 /// The pause after a failed receive call.
 const BACKOFF: Duration = Duration::from_millis(10);
@@ -49,7 +52,8 @@ impl Listener {
     pub async fn run(mut self) -> io::Error {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let _ = tokio::time::timeout(RECEIVE_INTERVAL, self.socket.readable()).await;
+            let interval = receive_interval(self.shared.engine.guard().total());
+            let _ = tokio::time::timeout(interval, self.socket.readable()).await;
             match self.drain(&mut batch).await {
                 Ok(()) => {}
                 Err(error) if is_fatal(&error) => return error,
@@ -108,9 +112,10 @@ impl Listener {
             }
         }
         if let Outcome::Accepted { registered: Some(Registered { wakes, .. }), .. } = outcome {
-            if let Some(worker) = wakes {
-                self.workers.wake(worker);
+            for beat in &self.shared.watchdog.workers[..wakes] {
+                beat.wake(now);
             }
+            self.workers.wake(wakes);
             if self.shared.engine.counters().registrations.get() == 1 {
                 info!(client = %source, "the first client sends heartbeats. To log every client, set LOG_LEVEL=DEBUG.");
             }

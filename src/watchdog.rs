@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-/// A task that has not ticked for longer than this is stuck. Each task ticks at least twice a second, even
-/// when idle.
+/// A task that has not ticked for longer than this is stuck. Each task ticks at least every two seconds, unless it
+/// sleeps until a wake-up.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The last tick of each task, and whether the daemon is ready.
@@ -21,7 +21,7 @@ pub struct Watchdog {
     is_ready: AtomicBool,
 }
 
-/// The time of a task's last tick.
+/// The time of a task's last tick, or of the tick that ends its sleep.
 #[derive(Debug)]
 pub struct Beat(AtomicU64);
 
@@ -29,6 +29,16 @@ impl Beat {
     /// Records that the task is alive.
     pub fn tick(&self, now: Time) {
         self.0.store(now.as_nanos(), Relaxed);
+    }
+
+    /// Records that the task sleeps until `deadline`, unless it is woken.
+    pub fn sleep(&self, deadline: Time) {
+        self.0.store(deadline.as_nanos(), Relaxed);
+    }
+
+    /// Records that a sleeping task is woken at `now`.
+    pub fn wake(&self, now: Time) {
+        self.0.fetch_min(now.as_nanos(), Relaxed);
     }
 
     fn is_stuck(&self, now: Time) -> bool {
@@ -90,5 +100,25 @@ mod tests {
         watchdog.sampler.tick(at(4));
         assert_eq!(watchdog.stuck(at(7)), ["worker 0", "worker 1", "worker 2"]);
         assert!(watchdog.stuck(start).is_empty());
+    }
+
+    #[test]
+    fn a_sleeping_task_is_stuck_three_seconds_after_its_deadline_or_wake_up() {
+        let start = Time::from_nanos(1 << 40);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let watchdog = Watchdog::new(3, start);
+        watchdog.listener.sleep(at(1_000));
+        watchdog.sampler.sleep(at(1_000));
+        let [limited, unlimited, woken] = &watchdog.workers[..] else { panic!("three workers") };
+        limited.sleep(at(10));
+        for beat in [unlimited, woken] {
+            beat.sleep(Time::from_nanos(u64::MAX));
+        }
+        assert!(watchdog.stuck(at(13)).is_empty());
+        assert_eq!(watchdog.stuck(at(14)), ["worker 0"]);
+        limited.sleep(at(1_000));
+        woken.wake(at(20));
+        assert!(watchdog.stuck(at(23)).is_empty());
+        assert_eq!(watchdog.stuck(at(24)), ["worker 2"]);
     }
 }

@@ -92,12 +92,14 @@ impl Worker {
     pub fn run(self) -> io::Result<()> {
         let shared = &self.shared;
         let mut batch = Batch::default();
+        let beat = &shared.watchdog.workers[self.number];
         loop {
             let now = clock::now();
-            shared.watchdog.workers[self.number].tick(now);
+            beat.tick(now);
             if let Some(slot) = shared.engine.poll_slot(now, self.number, &mut batch) {
-                self.serve(slot, &mut batch, now)?;
+                self.serve(&slot, &mut batch, now)?;
             } else if let Some(deadline) = shared.engine.poll_timeout(now, self.number) {
+                beat.sleep(deadline);
                 thread::park_timeout(deadline.since(now));
             } else {
                 return Ok(());
@@ -105,7 +107,7 @@ impl Worker {
         }
     }
 
-    fn serve(&self, slot: Slot, batch: &mut Batch, now: Time) -> io::Result<()> {
+    fn serve(&self, slot: &Slot, batch: &mut Batch, now: Time) -> io::Result<()> {
         if slot.skipped_seconds > 0
             && let Some(suppressed) = self.warnings.skipped_slots.pass(now)
         {

@@ -115,11 +115,9 @@ impl History {
                                 && homes[other] == registered.shard
                         };
                         let is_first = !present.keys().any(is_fellow);
-                        let owner = registered.shard % self.workers;
-                        assert_eq!(registered.wakes, is_first.then_some(owner));
-                        if is_first {
-                            asleep_until[owner] = now;
-                        }
+                        // One worker suffices for so few clients.
+                        assert_eq!(registered.wakes, usize::from(is_first));
+                        asleep_until[..registered.wakes].fill(now);
                         homes.insert(*client, registered.shard);
                     }
                     deeds.read.entry(*client).or_default().push(time);
@@ -137,7 +135,7 @@ impl History {
                     assert!(now.since(slot.due) < Duration::from_secs(1));
                     batch.for_each(|transmit| {
                         for client in transmit.destinations {
-                            assert_eq!(homes[&number(*client)], slot.shard);
+                            assert!(slot.shards.contains(&homes[&number(*client)]));
                             let pings = deeds.pings.entry(number(*client)).or_default();
                             pings.push(Ping { sent: time, due: slot.due });
                         }
@@ -206,7 +204,7 @@ fn history(pauses: usize) -> impl Strategy<Value = History> {
         ),
         prop::collection::btree_set((0..History::LENGTH, 0..6_u16), 0..24),
         prop::collection::vec(pause(), 0..=pauses),
-        prop::collection::vec((0_usize..64, pause()), 0..=pauses),
+        prop::collection::vec((0_usize..2, pause()), 0..=pauses),
     )
         .prop_map(|((start, seed, shards, workers, expiration), heartbeats, deaf, idle)| {
             let start = Time::from_nanos(start * 1_000_000);

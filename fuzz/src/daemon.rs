@@ -170,7 +170,7 @@ impl Daemon {
 
     /// Serves up to `slots` slots of the last second.
     fn serve(&mut self, slots: usize, now: Time) {
-        self.engine.resume(now, now.before(MAX_CATCH_UP));
+        self.engine.resume(now, now.before(MAX_CATCH_UP), None);
         for _ in 0..slots {
             if self.engine.poll_slot(now, 0, &mut self.batch).is_none() {
                 return;

@@ -83,7 +83,7 @@ settings! {
     /// Seconds that a client gets pings after its last heartbeat, up to a day
     CLIENT_EXPIRATION_SECONDS = "120", number("seconds", 1, 86_400)
         => client_expiration_seconds: Duration, Basics, Public;
-    /// Number of worker threads that share the clients, from 1 to 256
+    /// Largest number of worker threads that share the clients, from 1 to 256; one suffices for 16,384 clients
     WORKER_POOL_SIZE = "10", number("workers", 1, SHARDS as u64)
         => worker_pool_size: usize, Basics, Public;
 

@@ -8,7 +8,7 @@ use super::update_broadcasts;
 use crate::clock::{self, Time};
 use crate::config::{Config, DenyFile};
 use crate::engine::registry::{SHARDS, Seed};
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Load, Settings};
 use crate::net::Socket;
 use crate::shared::Shared;
 use crate::snapshot::{self, Found, Keeper, Moment, Snapshot};
@@ -20,6 +20,8 @@ pub(super) struct Restored {
     pub(super) shared: Shared,
     /// The workers start at the slots due from this time on.
     pub(super) from: Time,
+    /// The number of slots in a second of the previous daemon.
+    pub(super) slots: Option<u16>,
 }
 
 /// Reads the snapshot, if there is one, and creates the engine with its clients.
@@ -38,6 +40,7 @@ pub(super) async fn restore(config: &Config, bound: &Bound) -> Result<Restored, 
         // With the same seed a client returns to its shard, and so keeps its phase of the second.
         seed: snapshot.as_ref().map_or_else(Seed::random, Snapshot::seed),
         workers: config.worker_pool_size,
+        load: Load::default(),
         max_icmp_errors: config.max_icmp_errors_per_second,
         receive_capacity: socket.most_waiting(),
         drained_until: bound.drained_until,
@@ -48,8 +51,9 @@ pub(super) async fn restore(config: &Config, bound: &Bound) -> Result<Restored, 
     shared.metrics.snapshots.interval = keeper.as_ref().map(|_| config.snapshot_interval_seconds);
     shared.metrics.snapshots.unused = unused;
     shared.metrics.deny_file.is_set = config.deny_file.is_some();
+    let slots = snapshot.as_ref().map(|snapshot| snapshot.header().slots);
     let from = snapshot.and_then(|snapshot| restore_clients(&snapshot, socket, &shared, &begun));
-    Ok(Restored { keeper, shared, from: from.unwrap_or(begun.now) })
+    Ok(Restored { keeper, shared, from: from.unwrap_or(begun.now), slots })
 }
 
 /// Starts the thread that reads and writes the snapshot, if configured, and waits for its first read.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use wakeupd_protocol::PING;
 
-use super::registry::{LocalAddresses, Removal, Sweep, Target};
+use super::registry::{Removal, Sources, Sweep, Target};
 
 /// A datagram for the caller to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,25 +91,25 @@ impl Batch {
         &mut self,
         mut transmit: impl FnMut(Transmit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Self { sweep: Sweep { v4, v6, locals, .. }, destinations, .. } = self;
-        group(v4, locals, destinations, &mut transmit)?;
-        group(v6, locals, destinations, &mut transmit)
+        let Self { sweep: Sweep { v4, v6, sources, .. }, destinations, .. } = self;
+        group(v4, sources, destinations, &mut transmit)?;
+        group(v6, sources, destinations, &mut transmit)
     }
 }
 
 fn group<A: Copy + Into<SocketAddr>, E>(
     targets: &mut [Target<A>],
-    locals: &LocalAddresses,
+    sources: &Sources,
     destinations: &mut Vec<SocketAddr>,
     transmit: &mut impl FnMut(Transmit<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    targets.sort_unstable_by_key(|target| target.local);
-    targets.chunk_by(|a, b| a.local == b.local).try_for_each(|group| {
+    targets.sort_unstable_by_key(|target| target.source);
+    targets.chunk_by(|a, b| a.source == b.source).try_for_each(|group| {
         destinations.clear();
         destinations.extend(group.iter().map(|target| target.client.into()));
         transmit(Transmit {
             emission: Emission::Ping,
-            source: locals.of(group[0].local),
+            source: sources.address(group[0].source),
             destinations,
         })
     })

@@ -49,8 +49,8 @@ impl Outcome {
 pub struct Registered {
     /// The shard the client belongs to.
     pub shard: usize,
-    /// The worker to wake: the shard was empty, so the worker may be sleeping past the client's slot.
-    pub wakes: Option<usize>,
+    /// The number of workers to wake, from worker 0 on, because they may be sleeping past the client's slot.
+    pub wakes: usize,
     /// The cap that the client exceeds. Set only in observe mode, in which the guard does not enforce it.
     pub tolerated: Option<Refused>,
 }

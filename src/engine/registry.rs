@@ -25,13 +25,13 @@ use dashmap::{DashMap, SharedValue};
 
 use self::client::Client;
 use self::key::KeyV6;
-pub(super) use self::local::LocalAddresses;
 use self::local::LocalId;
 pub use self::local::LocalUse;
 use self::local::Locals;
 pub use self::removal::Removal;
 pub use self::seed::Seed;
-pub(super) use self::sweep::{Sweep, Target};
+use self::sweep::SourceId;
+pub(super) use self::sweep::{Sources, Sweep, Target};
 pub use self::view::View;
 use crate::clock::Time;
 
@@ -63,7 +63,7 @@ struct Pass<'a, P> {
     probation: Duration,
     is_pressed: P,
     removed: &'a mut Vec<(SocketAddr, Removal)>,
-    locals: &'a mut LocalAddresses,
+    sources: &'a mut Sources,
 }
 
 type Clients<K> = DashMap<K, Client, Seed>;
@@ -221,7 +221,7 @@ impl Registry {
         });
     }
 
-    /// Collects the clients of `shard` to ping at `now`, and removes the expired ones. A client that has sent
+    /// Adds the clients of `shard` to ping at `now` to `sweep`, and removes the expired ones. A client that has sent
     /// only one heartbeat is evicted after [`Self::probation`] if `is_pressed` returns true for its address.
     ///
     /// Every heartbeat that arrived before `drained_until` has been recorded. Only the silence up to that
@@ -235,14 +235,12 @@ impl Registry {
         is_pressed: impl Fn(IpAddr) -> bool,
         sweep: &mut Sweep,
     ) {
-        sweep.clear();
-        let Sweep { v4, v6, removed, locals } = sweep;
+        let Sweep { v4, v6, removed, sources } = sweep;
         let drained_until = now.min(drained_until);
         let probation = self.probation();
-        let mut pass = Pass { now, drained_until, probation, is_pressed, removed, locals };
+        let mut pass = Pass { now, drained_until, probation, is_pressed, removed, sources };
         self.sweep_family(&self.v4, shard, &mut pass, v4);
         self.sweep_family(&self.v6, shard, &mut pass, v6);
-        locals.sort();
     }
 
     fn sweep_family<K, A>(
@@ -255,6 +253,8 @@ impl Registry {
         K: Copy + Eq + Hash,
         A: From<K> + Into<SocketAddr>,
     {
+        // Most clients send to the same local address, so the last source is cached.
+        let mut last = (LocalId::NONE, SourceId::default());
         shard::retain(clients, shard, |&key, client| {
             let address = || A::from(key).into();
             let last_heartbeat = client.last_heartbeat(pass.now);
@@ -267,10 +267,10 @@ impl Registry {
             if longest_silence <= self.expiration && !client.is_muted() {
                 client.count_ping();
                 let local = client.local();
-                if live.last().is_none_or(|before| before.local != local) {
-                    pass.locals.add(local, self.locals.address_of(local));
+                if local != last.0 {
+                    last = (local, pass.sources.id(self.locals.address_of(local)));
                 }
-                live.push(Target { client: key.into(), local });
+                live.push(Target { client: key.into(), source: last.1 });
             }
             true
         });

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wakeupd_protocol::DEFAULT_PORT;
 
 use super::guard::{Networks, Rules};
+use super::layout::Load;
 use super::registry::{SHARDS, Seed};
 use crate::clock::Time;
 
@@ -25,6 +26,8 @@ pub struct Settings {
     pub seed: Seed,
     /// The number of workers, at most one for each shard.
     pub workers: usize,
+    /// The load that slots and workers can bear.
+    pub load: Load,
     /// The cap on ICMP errors per second, `MAX_ICMP_ERRORS_PER_SECOND`.
     pub max_icmp_errors: u32,
     /// Upper bound on the number of datagrams in the receive buffer.
@@ -34,7 +37,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// One worker on the default port, with a random seed, no denied networks and no limit on ICMP errors. The
+    /// One worker with the usual load on the default port, with a random seed, no denied networks and no limit on ICMP errors. The
     /// receive buffer is empty at `now` and holds any number of datagrams.
     #[must_use]
     pub fn new(rules: Rules, expiration: Duration, now: Time) -> Self {
@@ -46,6 +49,7 @@ impl Settings {
             shards: SHARDS,
             seed: Seed::random(),
             workers: 1,
+            load: Load::default(),
             max_icmp_errors: u32::MAX,
             receive_capacity: usize::MAX,
             drained_until: now,

@@ -46,22 +46,17 @@ fn pings(engine: &Engine, now: Time, worker: usize) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn a_client_gets_one_ping_a_second_from_the_owner_of_its_shard() {
+fn a_client_gets_one_ping_a_second_from_the_only_worker_with_work() {
     let engine = engine(Mode::Enforce, 2);
     let Outcome::Accepted { registered: Some(registered), tolerated: None } =
         heartbeat(&engine, START, client(5000))
     else {
         panic!("it is not registered")
     };
-    assert_eq!(registered.wakes, Some(owner(registered.shard, 2)));
+    assert_eq!(registered.wakes, 1);
     for second in 1..=3 {
         let pinged = [0, 1].map(|worker| pings(&engine, at(second * 1_000 - 1), worker));
-        let expected = if registered.wakes == Some(0) {
-            [vec![client(5000)], vec![]]
-        } else {
-            [vec![], vec![client(5000)]]
-        };
-        assert_eq!(pinged, expected);
+        assert_eq!(pinged, [vec![client(5000)], vec![]]);
     }
     let again = heartbeat(&engine, at(3_000), client(5000));
     assert_eq!(again, Outcome::Accepted { registered: None, tolerated: None });
@@ -110,7 +105,7 @@ fn a_stale_heartbeat_is_refused_in_every_mode() {
 fn a_worker_never_sleeps_past_the_shutdown() {
     let engine = engine(Mode::Enforce, 1);
     assert!(pings(&engine, START, 0).is_empty());
-    assert_eq!(engine.poll_timeout(START, 0), Some(START + MAX_SLEEP));
+    assert_eq!(engine.poll_timeout(START, 0), Some(Time::from_nanos(u64::MAX)));
     engine.end(at(300));
     assert!(pings(&engine, at(50), 0).is_empty());
     assert_eq!(engine.poll_timeout(at(50), 0), Some(at(300)));
@@ -122,13 +117,13 @@ fn a_worker_never_sleeps_past_the_shutdown() {
 fn a_slot_that_is_filled_while_its_worker_sleeps_is_served() {
     let engine = engine(Mode::Enforce, 1);
     assert!(pings(&engine, START, 0).is_empty());
-    assert_eq!(engine.poll_timeout(START, 0), Some(at(500)));
+    assert_eq!(engine.poll_timeout(START, 0), Some(Time::from_nanos(u64::MAX)));
     let Outcome::Accepted { registered: Some(registered), .. } =
         heartbeat(&engine, at(1), client(5000))
     else {
         panic!("it is not registered")
     };
-    assert_eq!(registered.wakes, Some(0));
+    assert_eq!(registered.wakes, 1);
     // The worker sleeps past its client's slot.
     let due = registered.shard as u64 * 250;
     assert_eq!(pings(&engine, at(due + 400), 0).len(), usize::from(due > 0));
@@ -139,7 +134,7 @@ fn workers_catch_up_after_a_short_downtime() {
     for (from, expected) in [(START, 3), (START.before(Duration::from_secs(10)), 0)] {
         let engine = engine(Mode::Enforce, 1);
         let now = at(750) + Duration::from_nanos(1);
-        engine.resume(now, from);
+        engine.resume(now, from, None);
         let mut batch = Batch::default();
         let due = std::iter::from_fn(|| engine.poll_slot(now, 0, &mut batch));
         assert_eq!(due.count(), expected + usize::from(expected > 0));
@@ -176,7 +171,7 @@ fn a_removed_client_frees_its_room_after_the_pings() {
     heartbeat(&engine, START, client(5000));
     let over = at(121_000);
     engine.handle_received(over, 0, true);
-    engine.resume(over, over.before(MAX_CATCH_UP));
+    engine.resume(over, over.before(MAX_CATCH_UP), None);
     let mut batch = Batch::default();
     while batch.removed().is_empty() {
         engine.poll_slot(over, 0, &mut batch).expect("a slot is due");
@@ -187,4 +182,44 @@ fn a_removed_client_frees_its_room_after_the_pings() {
         assert_eq!(engine.guard().total(), 0);
     }
     assert_eq!(engine.counters().removals[Removal::Expired as usize].get(), 1);
+}
+
+#[test]
+fn a_worker_gets_work_as_soon_as_the_others_have_too_many_clients() {
+    const ENOUGH: u32 = 10_000;
+    let caps = Caps { clients: u32::MAX, per_address: u32::MAX, per_prefix: u32::MAX };
+    let load = Load { clients_per_worker: ENOUGH as usize, ..Load::default() };
+    let settings = Settings {
+        workers: 3,
+        load,
+        ..Settings::new(Rules::new(caps), Duration::from_secs(120), START)
+    };
+    let engine = Engine::new(settings, START);
+    let register = |now, n| {
+        let source = SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + n), 5000));
+        match heartbeat(&engine, now, source) {
+            Outcome::Accepted { registered: Some(registered), .. } => registered.wakes,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut batch = Batch::default();
+    let mut serve = |now, worker| {
+        let mut clients = 0;
+        while engine.poll_slot(now, worker, &mut batch).is_some() {
+            clients += batch.len();
+        }
+        (clients, engine.poll_timeout(now, worker).unwrap())
+    };
+    let forever = Time::from_nanos(u64::MAX);
+    let woken: Vec<_> = (0..ENOUGH).filter(|n| register(START, *n) > 0).collect();
+    assert!(woken.len() == 256 && woken[255] < 10_000, "only empty shards wake a worker");
+    assert_eq!([1, 2].map(|worker| serve(at(100), worker)), [(0, forever); 2]);
+    assert_eq!(serve(at(999), 0).0, ENOUGH as usize);
+
+    assert_eq!(register(at(999), ENOUGH), 2);
+    assert_eq!(serve(at(999), 1), (0, at(1_000)));
+    let [one, other] = [0, 1].map(|worker| serve(at(1_999), worker).0);
+    assert_eq!(one + other, ENOUGH as usize + 1);
+    assert!(one.abs_diff(other) < 2_000, "{one} {other}");
+    assert_eq!(serve(at(1_999), 2), (0, forever));
 }

@@ -24,6 +24,8 @@ pub struct Header {
     pub port: u16,
     /// The keys of the hash that assigns clients to shards.
     pub seed: Seed,
+    /// The number of slots in a second when the snapshot was started.
+    pub slots: u16,
     /// Set if the daemon and all its workers stopped cleanly: the workers served every slot due before this
     /// time, except slots for which they were too late, and no slot after it.
     pub pinged_until: Option<Time>,

@@ -16,7 +16,7 @@ use thiserror::Error;
 pub const MAGIC: [u8; 8] = *b"wakeupd\0";
 
 /// The version of the format that wakeupd writes, and the only version that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Why a snapshot cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -197,12 +197,15 @@ impl Writer {
             When::Meanwhile => (false, None),
             When::AtTheEnd(pinged_until) => (true, pinged_until),
         };
-        let registry = self.shared.engine.registry();
+        let engine = &self.shared.engine;
+        let (registry, taken) = (engine.registry(), Moment::now());
+        let slots = engine.slots(pinged_until.unwrap_or(taken.now));
         let header = Header {
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            taken: Moment::now(),
+            taken,
             port: self.port,
             seed: registry.seed(),
+            slots,
             pinged_until,
         };
         self.place.replace(is_last, |out| write(out, &header, registry, clock::now, pause))

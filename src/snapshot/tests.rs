@@ -35,7 +35,8 @@ fn moment(now: Time, wall: u32, boot: &str) -> Moment {
 
 fn header(taken: Moment, engine: &Engine) -> Header {
     let program = "0.1.0".to_owned();
-    Header { program, taken, port: 7561, seed: engine.registry().seed(), pinged_until: None }
+    let (seed, slots) = (engine.registry().seed(), engine.slots(taken.now));
+    Header { program, taken, port: 7561, seed, slots, pinged_until: None }
 }
 
 fn client(number: u16) -> SocketAddr {

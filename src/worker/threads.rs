@@ -20,15 +20,13 @@ impl WorkerThreads {
         let _ = self.0[worker].set(thread);
     }
 
-    /// Wakes a worker, if its thread is set.
-    pub fn wake(&self, worker: usize) {
-        if let Some(thread) = self.0[worker].get() {
-            thread.unpark();
-        }
+    /// Wakes the first `workers` workers whose threads are set.
+    pub fn wake(&self, workers: usize) {
+        self.0[..workers].iter().filter_map(OnceLock::get).for_each(Thread::unpark);
     }
 
     /// Wakes all workers.
     pub fn wake_all(&self) {
-        (0..self.0.len()).for_each(|worker| self.wake(worker));
+        self.wake(self.0.len());
     }
 }

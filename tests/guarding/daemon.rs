@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -118,10 +119,10 @@ impl Daemon {
 
     /// Serves up to `slots` slots of the last second.
     fn serve(&mut self, slots: usize, now: Time) {
-        self.engine.resume(now, now.before(MAX_CATCH_UP));
+        self.engine.resume(now, now.before(MAX_CATCH_UP), None);
         for _ in 0..slots {
             let Some(slot) = self.engine.poll_slot(now, 0, &mut self.batch) else { return };
-            self.check_slot(slot.shard, now);
+            self.check_slot(&slot.shards, now);
             self.engine.handle_sent(&mut self.batch);
         }
     }
@@ -133,7 +134,7 @@ impl Daemon {
         self.serve(usize::MAX, self.clock);
     }
 
-    fn check_slot(&mut self, shard: usize, now: Time) {
+    fn check_slot(&mut self, shards: &Range<usize>, now: Time) {
         let Self { model, batch, .. } = self;
         let mut pinged: Vec<(SocketAddr, _)> = Vec::new();
         batch.for_each(|transmit| {
@@ -142,7 +143,8 @@ impl Daemon {
         let mut removed = batch.removed().to_vec();
 
         let (mut live, mut gone) = (Vec::new(), Vec::new());
-        for (address, client) in model.clients.iter().filter(|(_, client)| client.shard == shard) {
+        let in_slot = |client: &Client| shards.contains(&client.shard);
+        for (address, client) in model.clients.iter().filter(|(_, client)| in_slot(client)) {
             if let Some(removal) = model.removal(*address, *client, now) {
                 gone.push((*address, removal));
             } else if model.is_pinged(*client, now) {

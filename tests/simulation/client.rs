@@ -73,10 +73,10 @@ impl Client {
         Some(last + SECOND * u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
-    /// The unchecked due times before `due`, at the same phase.
-    pub fn owed_before(&self, due: When) -> impl Iterator<Item = When> + use<> {
+    /// The unchecked due times before `due`, at the same phase. The phase may have moved by `delay` since.
+    pub fn owed_before(&self, due: When, delay: Duration) -> impl Iterator<Item = When> + use<> {
         let seconds = due.since(self.settled).as_secs();
-        let settled = self.settled;
+        let settled = self.settled + delay;
         (1..=seconds)
             .map(move |seconds| due.before(Duration::from_secs(seconds)))
             .filter(move |owed| *owed >= settled)

@@ -9,13 +9,13 @@ use wakeupd::clock::Time;
 use wakeupd::engine::guard::{Refused, Rules};
 use wakeupd::engine::registry::Seed;
 use wakeupd::engine::{self, Batch, Engine, ICMP_PAUSE, Outcome, Settings};
-use wakeupd::listener::RECEIVE_INTERVAL;
+use wakeupd::listener::receive_interval;
 use wakeupd::net::BATCH;
 use wakeupd::snapshot::Snapshot;
 
 use crate::clocks::{Clocks, When};
 use crate::network::{Datagram, Socket};
-use crate::oracle::{Heard, Oracle};
+use crate::oracle::{Due, Heard, Oracle};
 use crate::plan::Plan;
 
 pub const LOCAL_NETS: &str = "10.0.0.0/8";
@@ -96,18 +96,20 @@ impl Daemon {
         let settings = Settings {
             seed,
             workers: plan.workers,
+            load: plan.load,
             max_icmp_errors: 500,
             receive_capacity: plan.buffer + 1,
             drained_until,
             ..Settings::new(rules, plan.expiration, now.now)
         };
         let engine = Engine::new(settings, now.now);
-        let mut from = now.now;
+        let (mut from, mut slots) = (now.now, None);
         if let Some(snapshot) = snapshot {
             snapshot.restore(&engine, |_| true, &now);
             from = snapshot.pinged_until(&now).unwrap_or(from);
+            slots = Some(snapshot.header().slots);
         }
-        engine.resume(now.now, from);
+        engine.resume(now.now, from, slots);
         let (ready, held_until) = (clocks.now, clocks.now);
         let worker = |_| Worker { ready, held_until, is_asleep: false, has_ended: false };
         Self {
@@ -195,7 +197,7 @@ impl Daemon {
             + if count == BATCH {
                 RECORDING
             } else if outside.socket.is_empty() {
-                RECEIVE_INTERVAL
+                receive_interval(self.engine.guard().total())
             } else {
                 WAKING
             };
@@ -228,11 +230,12 @@ impl Daemon {
             },
             Outcome::Accepted { registered: None, .. } => Heard::Renewed,
             Outcome::Accepted { registered: Some(registered), .. } => {
-                let wakes = registered.wakes.map(|worker| &mut self.workers[worker]);
-                if let Some(worker) = wakes.filter(|worker| worker.is_asleep) {
+                let woken = self.workers[..registered.wakes].iter_mut();
+                for worker in woken.filter(|worker| worker.is_asleep) {
                     let woken = now + WAKING.mul_f64(outside.rng.f64());
                     worker.ready = worker.ready.min(woken);
                 }
+                outside.oracle.follow(Due { at: now, slots: self.engine.slots(time) });
                 Heard::Registered
             }
         };
@@ -246,7 +249,7 @@ impl Daemon {
         worker.is_asleep = false;
         if let Some(slot) = self.engine.poll_slot(time, number, batch) {
             worker.ready = now + SERVING;
-            let due = outside.clocks.when(slot.due);
+            let due = Due { at: outside.clocks.when(slot.due), slots: self.engine.slots(slot.due) };
             self.send(batch, due, outside);
             self.engine.handle_sent(batch);
             outside.oracle.removed(batch.removed(), now, outside.socket);
@@ -259,7 +262,7 @@ impl Daemon {
         }
     }
 
-    fn send(&self, batch: &mut Batch, due: When, outside: &mut Outside) {
+    fn send(&self, batch: &mut Batch, due: Due, outside: &mut Outside) {
         batch.for_each(|transmit| {
             for client in transmit.destinations {
                 // Sometimes the kernel's send buffer is full.

@@ -11,6 +11,7 @@ mod client;
 mod clocks;
 mod crowd;
 mod daemon;
+mod growth;
 mod network;
 mod oracle;
 mod plan;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
+use growth::Life;
 use oracle::Tally;
 use plan::Plan;
 
@@ -70,6 +72,23 @@ fn asked_for() -> Option<u64> {
     env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().expect("SIMULATION_SEED is a number"))
 }
 
+/// Runs a thousand lives on all processors.
+fn all_lives<T: Send>(life: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(1, Into::into);
+    thread::scope(|scope| {
+        let work = || {
+            let seeds = std::iter::repeat_with(|| next.fetch_add(1, Relaxed));
+            seeds.take_while(|seed| *seed < LIVES).map(&life).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let join = |thread: ScopedJoinHandle<_>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().flat_map(join).collect()
+    })
+}
+
 fn tell(what: &str, tally: &Tally, begun: Instant) {
     println!("{what}: {tally:?} in {:.1?}", begun.elapsed());
 }
@@ -81,21 +100,7 @@ fn a_thousand_lives_keep_every_promise() {
     if let Some(seed) = asked_for() {
         return tell("a life", &live(test, &Plan::life(seed)), begun);
     }
-    let next = AtomicU64::new(0);
-    let threads = thread::available_parallelism().map_or(1, Into::into);
-    let tallies = thread::scope(|scope| {
-        let work = || {
-            let seeds = std::iter::repeat_with(|| next.fetch_add(1, Relaxed));
-            let lives = seeds.take_while(|seed| *seed < LIVES);
-            lives.map(|seed| live(test, &Plan::life(seed))).collect::<Vec<_>>()
-        };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let join = |thread: ScopedJoinHandle<_>| {
-            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-        };
-        threads.into_iter().map(join).collect::<Vec<_>>()
-    });
-    let tallies = tallies.concat();
+    let tallies = all_lives(|seed| live(test, &Plan::life(seed)));
     let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
     for (what, count) in [
         ("pings", sum(|tally| tally.pings)),
@@ -103,6 +108,7 @@ fn a_thousand_lives_keep_every_promise() {
         ("stale", sum(|tally| tally.stale)),
         ("made way", sum(|tally| tally.made_way)),
         ("muted", sum(|tally| tally.muted)),
+        ("moves", sum(|tally| tally.moves)),
         ("restarts", sum(|tally| tally.restarts)),
         ("restored", sum(|tally| tally.restored)),
     ] {
@@ -110,6 +116,28 @@ fn a_thousand_lives_keep_every_promise() {
         assert!(count > LIVES, "too few {what} for the run to be meaningful");
     }
     println!("{LIVES} lives in {:.1?}", begun.elapsed());
+}
+
+#[test]
+fn a_thousand_lives_that_grow_and_shrink_keep_the_period() {
+    let test = "a_thousand_lives_that_grow";
+    let begun = Instant::now();
+    let grow = |seed| {
+        let _told = Told(test, seed);
+        let mut life = Life::new(seed);
+        life.live();
+        life.tally
+    };
+    if let Some(seed) = asked_for() {
+        return println!("a life: {:?} in {:.1?}", grow(seed), begun.elapsed());
+    }
+    let tallies = all_lives(grow);
+    let pings = tallies.iter().map(|tally| tally.pings).sum::<u64>();
+    let moves = tallies.iter().map(|tally| tally.moves).sum::<u64>();
+    let finest = tallies.iter().map(|tally| tally.most_slots).max();
+    println!("{LIVES} lives, {pings} pings, {moves} moves in {:.1?}", begun.elapsed());
+    assert!(pings > 1_000 * LIVES && moves > LIVES, "too few for the run to be meaningful");
+    assert_eq!(finest, Some(256));
 }
 
 #[test]

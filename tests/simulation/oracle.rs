@@ -2,6 +2,7 @@
 //! forged source addresses see them. The rules come from the documents, not from the code.
 
 mod audit;
+mod phases;
 mod restart;
 
 use std::collections::HashMap;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use wakeupd::engine::registry::Removal;
 
+pub use self::phases::Due;
+use self::phases::{LATEST, LONGEST_MOVE, Phases};
 pub use self::restart::Restart;
 use crate::client::{Client, Mix, SECOND};
 use crate::clocks::When;
@@ -57,6 +60,8 @@ pub struct Tally {
     pub muted: u64,
     pub faults: u64,
     pub restarts: u64,
+    /// How often the number of slots changed.
+    pub moves: u64,
     pub restored: u64,
     pub most_clients: usize,
     /// A hash of all pings, to compare two runs.
@@ -78,6 +83,7 @@ pub struct Oracle {
     pub tally: Tally,
     pub failure: Option<Box<Failure>>,
     audits: usize,
+    phases: Phases,
     watched: Option<SocketAddr>,
     notes: Vec<String>,
 }
@@ -95,6 +101,7 @@ impl Oracle {
             tally: Tally::default(),
             failure: None,
             audits: 0,
+            phases: Phases::default(),
             watched,
             notes: Vec::new(),
         }
@@ -221,10 +228,12 @@ impl Oracle {
         &mut self,
         address: SocketAddr,
         local: Option<IpAddr>,
-        due: When,
+        due: Due,
         now: When,
         is_sent: bool,
     ) {
+        self.follow(due);
+        let due = due.at;
         if self.watched == Some(address) {
             self.note_ping(due, now, is_sent);
         }
@@ -237,20 +246,20 @@ impl Oracle {
             return self.fail(Some(address), now, "pinged, but not registered".to_owned());
         };
         let last_due = client.last_due;
+        let is_calm = self.troubles.is_calm(now);
+        let phase = last_due.and_then(|last| self.phases.check(last, due, is_calm));
         let wrong = if now > client.last_heard() + expiration {
             Some("pinged after its expiration")
         } else if due > now || now.since(due) >= SECOND {
             Some("pinged early, or at least a second late")
-        } else if last_due.is_some_and(|last| due < last + SECOND) {
-            Some("pinged twice in a second")
-        } else if last_due.is_some_and(|last| due.since(last).subsec_nanos() != 0) {
-            Some("pinged at a different phase of the second")
+        } else if phase.is_some() {
+            phase
         } else if client.muted.is_some() {
             Some("pinged although muted")
         } else if client.unanswered > 4
             && Crowd::is_closed(address)
             && now > self.ignores_until + Duration::from_secs(5)
-            && self.troubles.is_calm(now)
+            && is_calm
         {
             Some("pinged despite repeated ICMP port unreachable")
         } else if local != client.local() {
@@ -258,8 +267,11 @@ impl Oracle {
         } else {
             None
         };
-        let missed =
-            client.owed_before(due).find(|owed| self.troubles.look(*owed) != Served::Excused);
+        let since = client.settled.before(SECOND);
+        let (delay, shift) = (self.phases.delay(since), self.phases.shift(since));
+        let missed = client
+            .owed_before(due, delay)
+            .find(|owed| self.troubles.look(*owed, shift) != Served::Excused);
         client.last_due = Some(due);
         client.settled = client.settled.max(due + Duration::from_nanos(1));
         client.pings += u32::from(is_sent);
@@ -275,6 +287,11 @@ impl Oracle {
         }
     }
 
+    /// Records the number of slots in a second.
+    pub fn follow(&mut self, due: Due) {
+        self.tally.moves += u64::from(self.phases.follow(due));
+    }
+
     /// Checks that a client has received every ping due so far.
     fn settle(&mut self, address: SocketAddr, now: When) {
         let Some(client) = self.clients.get_mut(&address) else { return };
@@ -283,9 +300,9 @@ impl Oracle {
         }
         let until = now.min(client.live_until(self.expiration));
         let mut missed = None;
-        if client.last_due.is_some() {
-            while let Some(due) = client.next_owed().filter(|due| *due + PROMPT <= until) {
-                match self.troubles.look(due) {
+        if client.last_due.is_some_and(|last| last >= client.registered) {
+            while let Some(due) = client.next_owed().filter(|due| *due + LATEST <= until) {
+                match self.troubles.look(due, LONGEST_MOVE) {
                     Served::Excused => client.settled = due + Duration::from_nanos(1),
                     Served::By(time) if time > until => break,
                     Served::By(_) => {
@@ -296,7 +313,7 @@ impl Oracle {
             }
         } else {
             let from = client.settled.max(self.troubles.last() + PROMPT);
-            if from + SECOND + PROMPT <= until {
+            if from + SECOND + LATEST <= until {
                 missed = Some(from);
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wakeupd::clock::Time;
+use wakeupd::engine::Load;
 use wakeupd::engine::guard::Caps;
 
 const MINUTE: u64 = 60;
@@ -28,6 +29,7 @@ pub struct Plan {
     pub stay: Duration,
     pub expiration: Duration,
     pub workers: usize,
+    pub load: Load,
     pub caps: Caps,
     /// The size of the socket's receive buffer, in datagrams.
     pub buffer: usize,
@@ -62,6 +64,7 @@ impl Plan {
             stay: seconds(rng.u64(MINUTE..10 * MINUTE)),
             expiration: seconds([20, 45, 120, 120][rng.usize(..4)]),
             workers: rng.usize(1..=4),
+            load: load(rng.usize(1..10), rng.usize(20..200)),
             caps: Caps {
                 clients: rng.u32(cap / 2..cap * 2),
                 per_address: rng.u32(4..40),
@@ -88,6 +91,7 @@ impl Plan {
             stay: Duration::from_secs(40 * MINUTE),
             expiration: Duration::from_secs(120),
             workers: 2,
+            load: load(4, 300),
             caps: Caps { clients: 1_000, per_address: 64, per_prefix: 256 },
             snapshot_interval: Duration::from_secs(5),
             buffer: 1_000,
@@ -110,6 +114,7 @@ impl Plan {
             stay: Duration::from_secs(HOUR),
             expiration: Duration::from_secs(120),
             workers: 10,
+            load: load(16, 1_000),
             caps: Caps { clients: 20_000, per_address: 1_024, per_prefix: 4_096 },
             snapshot_interval: Duration::from_secs(5),
             buffer: 4_000,
@@ -169,6 +174,15 @@ impl Fault {
                 Self::WallClock(if rng.bool() { by } else { -by })
             }
         }
+    }
+}
+
+/// A load with which a few clients fill several slots and workers.
+fn load(min_clients_per_slot: usize, clients_per_worker: usize) -> Load {
+    Load {
+        min_clients_per_slot,
+        max_clients_per_slot: 3 * min_clients_per_slot,
+        clients_per_worker,
     }
 }
 

@@ -72,8 +72,10 @@ impl Troubles {
         now > self.last.max(self.deaf_until) + Duration::from_secs(5)
     }
 
-    pub fn look(&self, due: When) -> Served {
-        let mut served = due + PROMPT;
+    /// The deadline for a ping that was due at `due`, or up to `shift` earlier or later.
+    pub fn look(&self, due: When, shift: Duration) -> Served {
+        let within = shift + PROMPT;
+        let mut served = due + within;
         // No trouble lasts for more than a few minutes.
         let near = self
             .all
@@ -81,13 +83,13 @@ impl Troubles {
             .rev()
             .take_while(|trouble| trouble.from + Duration::from_secs(3600) > due);
         for trouble in near {
-            if due.before(PROMPT) > trouble.until || due + PROMPT < trouble.from {
+            if due.before(within) > trouble.until || due + within < trouble.from {
                 continue;
             }
             if trouble.is_loss || trouble.until.since(trouble.from) >= WHOLE {
                 return Served::Excused;
             }
-            served = served.max(trouble.until + PROMPT);
+            served = served.max(trouble.until + within);
         }
         Served::By(served)
     }

@@ -53,33 +53,6 @@ pub struct LocalUse {
     pub clients_without: u32,
 }
 
-/// A copy of the addresses behind the [`LocalId`]s of a sweep. The sweep copies them, because the registry
-/// can reuse the IDs as soon as the shard is unlocked.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct LocalAddresses(Vec<(LocalId, IpAddr)>);
-
-impl LocalAddresses {
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    pub(super) fn add(&mut self, local: LocalId, address: Option<IpAddr>) {
-        self.0.extend(address.map(|address| (local, address)));
-    }
-
-    pub(super) fn sort(&mut self) {
-        self.0.sort_unstable_by_key(|(local, _)| *local);
-        self.0.dedup_by_key(|(local, _)| *local);
-    }
-
-    /// Looks up the local address with the ID `local`. `None` means that the kernel chooses the source
-    /// address.
-    pub(in crate::engine) fn of(&self, local: LocalId) -> Option<IpAddr> {
-        let place = self.0.binary_search_by_key(&local, |(local, _)| *local).ok()?;
-        Some(self.0[place].1)
-    }
-}
-
 /// The local addresses of all clients.
 ///
 /// An ID keeps its address for as long as a client holds the ID. The lock of the client's shard is held while

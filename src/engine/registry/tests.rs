@@ -24,15 +24,15 @@ fn sweep_pressed(
     now: Time,
     is_pressed: bool,
 ) -> (Live, Vec<(SocketAddr, Removal)>) {
-    let (mut live, mut removed) = (Vec::new(), Vec::new());
+    let mut live = Vec::new();
     let mut sweep = Sweep::default();
     for shard in 0..SHARDS {
         registry.sweep(shard, now, drained_until, |_| is_pressed, &mut sweep);
-        let Sweep { v4, v6, locals, .. } = &sweep;
-        live.extend(v4.iter().map(|target| (target.client.into(), locals.of(target.local))));
-        live.extend(v6.iter().map(|target| (target.client.into(), locals.of(target.local))));
-        removed.append(&mut sweep.removed);
     }
+    let Sweep { v4, v6, sources, removed } = sweep;
+    let source = |id| sources.address(id);
+    live.extend(v4.into_iter().map(|target| (target.client.into(), source(target.source))));
+    live.extend(v6.into_iter().map(|target| (target.client.into(), source(target.source))));
     (live, removed)
 }
 
@@ -345,14 +345,15 @@ fn no_client_gets_the_local_address_of_another() {
         let mut sweep = Sweep::default();
         while !moving.is_finished() {
             for shard in 0..2 {
+                sweep.clear();
                 registry.sweep(shard, START, START, |_| false, &mut sweep);
                 std::thread::yield_now();
-                let Sweep { v4, v6, locals, .. } = &sweep;
+                let Sweep { v4, v6, sources, .. } = &sweep;
                 for to in v4 {
-                    is_its_own(to.client.into(), locals.of(to.local));
+                    is_its_own(to.client.into(), sources.address(to.source));
                 }
                 for to in v6 {
-                    is_its_own(to.client.into(), locals.of(to.local));
+                    is_its_own(to.client.into(), sources.address(to.source));
                 }
                 registry.look_at(shard, START, |view| is_its_own(view.address, view.local));
             }

@@ -105,9 +105,11 @@ impl Oracle {
         let now = clocks.now;
         self.remark(now, || format!("{restart:?} at {since}; the daemon runs again"));
         self.tally.restarts += 1;
-        match restart {
-            Restart::Terminated => self.troubles.late(since, now),
-            _ => self.troubles.lost(since, now),
+        if restart == Restart::Terminated {
+            self.troubles.late(since, now);
+        } else {
+            self.troubles.lost(since, now);
+            self.phases.restart_after_crash(now);
         }
         let (saved, wall_set) = self.saved;
         let ageing = if restart == Restart::Rebooted { clocks.wall_set() - wall_set } else { 0 };

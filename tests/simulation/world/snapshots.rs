@@ -13,12 +13,14 @@ use crate::daemon::Daemon;
 
 impl World {
     fn header(&self, pinged_until: Option<Time>) -> Header {
-        let daemon = self.daemon.as_ref().expect("only a running daemon writes");
+        let engine = &self.daemon.as_ref().expect("only a running daemon writes").engine;
+        let taken = self.clocks.moment();
         Header {
             program: "simulation".to_owned(),
-            taken: self.clocks.moment(),
             port: DEFAULT_PORT,
-            seed: daemon.engine.registry().seed(),
+            seed: engine.registry().seed(),
+            slots: engine.slots(pinged_until.unwrap_or(taken.now)),
+            taken,
             pinged_until,
         }
     }
