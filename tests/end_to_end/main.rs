@@ -87,3 +87,5 @@ mod standstill;
 mod systemd;
 #[cfg(target_os = "linux")]
 mod threads;
+#[cfg(target_os = "linux")]
+mod wakeups;
