@@ -49,8 +49,8 @@ fn a_worker_that_panics_ends_the_process_and_loses_no_client() {
     let variables = variables.each_ref().map(|(name, value)| (*name, value.to_str().unwrap()));
     let daemon = home.start(&variables);
     let panic = |daemon: &Daemon| {
-        clocks.take_from(daemon.thread("worker-3"));
-        daemon.wait_for_line("ERROR the thread worker-3 panicked");
+        clocks.take_from(daemon.thread("worker-0"));
+        daemon.wait_for_line("ERROR the thread worker-0 panicked");
     };
     outlive(&home, daemon, panic, |status| !status.success());
 }
@@ -70,7 +70,7 @@ fn the_watchdog_ends_a_hung_daemon_and_no_client_is_lost() {
     let (manager, address) = Manager::abstract_one("hanging");
     let daemon = home.start(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "4000000")]);
     let watch = |daemon: &Daemon| {
-        let halted = Halted::new(daemon.thread("worker-3"));
+        let halted = Halted::new(daemon.thread("worker-0"));
         daemon.wait_for_line("These tasks of the daemon have not responded");
         assert!(manager.misses("WATCHDOG", Duration::from_secs(4)));
         // systemd then aborts the process.
@@ -84,7 +84,7 @@ fn the_watchdog_ends_a_hung_daemon_and_no_client_is_lost() {
 fn a_stop_does_not_wait_for_a_hung_worker_and_loses_no_client() {
     let home = Home::new(104);
     let stop = |daemon: &Daemon| {
-        let halted = Halted::new(daemon.thread("worker-3"));
+        let halted = Halted::new(daemon.thread("worker-0"));
         daemon.signal(Signal::SIGTERM);
         daemon.wait_for_line("some threads did not end within");
         daemon.wait_for_line("wrote the final snapshot");

@@ -165,16 +165,20 @@ fn a_stuck_worker_is_reported_to_the_watchdog_and_the_operator() {
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");
     }
-    let halted = Halted::new(daemon.thread("worker-3"));
+    // A worker without clients sleeps, and is not missed.
+    let client = Client::of(&daemon);
+    client.heartbeat(&[]);
+    client.ping();
+    let halted = Halted::new(daemon.thread("worker-0"));
     let stuck = daemon.wait_for_line("These tasks of the daemon have not responded");
-    assert!(stuck.contains("tasks=\"worker 3\""), "{stuck}");
+    assert!(stuck.contains("tasks=\"worker 0\""), "{stuck}");
     assert!(manager.misses("WATCHDOG", Duration::from_secs(3)));
     let health = get(http, "/healthz");
     assert_eq!(health.status, 503);
-    assert_eq!(health.body, r#"{"healthy":false,"stuck":["worker 3"]}"#);
+    assert_eq!(health.body, r#"{"healthy":false,"stuck":["worker 0"]}"#);
     let (status, stdout, _) = healthcheck();
     assert_eq!(status.code(), Some(1));
-    assert_eq!(stdout, "unhealthy: stuck tasks: worker 3\n");
+    assert_eq!(stdout, "unhealthy: stuck tasks: worker 0\n");
     wait_for(http, "/status", |status| status["findings"][0]["id"] == "stuck");
     assert!(get(http, "/metrics").body.contains("\nwakeupd_stuck_tasks 1\n"));
 

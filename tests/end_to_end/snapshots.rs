@@ -25,7 +25,7 @@ fn an_unusable_snapshot_is_put_aside() {
     for (bytes, reason) in [
         (whole[..whole.len() - 1].to_vec(), "the file is truncated"),
         (changed(whole.len() - 1), "the file is damaged"),
-        (changed(8), "the format version of the file is 17"),
+        (changed(8), "the format version of the file is 18"),
         (b"{}\n".to_vec(), "the file is not a wakeupd snapshot"),
         (Vec::new(), "the file is not a wakeupd snapshot"),
     ] {
