@@ -248,13 +248,13 @@ impl Engine {
         let before_end = end.before(Duration::from_nanos(1));
         let slot =
             walk.poll(now.min(before_end), |second| self.layouts.of(second, self.clients()))?;
-        self.counters.served_slots.add(slot.shards.len() as u64);
         if slot.skipped_seconds > 0 {
             self.count_skipped(slot.skipped_seconds, walk.shards());
         }
         let is_pressed = |ip| self.guard.is_pressed(ip);
         let drained_until = self.backlog.drained_until();
-        for shard in slot.shards.clone() {
+        for shard in slot.shards.clone().filter(|shard| !self.registry.is_shard_empty(*shard)) {
+            self.counters.served_slots.add(1);
             self.registry.sweep(shard, now, drained_until, is_pressed, &mut batch.sweep);
         }
         batch.is_settled = batch.removed().is_empty();
@@ -292,11 +292,10 @@ impl Engine {
     }
 
     fn count_skipped(&self, seconds: u64, shards: impl Iterator<Item = usize>) {
-        let clients = shards.map(|shard| self.registry.shard_len(shard) as u64);
-        let (slots, clients) =
-            clients.fold((0, 0), |(slots, sum), clients| (slots + 1, sum + clients));
-        self.counters.skipped_slots.add(seconds * slots);
-        self.counters.skipped_pings.add(seconds * clients);
+        for clients in shards.map(|shard| self.registry.shard_len(shard) as u64) {
+            self.counters.skipped_slots.add(seconds * u64::from(clients > 0));
+            self.counters.skipped_pings.add(seconds * clients);
+        }
     }
 
     /// Records that the last ping to `client` was not sent.

@@ -19,7 +19,7 @@ pub struct Counters {
     pub mutes: Counter,
     /// Refused datagrams, by [`Refused`]. In observe mode: datagrams that would have been refused.
     pub refused: [Counter; Refused::ALL.len()],
-    /// Slots served, including the empty ones that a worker slept through.
+    /// Slots served. This counter and the next count a slot for each shard with clients.
     pub served_slots: Counter,
     /// Slots skipped because their worker was at least a second late.
     pub skipped_slots: Counter,

@@ -185,6 +185,19 @@ fn a_removed_client_frees_its_room_after_the_pings() {
 }
 
 #[test]
+fn only_slots_with_clients_are_counted() {
+    let engine = engine(Mode::Enforce, 1);
+    heartbeat(&engine, START, client(5000));
+    for second in 1..=3 {
+        pings(&engine, at(second * 1_000 - 1), 0);
+    }
+    pings(&engine, at(12_999), 0);
+    let counters = engine.counters();
+    let counts = [&counters.served_slots, &counters.skipped_slots, &counters.skipped_pings];
+    assert_eq!(counts.map(Counter::get), [4, 9, 9]);
+}
+
+#[test]
 fn a_worker_gets_work_as_soon_as_the_others_have_too_many_clients() {
     const ENOUGH: u32 = 10_000;
     let caps = Caps { clients: u32::MAX, per_address: u32::MAX, per_prefix: u32::MAX };

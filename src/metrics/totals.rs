@@ -179,7 +179,7 @@ counters! {
         refused by Refused, "wakeupd_refused_datagrams_total" = each(&engine.refused);
         /// Pings that the kernel rejected.
         failed_pings by SendFailure, "wakeupd_failed_pings_total" = each(&tasks.failed_pings);
-        /// Slots skipped because their worker was at least a second late.
+        /// Slots with clients skipped because their worker was at least a second late.
         skipped_slots, "wakeupd_skipped_slots_total" = engine.skipped_slots.get();
     }
     others {
@@ -201,7 +201,7 @@ counters! {
         truncated_control, "wakeupd_truncated_control_messages_total" = tasks.truncated_control.get();
         /// Pings skipped with their slots because their worker was at least a second late.
         skipped_pings, "wakeupd_skipped_pings_total" = engine.skipped_pings.get();
-        /// Slots served, including empty ones.
+        /// Slots with clients served.
         served_slots, "wakeupd_served_slots_total" = engine.served_slots.get();
         /// HTTP requests with a wrong access token.
         wrong_tokens, "wakeupd_wrong_tokens_total" = tasks.wrong_tokens.get();
