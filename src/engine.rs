@@ -12,7 +12,7 @@
 //! ```text
 //! handle_datagram ─▶ guard: may the source register? ─▶ registry: insert or renew
 //!                                                           │
-//! poll_slot ─▶ schedule: which shard is due? ─▶ registry: sweep the shard ─▶ Batch
+//! poll_slot ─▶ schedule: which slot is due? ─▶ registry: sweep its shards ─▶ Batch
 //! ```
 
 mod backlog;
@@ -101,8 +101,8 @@ impl Engine {
         assert!((1..=shards).contains(&workers), "each worker owns at least one shard");
         let layouts = Layouts::new(Limits { slots: shards, workers, load }, now.second());
         let layout = layouts.of(now.second(), 0);
-        let walk = |worker| Walk::new(Schedule::new(worker, shards, now.second(), layout));
-        let engine = Self {
+        let walk = |worker| Walk::new(Schedule::new(worker, shards, now, layout));
+        Self {
             guard: Guard::new(rules, port, denied),
             registry: Registry::new(shards, expiration, seed),
             backlog: Backlog::new(expiration, settings.receive_capacity, settings.drained_until),
@@ -111,9 +111,7 @@ impl Engine {
             walks: (0..workers).map(walk).collect(),
             ends_at: u64::MAX.into(),
             counters: Counters::default(),
-        };
-        engine.resume(now, now, None);
-        engine
+        }
     }
 
     /// The clients.
@@ -189,8 +187,8 @@ impl Engine {
         let clients = self.clients();
         let wanted = self.layouts.workers_for(clients);
         let is_wanted = wanted > self.layouts.workers_for(clients.saturating_sub(1));
-        let woken = if is_first { self.layouts.of(now.second(), clients).workers } else { 0 };
-        let woken = if is_wanted { woken.max(wanted) } else { woken };
+        let with_work = if is_first { self.layouts.of(now.second(), clients).workers } else { 0 };
+        let woken = if is_wanted { with_work.max(wanted) } else { with_work };
         self.walks[..woken].iter().for_each(|walk| walk.wake(now));
         woken
     }
@@ -309,8 +307,7 @@ impl Engine {
     /// moves; without it, the number suits the clients.
     pub fn resume(&self, now: Time, from: Time, slots: Option<u16>) {
         let from = if now.since(from) <= MAX_CATCH_UP { from } else { now };
-        self.layouts.restart(from.second(), self.clients(), slots);
-        let layout = self.layouts.of(from.second(), self.clients());
+        let layout = self.layouts.restart(from.second(), self.clients(), slots);
         for walk in &self.walks {
             walk.restart(from, layout);
         }

@@ -33,7 +33,7 @@ impl Beat {
 
     /// Records that the task sleeps until `deadline`, unless it is woken.
     pub fn sleep(&self, deadline: Time) {
-        self.0.store(deadline.as_nanos(), Relaxed);
+        self.tick(deadline);
     }
 
     /// Records that a sleeping task is woken at `now`.

@@ -8,7 +8,6 @@
 //! move phases only back, so that the first ping of a new client never comes late. Fewer slots move them forward, and
 //! their number only halves, so a phase moves by at most 1/16 s, half the length of the longest slot.
 
-use std::iter;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wakeupd_protocol::PERIOD;
@@ -30,8 +29,8 @@ pub struct Load {
 }
 
 impl Default for Load {
-    /// About 512 pings in a slot take 2 to 3 ms. Even a worker that takes 16 µs for a ping is busy for only a quarter of
-    /// the time.
+    /// About 512 pings in a slot take 2 to 3 ms. Even a worker that takes 16 µs for a ping is busy for only a quarter
+    /// of the time.
     fn default() -> Self {
         Self { min_clients_per_slot: 256, max_clients_per_slot: 768, clients_per_worker: 16_384 }
     }
@@ -85,12 +84,7 @@ impl Limits {
 
     /// The layout for `clients` clients if there was no layout before.
     fn first(&self, clients: usize) -> Layout {
-        let coarsest = Layout { slots: self.clamp(0), workers: 1 };
-        let steps = iter::successors(Some(coarsest), |layout| {
-            let next = layout.next(clients, self);
-            (next != *layout).then_some(next)
-        });
-        steps.last().unwrap_or(coarsest)
+        Layout { slots: self.clamp(0), workers: 1 }.next(clients, self)
     }
 }
 
@@ -118,12 +112,14 @@ impl Layouts {
     }
 
     /// Begins again at `second` with the layout for `clients` clients, but with the number of `slots` if it is given.
-    pub(super) fn restart(&self, second: Time, clients: usize, slots: Option<u16>) {
+    /// Returns that layout.
+    pub(super) fn restart(&self, second: Time, clients: usize, slots: Option<u16>) -> Layout {
         let mut layout = self.limits.first(clients);
         if let Some(slots) = slots.filter(|slots| slots.is_power_of_two()) {
             layout.slots = self.limits.clamp(slots.into());
         }
         *self.known() = Known { second, layout, before: layout };
+        layout
     }
 
     /// The layout of `second`, a whole second. The first call for a second determines its layout for good, from the

@@ -1,8 +1,8 @@
 //! The registry of clients: which ones are live, since when, and from which local address to ping them.
 //!
 //! It holds two [`DashMap`]s, one for IPv4 and one for IPv6 clients. The shards with the same number in both
-//! maps form one slot of the second, so a client's shard sets when in each second it is pinged. A shard's
-//! lock is held only while its entries are copied out.
+//! maps belong to the same slot of the second, so a client's shard sets when in each second it is pinged. A
+//! shard's lock is held only while its entries are copied out.
 //!
 //! The client tables dominate the memory use, so entries are small: 24 bytes for an IPv4 client and 36 for an
 //! IPv6 client.
@@ -35,8 +35,8 @@ pub(super) use self::sweep::{Sources, Sweep, Target};
 pub use self::view::View;
 use crate::clock::Time;
 
-/// The number of shards in a daemon's registry, and of slots in a second. A slot every 4 ms spreads the pings
-/// evenly without waking a thread for only a few of them.
+/// The number of shards in a daemon's registry, and the largest number of slots in a second. With many clients, a
+/// slot every 4 ms spreads the pings evenly without waking a thread for only a few of them.
 pub const SHARDS: usize = 256;
 
 /// The result of a heartbeat.

@@ -1,8 +1,8 @@
 //! When each slot is due.
 //!
-//! Each of the *n* slots of a second serves an *n*-th of the shards, and is due at the phase of its last shard: shard *i*
-//! of *m* has the phase *i / m* of each second of the clock. The [`Layout`] of the second sets *n* and the worker of each
-//! slot. Deadlines are absolute, so neither lateness nor rounding accumulates, and a restarted daemon on the same
+//! Each of the *n* slots of a second serves an *n*-th of the shards, and is due at the phase of its last shard: shard
+//! *i* of *m* has the phase *i / m* of each second of the clock. The [`Layout`] of the second sets *n* and the worker of
+//! each slot. Deadlines are absolute, so neither lateness nor rounding accumulates, and a restarted daemon on the same
 //! machine has the same deadlines.
 //!
 //! A worker that is at least a second late skips whole seconds and continues at the same phase. So even a
@@ -44,11 +44,18 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Creates the schedule of worker number `worker`, which begins with `second`.
-    pub(super) fn new(worker: usize, shards: usize, second: Time, layout: Layout) -> Self {
-        let mut schedule = Self { worker, shards, second, layout, slot: 0 };
-        schedule.enter(second, layout);
+    /// Creates the schedule of worker number `worker`, which begins with the first slot that is due at `time` or later.
+    /// `layout` is the layout of the second of `time`.
+    pub(super) fn new(worker: usize, shards: usize, time: Time, layout: Layout) -> Self {
+        let mut schedule = Self { worker, shards, second: time, layout, slot: 0 };
+        schedule.restart(time, layout);
         schedule
+    }
+
+    /// Moves to the worker's first slot that is due at `time` or later, in a second with this `layout`.
+    pub(super) fn restart(&mut self, time: Time, layout: Layout) {
+        self.enter(time.second(), layout);
+        self.pass(time);
     }
 
     /// Moves to the worker's first slot in `second`, which has this `layout`.
@@ -59,7 +66,7 @@ impl Schedule {
     }
 
     /// Moves on to the worker's first slot in this second that is due at `time` or later.
-    pub(super) fn pass(&mut self, time: Time) {
+    fn pass(&mut self, time: Time) {
         while self.has_slot() && self.deadline() < time {
             self.slot += self.layout.workers;
         }

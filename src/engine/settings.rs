@@ -20,7 +20,7 @@ pub struct Settings {
     pub port: u16,
     /// How long a client lives after its last heartbeat.
     pub expiration: Duration,
-    /// The number of shards and of slots in a second: a power of two above 1.
+    /// The number of shards, and the largest number of slots in a second: a power of two above 1.
     pub shards: usize,
     /// The key of the hash that assigns each client to a shard.
     pub seed: Seed,
@@ -37,8 +37,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// One worker with the usual load on the default port, with a random seed, no denied networks and no limit on ICMP errors. The
-    /// receive buffer is empty at `now` and holds any number of datagrams.
+    /// One worker with the usual load on the default port, with a random seed, no denied networks and no limit on ICMP
+    /// errors. The receive buffer is empty at `now` and holds any number of datagrams.
     #[must_use]
     pub fn new(rules: Rules, expiration: Duration, now: Time) -> Self {
         Self {

@@ -42,7 +42,7 @@ impl Walk {
 
     /// Moves to the first slot that is due at `time` or later, in a second with this `layout`.
     pub(super) fn restart(&self, time: Time, layout: Layout) {
-        self.position().restart(time, layout);
+        self.position().schedule.restart(time, layout);
     }
 
     /// Wakes the worker, because a client registered at `now` in an empty shard.
@@ -52,14 +52,15 @@ impl Walk {
 
     /// Takes the next slot, if it is due at `now`. `layout` gives the layout of a second.
     ///
-    /// The worker skips the slots through which it slept, which had no clients. Slots after a wake-up are served, if late.
+    /// The worker skips the slots through which it slept, which had no clients. Slots after a wake-up are served, if
+    /// late.
     pub(super) fn poll(&self, now: Time, layout: impl Fn(Time) -> Layout) -> Option<Slot> {
         let mut position = self.position();
         if let Some(asleep_until) = position.asleep_until.take() {
             let woken = Time::from_nanos(self.woken.load(Acquire));
             let until = asleep_until.min(woken).min(now);
             if position.schedule.deadline() < until {
-                position.restart(until, layout(until.second()));
+                position.schedule.restart(until, layout(until.second()));
             }
         }
         position.poll(now, layout)
@@ -105,11 +106,6 @@ impl Walk {
 }
 
 impl Position {
-    fn restart(&mut self, time: Time, layout: Layout) {
-        self.schedule.enter(time.second(), layout);
-        self.schedule.pass(time);
-    }
-
     fn poll(&mut self, now: Time, layout: impl Fn(Time) -> Layout) -> Option<Slot> {
         loop {
             let due = self.schedule.deadline();
@@ -130,7 +126,7 @@ impl Position {
             }
             self.skipped_seconds += skipped;
             let resumed = due + Duration::from_secs(skipped);
-            self.restart(resumed, layout(resumed.second()));
+            self.schedule.restart(resumed, layout(resumed.second()));
         }
     }
 }

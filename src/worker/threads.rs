@@ -20,7 +20,7 @@ impl WorkerThreads {
         let _ = self.0[worker].set(thread);
     }
 
-    /// Wakes the first `workers` workers whose threads are set.
+    /// Wakes workers 0 to `workers` − 1, except those without a thread.
     pub fn wake(&self, workers: usize) {
         self.0[..workers].iter().filter_map(OnceLock::get).for_each(Thread::unpark);
     }

@@ -10,7 +10,7 @@ use crate::support::daemon::{Client, Daemon, wait_until};
 /// Long enough to count the threads' periodic wake-ups.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The number of times that the daemon's threads have gone to sleep, those whose names begin with `name`.
+/// How often the threads with names that begin with `name` have gone to sleep.
 fn sleeps(daemon: &Daemon, name: &str) -> u32 {
     let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
     let threads = threads.map(|thread| thread.unwrap().path());

@@ -1,4 +1,4 @@
-//! Lives of an engine whose number of clients grows and shrinks, in which nothing is ever late or lost.
+//! Runs an engine while its number of clients grows and shrinks. No call is late, and no datagram is lost.
 
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ use wakeupd::engine::registry::Seed;
 use wakeupd::engine::{Batch, Datagram, Engine, Load, Outcome, Settings, Slot};
 use wakeupd_protocol::DEFAULT_PORT;
 
-const SECOND: Duration = Duration::from_secs(1);
+use crate::client::SECOND;
 
 /// Heartbeats arrive at multiples of this.
 const TICK: Duration = Duration::from_millis(10);
@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(10);
 const MOST_CLIENTS: f64 = 100_000.0;
 
 /// The longest time between two pings, by docs/protocol.md.
-const LONGEST_GAP: Duration = Duration::from_millis(1_100);
+const LONGEST_GAP: Duration = Duration::from_millis(1_070);
 
 /// The clients of one engine. In each of the life's stages, their number moves to a new target.
 pub struct Life {
@@ -125,13 +125,13 @@ impl Life {
         self.beat(target);
     }
 
-    /// Moves the number of senders to `senders`, and receives the heartbeats of the new ones and of those whose turn
-    /// it is.
+    /// Sets the number of senders. The new ones send a heartbeat, and so do the others in turn.
     fn beat(&mut self, senders: usize) {
         let before = mem::replace(&mut self.senders, senders);
         self.clients.resize(self.clients.len().max(senders), Client::default());
-        let turns = usize::try_from(self.expiration.as_nanos() / TICK.as_nanos() * 2 / 5).unwrap();
-        let turn = usize::try_from(self.now.as_nanos() / 10_000_000).unwrap() % turns;
+        let ticks = |time: Duration| usize::try_from(time.as_nanos() / TICK.as_nanos()).unwrap();
+        let turns = ticks(self.expiration) * 2 / 5;
+        let turn = ticks(self.now.since(Time::default())) % turns;
         for client in (turn..senders.min(before)).step_by(turns).chain(before..senders) {
             self.hear(client);
         }

@@ -7,7 +7,7 @@ use crate::clocks::When;
 use crate::troubles::PROMPT;
 
 /// The longest time between two pings while the daemon serves every slot.
-const LONGEST_GAP: Duration = Duration::from_millis(1_100);
+const LONGEST_GAP: Duration = Duration::from_millis(1_070);
 
 /// The longest slot is an eighth of a second.
 pub const LONGEST_MOVE: Duration = Duration::from_millis(125);
